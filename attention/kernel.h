@@ -1,0 +1,90 @@
+/* Block attention: the seam between what is attended to and how fast.
+ *
+ * A kernel takes a tile of query rows of one kv head and a run of packed keys, and carries the online softmax
+ *     s = q.k,  m' = max(m, max s),  l' = l 2^(m-m') + sum 2^(s-m'),  o' = o 2^(m-m') + sum 2^(s-m') v
+ * in fp32 across any number of calls: over the blocks of a long memory, over the hops of a ring. (Milakov and
+ * Gimelshein 2018; Dao et al. 2022.) Scores are in base 2: the caller folds scale * log2(e) into q, and
+ * attn_state_finish() turns the state into the output and a NATURAL log-sum-exp. Nothing else in the program
+ * sees base 2.
+ *
+ * Order of use: kernel = attn_kernel_choose(dtype, NULL); for each tile of keys kernel->pack(); fill q;
+ * attn_state_reset(); kernel->attend() as often as needed, over one or many packed runs; attn_state_finish().
+ *
+ * Packed keys. Keys are cut in tiles of ATTN_KEY_TILE; a packed run is an array of packed tiles, each
+ * kernel->tile_bytes(dim) long and holding the rotated keys and the values of one kv head; the last tile of a
+ * run may be short and is padded with zeros. A packed run holds no pointers: it can be sent to another rank
+ * that uses the same kernel. Packed memory is aligned to ATTN_ALIGN bytes.
+ *
+ * Which keys a query row sees is a span of indices into the run. Keys outside are never loaded into the
+ * sums, blocks outside the spans of all rows of a tile are not computed, and a row with an empty span is left
+ * as it is. This is enough for causal, window and chunked attention; a rule that sees several stretches of
+ * keys makes one call per stretch.
+ */
+#ifndef LONGHAUL_ATTENTION_KERNEL_H
+#define LONGHAUL_ATTENTION_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/num.h"
+
+enum {
+    ATTN_KEY_TILE = 64,   /* keys in a packed tile; borders of blocks in the ring are multiples of it */
+    ATTN_ALIGN = 64,      /* bytes */
+    ATTN_MAX_DIM = 256,   /* head dimensions: a multiple of 16 up to this */
+    ATTN_QUERY_ROWS = 192 /* at most so many rows in one attend(); a good size for a work item */
+};
+
+/* Keys first <= index < end of a run are seen; first >= end: none. Both rise with the row. */
+struct attn_span {
+    int64_t first, end;
+};
+
+/* The online softmax of `rows` query rows. o [rows][dim], m [rows] (base 2), l [rows]. Borrowed memory. */
+struct attn_state {
+    float *o, *m, *l;
+};
+
+struct attn_tile {
+    const void *q;                 /* [rows][dim] in the kernel's dtype, rotated, times scale * log2(e) */
+    const struct attn_span *spans; /* [rows] */
+    int rows;                      /* 1 .. ATTN_QUERY_ROWS */
+    int dim;
+};
+
+struct attn_kernel {
+    const char *name; /* "avx512-bf16" */
+    enum dtype dtype; /* of q, of the raw values and of the packed tiles */
+    bool (*supported)(void);
+
+    size_t (*tile_bytes)(int dim);
+
+    /* Pack n <= ATTN_KEY_TILE keys: k [n][dim] f32, already rotated; v [n][dim] in the kernel's dtype. */
+    void (*pack)(void *tile, const float *k, const void *v, int n, int dim);
+
+    /* Carry the state over the keys of a packed run that the spans show. scratch: scratch_bytes(dim). */
+    void (*attend)(const struct attn_tile *tile, const void *packed, const struct attn_state *state, void *scratch);
+    size_t (*scratch_bytes)(int dim);
+};
+
+/* All kernels of this build, fastest first; n_out gets their number. */
+const struct attn_kernel *const *attn_kernels(int *n_out);
+
+/* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose).
+ * Fails with ERROR_USAGE when the name is unknown or the CPU lacks it. */
+const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err);
+
+/* m = -inf, l = 0, o = 0 */
+void attn_state_reset(const struct attn_state *state, int rows, int dim);
+
+/* o := o / l and lse [rows] := natural log-sum-exp of the scaled scores. A row that saw no key: o = 0,
+ * lse = -inf. lse may be NULL. */
+void attn_state_finish(const struct attn_state *state, int rows, int dim, float *lse);
+
+/* Merge two finished results of the same rows over different keys into the first:
+ * lse = log(e^lse_a + e^lse_b), o = o_a e^(lse_a - lse) + o_b e^(lse_b - lse); empty rows (-inf) are neutral. */
+void attn_merge(float *o_a, float *lse_a, const float *o_b, const float *lse_b, int64_t rows, int dim);
+
+#endif

@@ -1,0 +1,38 @@
+/* Positions: from a token's place in the sequence to the angles that rotate its queries and keys (RoPE).
+ *
+ * A struct rope holds the inverse frequencies of one model and small tables from which the cosines and sines of
+ * any position are composed: angle(p) = angle(high part) + angle(low part), one complex product in fp32 from
+ * tables computed in fp64, so a million positions cost no million-row table. Rotation happens at use, from raw
+ * keys. rope_create, then rope_angles / rope_rotate from any thread, then rope_free.
+ */
+#ifndef LONGHAUL_ATTENTION_POSITION_H
+#define LONGHAUL_ATTENTION_POSITION_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* Which elements of a head form a pair: neighbours (2i, 2i+1), as GGUF's llama; or halves (i, i + dims/2). */
+enum rope_pairs { ROPE_NEIGHBOURS, ROPE_HALVES };
+
+struct rope_options {
+    int dims; /* rotated elements of a head, even; the rest pass through */
+    double base;
+    enum rope_pairs pairs;
+    const float *divisors; /* [dims/2] or NULL: theta_i is divided by divisors[i] (Llama 3's rope_freqs) */
+    int64_t max_positions; /* positions 0 .. max_positions-1 will be asked for */
+};
+
+struct rope;
+
+struct rope *rope_create(const struct rope_options *options, struct error *err);
+void rope_free(struct rope *rope);
+
+/* cosines [dims/2], sines [dims/2] of a position. */
+void rope_angles(const struct rope *rope, int64_t position, float *cosines, float *sines);
+
+/* out [dim] = x [dim] rotated by angles from rope_angles, times `scale`; out may be x. */
+void rope_rotate(const struct rope *rope, const float *cosines, const float *sines, const float *x, float *out,
+                 int dim, float scale);
+
+#endif

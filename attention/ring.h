@@ -1,0 +1,92 @@
+/* Ring Attention: exact attention of one segment over everything earlier, shared by the ranks of a ring group.
+ *
+ * Every rank holds a block of the segment's queries and a shard of the keys (its memory). Step by step the packed
+ * keys and values of each rank travel once round the ring (pass-KV); each rank carries the online softmax of its
+ * own queries over every shard that passes, in fp32, and casts once at the end. The next hop is in flight while
+ * a shard is being attended to. (Liu et al. 2023; zigzag blocks: zhuzilin/ring-flash-attention.)
+ *
+ * Zigzag: a segment is cut in 2R blocks, rank r takes blocks r and 2R-1-r, so that causal work is equal and no
+ * masked tile is computed. Borders lie at absolute multiples of ATTN_KEY_TILE; blocks may be empty.
+ *
+ * ring_create; per segment: zigzag_positions to learn this rank's tokens, memory_extend; per layer: memory_put
+ * for each token, ring_attend; in decode: ring_attend_one. All ranks of the group make the same calls.
+ */
+#ifndef LONGHAUL_ATTENTION_RING_H
+#define LONGHAUL_ATTENTION_RING_H
+
+#include <stdint.h>
+
+#include "attention/kernel.h"
+#include "attention/memory.h"
+#include "attention/policy.h"
+#include "attention/position.h"
+#include "attention/transport.h"
+#include "base/comm.h"
+#include "base/device.h"
+#include "base/pool.h"
+
+struct ring;
+
+struct ring_options {
+    const struct comm *group; /* borrowed, as all below; size 1 is a ring of one */
+    struct pool *pool;
+    const struct device *device;
+    const struct attn_kernel *kernel;
+    const struct policy *policy;
+    const struct rope *rope;
+    struct transport *transport; /* may be NULL in a ring of one */
+    int heads, kv_heads, dim;
+    int64_t max_block;           /* most query tokens of one rank in one segment */
+    int64_t max_shard;           /* most tokens of any rank's memory */
+    void (*poll)(void *context); /* called often from the calling thread, may be NULL */
+    void *poll_context;
+};
+
+/* Bytes that ring_create will allocate. */
+int ring_bytes(const struct ring_options *options, size_t *out, struct error *err);
+
+struct ring *ring_create(const struct ring_options *options, struct error *err);
+void ring_free(struct ring *ring);
+
+/* The tokens of segment [first, end) that `rank` of `ranks` holds, as at most two stretches in rising order;
+ * an unused stretch is empty. Together the ranks hold each token once. */
+struct zigzag {
+    int64_t first[2], end[2];
+};
+struct zigzag zigzag_block(int64_t first, int64_t end, int rank, int ranks);
+
+/* The queries of this rank's block: the last `tokens` tokens of its memory.
+ * q: row t is q + t * stride, [heads][dim] f32, raw; scale is 1/sqrt(dim) or the model's own.
+ * out [tokens][heads * dim] in the kernel's dtype. `tokens` may be 0: the rank still passes keys on. */
+struct ring_queries {
+    const float *q;
+    int64_t stride; /* in floats */
+    int64_t tokens;
+    float scale;
+    void *out;
+};
+int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
+                struct error *err);
+
+/* Decode: one query, the same on every rank, at `position`; each rank attends to its shard and one collective
+ * merges (o, lse). q [heads][dim] f32 raw; out [heads * dim] f32, the same bits on every rank. */
+struct ring_one {
+    const float *q;
+    int64_t position;
+    float scale;
+    float *out;
+};
+int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *query,
+                    struct error *err);
+
+/* What the ring has done since it was made, for the log and the benches. Seconds of this rank's calling thread. */
+struct ring_stats {
+    double pack_seconds, attend_seconds;
+    double transfer_seconds; /* from the start of each hop to its end                              */
+    double wait_seconds;     /* of those, spent with nothing to compute: 1 - wait/transfer is hidden */
+    int64_t hops;
+    size_t bytes_sent;
+};
+struct ring_stats ring_stats(const struct ring *ring);
+
+#endif

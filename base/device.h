@@ -1,0 +1,42 @@
+/* A device: where big buffers live and work is queued. The CPU is one device, a GPU another.
+ *
+ * Rooms above hold a `const struct device *` and call through its table. On the CPU a stream does everything at
+ * once and an event is always over.
+ */
+#ifndef LONGHAUL_BASE_DEVICE_H
+#define LONGHAUL_BASE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+struct device_stream; /* opaque: a queue of work in order */
+struct device_event;  /* opaque: a place in a queue */
+
+enum device_copy { DEVICE_FROM_HOST, DEVICE_TO_HOST, DEVICE_WITHIN };
+
+struct device {
+    const char *name;  /* "cpu" */
+    bool host_visible; /* the host may read and write its memory directly */
+
+    /* Zeroed memory aligned to 64 bytes; NULL with ERROR_RESOURCE naming `what` and the bytes. */
+    void *(*alloc)(size_t bytes, const char *what, struct error *err);
+    void (*free)(void *memory);
+    size_t (*memory_free)(void); /* bytes that can still be had now */
+
+    int (*stream_create)(struct device_stream **out, struct error *err);
+    void (*stream_free)(struct device_stream *stream);
+    int (*stream_wait)(struct device_stream *stream, struct error *err);
+    int (*copy)(void *to, const void *from, size_t bytes, enum device_copy direction, struct device_stream *stream,
+                struct error *err);
+    int (*event_create)(struct device_event **out, struct error *err);
+    void (*event_free)(struct device_event *event);
+    int (*event_record)(struct device_event *event, struct device_stream *stream, struct error *err);
+    int (*event_query)(struct device_event *event, bool *over, struct error *err);
+};
+
+/* The CPU; always there. */
+const struct device *device_cpu(void);
+
+#endif
