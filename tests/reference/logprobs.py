@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Log-probabilities of texts under a GGUF model, computed by transformers in fp32.
+
+    logprobs.py MODEL.gguf --texts texts/*.txt --out ../data/logprobs/NAME
+
+writes one NAME.lp per text for compare_logprobs.py and for the C tests (format: see reference_file.py).
+Needs torch, transformers, accelerate and gguf from PyPI. The tokenizer is built from the vocabulary and the
+merges in the file: transformers' own GGUF loader loses SmolLM's digit splitting. Text that looks like a
+special token is plain text here, and no BOS is put in front (neither model asks for one).
+"""
+import argparse
+import hashlib
+import pathlib
+
+import gguf
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM
+
+import reference_file
+
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def pre_tokenizer(name):
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name in ("gpt-2", "default"):
+        return byte_level
+    if name == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    if name == "qwen2":
+        return pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])
+    raise SystemExit(f"no pre-tokenizer for '{name}'")
+
+
+def tokenizer_of(path):
+    fields = gguf.GGUFReader(path).fields
+    vocabulary = {token: i for i, token in enumerate(fields["tokenizer.ggml.tokens"].contents())}
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizer(fields["tokenizer.ggml.pre"].contents())
+    return tokenizer
+
+
+def score(model, ids):
+    """For each predicted token: its log-probability, the best id, and the best's lead over the second."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, :-1]
+        best, order = logits.topk(2, dim=-1)
+        own = logits.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        logprobs = own.double() - torch.logsumexp(logits.double(), dim=-1)
+    return logprobs.tolist(), order[:, 0].tolist(), (best[:, 0] - best[:, 1]).tolist()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path, help="a GGUF file with a byte-level BPE tokenizer")
+    parser.add_argument("--texts", type=pathlib.Path, nargs="+", required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the .lp files")
+    args = parser.parse_args()
+
+    tokenizer = tokenizer_of(args.model)
+    model = AutoModelForCausalLM.from_pretrained(
+        args.model.parent, gguf_file=args.model.name, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model_sha256 = hashlib.sha256(args.model.read_bytes()).hexdigest()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for text in args.texts:
+        content = text.read_bytes()
+        ids = tokenizer.encode(content.decode("utf-8"), add_special_tokens=False).ids
+        logprobs, top1, margins = score(model, ids)
+        about = {"model": args.model.name, "model_sha256": model_sha256,
+                 "text": text.name, "text_sha256": hashlib.sha256(content).hexdigest()}
+        reference_file.write(args.out / f"{text.stem}.lp", about, ids, logprobs, top1, margins)
+        print(f"{text.name}: {len(ids)} tokens, mean negative log-likelihood "
+              f"{-sum(logprobs) / len(logprobs):.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
