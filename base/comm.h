@@ -21,8 +21,8 @@ struct comm {
 /* 0 for MPI_SUCCESS; else -1 and *err says "<what>: <MPI's message>" with ERROR_CLUSTER. */
 int comm_check(int code, const char *what, struct error *err);
 
-/* Start MPI and fill *world. Also compares the world's size with SLURM_NTASKS, where that is set: a wrong PMI
- * silently starts N worlds of one rank. */
+/* Start MPI and fill *world. ERROR_CLUSTER when srun started several tasks and MPI sees a world of one rank: a
+ * wrong PMI silently starts N such worlds. (SLURM_NTASKS says nothing about a world that mpirun made.) */
 int comm_init(struct comm *world, struct error *err);
 void comm_finish(struct comm *world);
 
@@ -44,9 +44,10 @@ int comm_share_parts(const struct comm *comm, float *data, const int64_t *parts,
 /* *out = the largest of all ranks' values, on every rank. */
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err);
 
-/* Zeroed memory that all ranks of a node group map; allocated once, by rank 0. */
+/* Zeroed memory that all ranks of a node group map, aligned to 64 bytes; allocated once, by rank 0. Creating,
+ * freeing and syncing are collective over the group. */
 struct shared_memory {
-    MPI_Win window;
+    MPI_Win window; /* MPI_WIN_NULL where a rank is alone on its node and the memory is its own */
     void *data;
     size_t bytes;
 };
