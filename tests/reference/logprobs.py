@@ -58,27 +58,30 @@ def score(model, ids):
     return logprobs.tolist(), order[:, 0].tolist(), (best[:, 0] - best[:, 1]).tolist()
 
 
+def write_references(model_path, texts, out):
+    tokenizer = tokenizer_of(model_path)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_path.parent, gguf_file=model_path.name, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model_sha256 = hashlib.sha256(model_path.read_bytes()).hexdigest()
+    out.mkdir(parents=True, exist_ok=True)
+    for text in texts:
+        content = text.read_bytes()
+        ids = tokenizer.encode(content.decode("utf-8"), add_special_tokens=False).ids
+        logprobs, top1, margins = score(model, ids)
+        about = {"model": model_path.name, "model_sha256": model_sha256,
+                 "text": text.name, "text_sha256": hashlib.sha256(content).hexdigest()}
+        reference_file.write(out / f"{text.stem}.lp", about, ids, logprobs, top1, margins)
+        print(f"{text.name}: {len(ids)} tokens, mean negative log-likelihood "
+              f"{-sum(logprobs) / len(logprobs):.4f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path, help="a GGUF file with a byte-level BPE tokenizer")
     parser.add_argument("--texts", type=pathlib.Path, nargs="+", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the .lp files")
     args = parser.parse_args()
-
-    tokenizer = tokenizer_of(args.model)
-    model = AutoModelForCausalLM.from_pretrained(
-        args.model.parent, gguf_file=args.model.name, dtype=torch.float32, attn_implementation="sdpa").eval()
-    model_sha256 = hashlib.sha256(args.model.read_bytes()).hexdigest()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for text in args.texts:
-        content = text.read_bytes()
-        ids = tokenizer.encode(content.decode("utf-8"), add_special_tokens=False).ids
-        logprobs, top1, margins = score(model, ids)
-        about = {"model": args.model.name, "model_sha256": model_sha256,
-                 "text": text.name, "text_sha256": hashlib.sha256(content).hexdigest()}
-        reference_file.write(args.out / f"{text.stem}.lp", about, ids, logprobs, top1, margins)
-        print(f"{text.name}: {len(ids)} tokens, mean negative log-likelihood "
-              f"{-sum(logprobs) / len(logprobs):.4f}", flush=True)
+    write_references(args.model, args.texts, args.out)
 
 
 if __name__ == "__main__":
