@@ -1,0 +1,247 @@
+#include "io/encoding.h"
+
+#include <errno.h>
+#include <iconv.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+
+/* Source bytes that are converted at a time; at most three bytes of UTF-8 come of one source byte (the euro
+ * sign of Windows-1252). */
+enum { PIECE_BYTES = 1 << 20, WORST_GROWTH = 3 };
+
+static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
+
+struct encoding_row {
+    const char *name;  /* as users and iconv know it */
+    size_t unit;       /* bytes of the smallest character */
+    const char *mark;  /* byte order mark, may hold NULs */
+    size_t mark_bytes; /* 0: has none */
+};
+
+static const struct encoding_row rows[] = {
+    [ENCODING_UTF8] = {"UTF-8", 1, "\xef\xbb\xbf", 3},
+    [ENCODING_LATIN1] = {"ISO-8859-1", 1, "", 0},
+    [ENCODING_WINDOWS_1252] = {"WINDOWS-1252", 1, "", 0},
+    [ENCODING_UTF16_LE] = {"UTF-16LE", 2, "\xff\xfe", 2},
+    [ENCODING_UTF16_BE] = {"UTF-16BE", 2, "\xfe\xff", 2},
+    [ENCODING_UTF32_LE] = {"UTF-32LE", 4, "\xff\xfe\0\0", 4},
+    [ENCODING_UTF32_BE] = {"UTF-32BE", 4, "\0\0\xfe\xff", 4},
+    [ENCODING_UNKNOWN] = {"unknown", 1, "", 0},
+};
+
+struct encoding_reader {
+    enum encoding encoding;
+    const char *bytes;
+    size_t length, at;
+    iconv_t converter; /* (iconv_t)-1 for UTF-8 */
+    char *buffer;      /* NULL for UTF-8 */
+};
+
+const char *encoding_name(enum encoding encoding)
+{
+    return rows[encoding].name;
+}
+
+static bool is_tail(unsigned char byte)
+{
+    return (byte & 0xc0u) == 0x80u;
+}
+
+/* The length of the valid character at s, 0 where there is none; left > 0. */
+static size_t utf8_character(const unsigned char *s, size_t left)
+{
+    if (s[0] < 0x80)
+        return 1;
+    if (s[0] < 0xc2 || s[0] > 0xf4)
+        return 0;
+    size_t n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    if (left < n)
+        return 0;
+    /* The second byte is what tells overlong forms, surrogates and code points past the last from the rest. */
+    unsigned char low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+    if (s[1] < low || s[1] > high)
+        return 0;
+    for (size_t i = 2; i < n; i++) {
+        if (!is_tail(s[i]))
+            return 0;
+    }
+    return n;
+}
+
+size_t encoding_utf8_valid(const char *bytes, size_t length)
+{
+    const unsigned char *s = (const unsigned char *)bytes;
+    size_t at = 0;
+    while (at < length) {
+        uint64_t word;
+        if (length - at >= sizeof word) {
+            memcpy(&word, s + at, sizeof word);
+            if ((word & 0x8080808080808080u) == 0) {
+                at += sizeof word;
+                continue;
+            }
+        }
+        size_t n = utf8_character(s + at, length - at);
+        if (n == 0)
+            break;
+        at += n;
+    }
+    return at;
+}
+
+int64_t encoding_utf8_chars(const char *text, size_t length)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += !is_tail((unsigned char)text[i]);
+    return count;
+}
+
+size_t encoding_source_bytes(enum encoding encoding, const char *text, size_t length)
+{
+    if (encoding == ENCODING_UTF8)
+        return length;
+    size_t at = 0, source = 0;
+    while (at < length) {
+        unsigned char lead = (unsigned char)text[at];
+        size_t n = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+        if (n > length - at)
+            break;
+        bool pair = n == 4 && rows[encoding].unit == 2;
+        source += pair ? 4 : rows[encoding].unit;
+        at += n;
+    }
+    return source;
+}
+
+static enum encoding detect_mark(const char *bytes, size_t length, size_t *mark)
+{
+    enum encoding found = ENCODING_UNKNOWN;
+    *mark = 0;
+    /* The longest mark that fits is meant: UTF-32LE begins with the mark of UTF-16LE. */
+    for (int i = 0; i < ENCODING_UNKNOWN; i++) {
+        size_t n = rows[i].mark_bytes;
+        if (n > *mark && n <= length && memcmp(bytes, rows[i].mark, n) == 0) {
+            found = (enum encoding)i;
+            *mark = n;
+        }
+    }
+    return found;
+}
+
+/* One of the one-byte encodings, by which bytes beyond ASCII occur and how many. */
+static enum encoding detect_one_byte(const unsigned char *s, size_t length)
+{
+    size_t beyond = 0, controls = 0;
+    for (size_t i = 0; i < length; i++) {
+        beyond += s[i] >= 0x80;
+        controls += s[i] >= 0x80 && s[i] < 0xa0;
+    }
+    if (beyond > length / 4)
+        return ENCODING_UNKNOWN;
+    return controls > 0 ? ENCODING_WINDOWS_1252 : ENCODING_LATIN1;
+}
+
+enum encoding encoding_detect(const char *bytes, size_t length, size_t *mark)
+{
+    enum encoding marked = detect_mark(bytes, length, mark);
+    if (marked != ENCODING_UNKNOWN)
+        return marked;
+    const unsigned char *s = (const unsigned char *)bytes;
+    size_t at = encoding_utf8_valid(bytes, length);
+    if (at == length)
+        return ENCODING_UTF8;
+    size_t whole = 0, broken = 0;
+    for (at = 0; at < length;) {
+        size_t n = utf8_character(s + at, length - at);
+        whole += n > 1;
+        broken += n == 0;
+        at += n > 0 ? n : 1;
+    }
+    return whole >= broken ? ENCODING_UTF8 : detect_one_byte(s, length);
+}
+
+struct encoding_reader *encoding_reader_open(enum encoding encoding, const char *bytes, size_t length,
+                                             struct error *err)
+{
+    struct encoding_reader *reader = malloc(sizeof *reader);
+    if (!reader) {
+        error_errno(err, "reading text in %s", encoding_name(encoding));
+        return NULL;
+    }
+    *reader = (struct encoding_reader){encoding, bytes, length, 0, (iconv_t)-1, NULL};
+    if (encoding == ENCODING_UTF8)
+        return reader;
+    reader->converter = iconv_open("UTF-8", encoding_name(encoding));
+    reader->buffer = malloc((size_t)PIECE_BYTES * WORST_GROWTH);
+    if (reader->converter == (iconv_t)-1 || !reader->buffer) {
+        error_set(err, ERROR_RESOURCE, "no converter from %s: %s", encoding_name(encoding), strerror(errno));
+        encoding_reader_close(reader);
+        return NULL;
+    }
+    return reader;
+}
+
+void encoding_reader_close(struct encoding_reader *reader)
+{
+    if (!reader)
+        return;
+    if (reader->converter != (iconv_t)-1)
+        iconv_close(reader->converter);
+    free(reader->buffer);
+    free(reader);
+}
+
+/* The next n bytes are broken. */
+static int broken_piece(struct encoding_reader *reader, size_t n, struct encoding_piece *piece)
+{
+    *piece = (struct encoding_piece){replacement, sizeof replacement - 1, reader->at, reader->at + n, true};
+    reader->at += n;
+    return 1;
+}
+
+static int utf8_next(struct encoding_reader *reader, struct encoding_piece *piece)
+{
+    const char *from = reader->bytes + reader->at;
+    size_t left = reader->length - reader->at;
+    size_t n = encoding_utf8_valid(from, left);
+    if (n > 0) {
+        *piece = (struct encoding_piece){from, n, reader->at, reader->at + n, false};
+        reader->at += n;
+        return 1;
+    }
+    while (n < left && utf8_character((const unsigned char *)from + n, left - n) == 0)
+        n++;
+    return broken_piece(reader, n, piece);
+}
+
+int encoding_reader_next(struct encoding_reader *reader, struct encoding_piece *piece, struct error *err)
+{
+    if (reader->at == reader->length)
+        return 0;
+    if (reader->encoding == ENCODING_UTF8)
+        return utf8_next(reader, piece);
+    /* iconv takes a pointer to non-const, but does not write there. */
+    char *in = (char *)(uintptr_t)(reader->bytes + reader->at);
+    char *out = reader->buffer;
+    size_t left = reader->length - reader->at;
+    size_t in_left = left < PIECE_BYTES ? left : PIECE_BYTES;
+    size_t out_left = (size_t)PIECE_BYTES * WORST_GROWTH;
+    iconv(reader->converter, NULL, NULL, NULL, NULL);
+    size_t rc = iconv(reader->converter, &in, &in_left, &out, &out_left);
+    size_t used = (size_t)(in - (reader->bytes + reader->at));
+    if (used == 0) {
+        if (rc == (size_t)-1 && errno == EINVAL) /* the file ends inside a character */
+            return broken_piece(reader, left, piece);
+        if (rc == (size_t)-1 && errno == EILSEQ)
+            return broken_piece(reader, rows[reader->encoding].unit, piece);
+        return error_errno(err, "converting from %s", encoding_name(reader->encoding));
+    }
+    *piece = (struct encoding_piece){reader->buffer, (size_t)(out - reader->buffer), reader->at, reader->at + used,
+                                     false};
+    reader->at += used;
+    return 1;
+}
