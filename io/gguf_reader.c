@@ -77,9 +77,9 @@ size_t gguf_reader_left(const struct gguf_reader *reader)
 /* The next `size` (at most 8) bytes, little-endian, whatever the machine. */
 static int read_bits(struct gguf_reader *reader, const char *what, size_t size, uint64_t *out)
 {
+    *out = 0;
     if (gguf_reader_left(reader) < size)
         return gguf_reader_fail(reader, "the file ends inside %s", what);
-    *out = 0;
     for (size_t i = 0; i < size; i++)
         *out |= (uint64_t)reader->bytes[reader->at + i] << 8 * i;
     reader->at += size;
