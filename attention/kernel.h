@@ -5,7 +5,9 @@
  * in fp32 across any number of calls: over the blocks of a long memory, over the hops of a ring. (Milakov and
  * Gimelshein 2018; Dao et al. 2022.) Scores are in base 2: the caller folds scale * log2(e) into q, and
  * attn_state_finish() turns the state into the output and a NATURAL log-sum-exp. Nothing else in the program
- * sees base 2.
+ * sees base 2. The CPU kernels keep m an even number, at least the largest score, so that rescaling is exact and
+ * a row's answer is the same bits however its keys are shared out over calls, as long as each call's keys begin
+ * and end at borders of tiles and come in rising order (attention/kernel_strip.h).
  *
  * Order of use: kernel = attn_kernel_choose(dtype, NULL); for each tile of keys kernel->pack(); fill q;
  * attn_state_reset(); kernel->attend() as often as needed, over one or many packed runs; attn_state_finish().
@@ -15,10 +17,10 @@
  * run may be short and is padded with zeros. A packed run holds no pointers: it can be sent to another rank
  * that uses the same kernel. Packed memory is aligned to ATTN_ALIGN bytes.
  *
- * Which keys a query row sees is a span of indices into the run. Keys outside are never loaded into the
- * sums, blocks outside the spans of all rows of a tile are not computed, and a row with an empty span is left
- * as it is. This is enough for causal, window and chunked attention; a rule that sees several stretches of
- * keys makes one call per stretch.
+ * Which keys a query row sees is a span of indices into the run. Keys outside add an exact zero (their
+ * values must be finite), blocks outside the spans of all rows of a tile are not computed, and a row with an empty
+ * span is left as it is. This is enough for causal, window and chunked attention; a rule that sees several
+ * stretches of keys makes one call per stretch.
  */
 #ifndef LONGHAUL_ATTENTION_KERNEL_H
 #define LONGHAUL_ATTENTION_KERNEL_H
@@ -42,7 +44,8 @@ struct attn_span {
     int64_t first, end;
 };
 
-/* The online softmax of `rows` query rows. o [rows][dim], m [rows] (base 2), l [rows]. Borrowed memory. */
+/* The online softmax of `rows` query rows. o [rows][dim], m [rows] (base 2, not below the largest score),
+ * l [rows]. Borrowed memory. */
 struct attn_state {
     float *o, *m, *l;
 };

@@ -1,0 +1,121 @@
+/* What the CPU kernels share: the walk over blocks of keys and groups of rows, and the packed layouts.
+ *
+ * A kernel's attend() is strip_walk() with the arithmetic of its instruction set. The walk cuts the run at
+ * absolute multiples of STRIP_KEYS and the rows in groups of at most STRIP_ROWS, skips what no row of a group
+ * sees, and hands the rest to the arithmetic as strips: one group of rows against up to STRIP_TILES packed
+ * tiles. The scores of a strip stay in the first-level cache, the tiles of a block in the second.
+ *
+ * Two rules make the answer for a row the same bits whatever the other rows, the strips and the calls were:
+ *   - m is an even whole number, so every rescaling is by a power of two and exact, and the weight of a key is
+ *     2^(s - n) * 2^(n - m) with n = s rounded, to even on a tie, so that its digits do not depend on m;
+ *   - o is summed key by key in rising order, and l tile by tile in rising order, the 64 keys of a tile in one
+ *     fixed order. A key that a row does not see adds an exact zero.
+ *
+ * Packed tile, in elements of the kernel's dtype; keys and dimensions come in panels of STRIP_PANEL columns, so
+ * that what one micro kernel reads lies together (the last panel of values is narrower when dim % 32 == 16):
+ *   k [ATTN_KEY_TILE / 32][dim][32 keys]     v [dim / 32][ATTN_KEY_TILE][32 dimensions]
+ * and for the bf16 dot product, which takes two neighbours of the summed dimension at once:
+ *   k [ATTN_KEY_TILE / 32][dim / 2][32 keys][2]     v [dim / 32][ATTN_KEY_TILE / 2][32 dimensions][2 keys]
+ */
+#ifndef LONGHAUL_ATTENTION_KERNEL_STRIP_H
+#define LONGHAUL_ATTENTION_KERNEL_STRIP_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "attention/kernel.h"
+
+enum {
+    STRIP_ROWS = 12,
+    STRIP_TILES = 4,
+    STRIP_KEYS = STRIP_TILES * ATTN_KEY_TILE,
+    STRIP_STRIDE =
+        STRIP_KEYS + 16, /* floats between rows of scores: no power of two, which would share cache sets */
+    STRIP_PANEL = 32
+};
+
+/* Weights below 2^STRIP_FLOOR of the row's reference are zero: far below fp32's resolution, and above where
+ * products would become denormal and slow. */
+#define STRIP_FLOOR (-100.0f)
+
+/* 1.5 * 2^23: added to a smaller number it leaves the number rounded to a whole one in the lowest bits. */
+#define STRIP_SHIFT 12582912.0f
+
+struct strip {
+    const void *q;                 /* [steps][rows] words of 4 bytes: an f32, or two neighbouring bf16 */
+    const unsigned char *tiles;    /* [n_tiles] */
+    size_t tile_bytes;             /* from one tile to the next */
+    const struct attn_span *spans; /* [rows] */
+    struct attn_state state;       /* [rows] */
+    float *scores;                 /* [STRIP_ROWS][STRIP_STRIDE]: working memory, and one as large behind it */
+    int64_t first_key;             /* of the strip, in the run */
+    int n_tiles, rows, dim;
+};
+
+enum strip_form {
+    STRIP_F32,  /* f32 in memory and arithmetic */
+    STRIP_WIDE, /* bf16 in memory, widened to f32 tiles block by block */
+    STRIP_PAIRS /* bf16 in memory, multiplied in pairs */
+};
+
+struct strip_arithmetic {
+    enum strip_form form;
+    void (*widen)(const bf16 *from, float *to, size_t n); /* STRIP_WIDE; n a multiple of 16 */
+    void (*attend)(const struct strip *strip);
+};
+
+void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
+                const struct attn_state *state, void *scratch);
+
+/* Make the scores outside of the spans -inf; to be called between the two products. */
+void strip_mask(const struct strip *strip);
+
+/* Whether row r of the strip sees any of its keys. */
+static inline bool strip_sees(const struct strip *strip, int r)
+{
+    int64_t first = i64_max(strip->spans[r].first, strip->first_key);
+    return first < i64_min(strip->spans[r].end, strip->first_key + (int64_t)strip->n_tiles * ATTN_KEY_TILE);
+}
+
+/* 2^exponent, for exponents of normal numbers. */
+static inline float strip_power(int exponent)
+{
+    uint32_t bits = (uint32_t)(127 + exponent) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+/* Raise the reference *m of a row to an even number not below `largest`, the largest score of a strip; returns
+ * the factor for its l and o, a power of two or 0. */
+static inline float strip_raise(float *m, float largest)
+{
+    float before = *m;
+    *m = fmaxf(before, 2 * ceilf(largest / 2));
+    return before - *m >= STRIP_FLOOR ? strip_power((int)(before - *m)) : 0;
+}
+
+/* The kernel functions that do not depend on the instruction set. */
+size_t strip_tile_bytes_f32(int dim);
+size_t strip_tile_bytes_bf16(int dim);
+size_t strip_scratch_bytes(int dim);
+void strip_pack_f32(void *tile, const float *k, const void *v, int n, int dim);
+void strip_pack_bf16(void *tile, const float *k, const void *v, int n, int dim);
+void strip_pack_pairs(void *tile, const float *k, const void *v, int n, int dim);
+
+/* Where panel `j` of a tile's keys or values begins, in elements from the start of the tile. */
+static inline size_t strip_key_panel(int j, int dim)
+{
+    return (size_t)j * STRIP_PANEL * (size_t)dim;
+}
+
+static inline size_t strip_value_panel(int j, int dim)
+{
+    return (size_t)ATTN_KEY_TILE * ((size_t)dim + (size_t)j * STRIP_PANEL);
+}
+
+/* The kernels of this build; one file each instruction set. */
+extern const struct attn_kernel attn_kernel_c_f32, attn_kernel_c_bf16;
+
+#endif
