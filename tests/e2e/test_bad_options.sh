@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Every bad option and every missing file: the documented exit code, one line on stderr, and nothing written.
+. "$(dirname "$0")/common.sh"
+
+model=$tiny/llama-tied-f32.gguf
+text=$texts/prose.txt
+out=$work/out
+wrong=0
+
+# expect CODE ARGUMENTS...
+expect() {
+    local wanted=$1 lines
+    shift
+    exit_code timeout 60 "$longhaul" "$@" >"$work/stdout" 2>"$work/stderr"
+    lines=$(wc -l <"$work/stderr")
+    if [ "$code" -ne "$wanted" ] || [ "$lines" -ne 1 ] || [ -e "$out" ]; then
+        echo "longhaul $*: exit code $code (wanted $wanted), $lines lines on stderr:"
+        sed 's/^/    /' "$work/stderr"
+        [ ! -e "$out" ] || { echo "    and $out was made"; rm -rf "$out"; }
+        wrong=$((wrong + 1))
+    fi
+}
+
+head -c 1000 "$model" >"$work/short.gguf"
+echo "not a model" >"$work/text.gguf"
+
+expect 2
+expect 2 sumarize "$text" -m "$model" -o "$out"
+expect 2 summarize -m "$model" -o "$out"
+expect 2 summarize "$text" -o "$out"
+expect 2 summarize "$text" -m "$model"
+expect 2 summarize "$text" -m "$model" -o
+expect 2 summarize "$text" -m "$model" -o "$out" --no-such-option
+expect 2 summarize "$text" -m "$model" -o "$out" --segment 0
+expect 2 summarize "$text" -m "$model" -o "$out" --segment -5
+expect 2 summarize "$text" -m "$model" -o "$out" --segment 12x
+expect 2 summarize "$text" -m "$model" -o "$out" --segment 99999999999999999999
+expect 2 summarize "$text" -m "$model" -o "$out" --ring 0
+expect 2 summarize "$text" -m "$model" -o "$out" --dtype f64
+expect 2 summarize "$text" -m "$model" -o "$out" --strategy best
+expect 2 summarize "$text" -m "$model" -o "$out" --chunk 100 --overlap 100
+expect 2 summarize "$text" -m "$model" -o "$out" --temperature -1
+expect 2 summarize "$text" -m "$model" -o "$out" --top-p nan
+expect 2 summarize "$text" -m "$model" -o "$out" --top-p 1.5
+expect 2 summarize "$text" -m "$model" -o "$out" --max-error-rate 2
+expect 2 export "$work" --format xml
+expect 2 tokenize -m "$model"
+expect 3 summarize "$text" -m "$work/short.gguf" -o "$out"
+expect 3 summarize "$text" -m "$work/text.gguf" -o "$out"
+expect 3 inspect "$work/short.gguf"
+expect 3 inspect "$text"
+expect 4 inspect "$work/none.gguf"
+expect 4 summarize "$text" -m "$work/none.gguf" -o "$out"
+expect 4 summarize "$work/nowhere" -m "$model" -o "$out"
+expect 4 tokenize "$work/nowhere" -m "$model"
+expect 4 export "$work/nowhere"
+
+[ "$wrong" -eq 0 ] || fail "$wrong of the cases above"
+echo "every case refused as documented"

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results.
+. "$(dirname "$0")/common.sh"
+
+[ "$(id -u)" -eq 0 ] || skip "starting a Slurm needs root"
+PATH=$PATH:/usr/sbin
+for program in munged slurmctld slurmd sbatch; do
+    command -v "$program" >/dev/null || skip "no $program (jobs/packages.sh test)"
+done
+/usr/bin/python3 -c 'import h5py' 2>/dev/null || skip "no h5py for /usr/bin/python3 (jobs/packages.sh test)"
+
+# A cluster of this test's own: leftovers of another run neither help nor hurt.
+export LONGHAUL_CLUSTER=$work/cluster SLURM_CONF=$work/cluster/slurm.conf
+trap '"$source/slurm/dev-cluster.sh" stop; rm -rf "$work"' EXIT
+"$source/slurm/dev-cluster.sh" start
+
+model=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf) || model=$tiny/llama-tied-f32.gguf
+mkdir "$work/corpus"
+cp /usr/share/common-licenses/BSD "$texts/prose.txt" "$texts/mixed.txt" "$work/corpus/"
+mv "$work/corpus/BSD" "$work/corpus/bsd.txt"
+
+cd "$work"
+export CORPUS=corpus MODEL=$model OUT=out/slurm MAX_NEW=32 LONGHAUL=$longhaul
+exit_code timeout 600 sbatch --wait --output=job.log "$source/jobs/summarize_corpus.sh"
+cat job.log
+[ "$code" -eq 0 ] || fail "sbatch: exit code $code"
+grep -q 'srun --mpi=pmix --ntasks=2' job.log || fail "the job did not start its ranks with srun"
+
+/usr/bin/python3 - out/slurm <<'EOF'
+import os, sys
+import h5py
+
+folder = sys.argv[1]
+index = h5py.File(os.path.join(folder, "results.h5"), "r")
+found = []
+index.visititems(lambda name, item: found.append(name))
+print("results.h5 holds:", ", ".join(found[:12]))
+assert found, "results.h5 is empty"
+EOF
+"$longhaul" export out/slurm --format jsonl | python3 -c '
+import json, sys
+records = [json.loads(line) for line in sys.stdin]
+assert len(records) == 3, len(records)
+assert all(record["status"] == "ok" and record["text"] for record in records), records'
+echo "the job ended with 3 summaries"

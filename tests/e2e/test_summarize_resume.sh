@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# summarize again skips what is done; killed at any time, it completes when run again, with the same text.
+. "$(dirname "$0")/common.sh"
+
+model=$tiny/llama-tied-f32.gguf
+mkdir "$work/corpus"
+for copy in 1 2 3 4; do
+    for text in prose chinese code_c mixed; do
+        { echo "Copy $copy."; cat "$texts/$text.txt"; } >"$work/corpus/$text-$copy.txt"
+    done
+done
+
+# summarize OUT: the run that all of this test repeats.
+summarize() {
+    on_ranks 2 summarize "$work/corpus" -m "$model" -o "$1" --max-new 24 --threads 1 2>>"$work/stderr"
+}
+
+# answers OUT: path and text of every document, in the order of paths, without what differs between runs.
+answers() {
+    "$longhaul" export "$1" --format jsonl | python3 -c '
+import json, sys
+records = [json.loads(line) for line in sys.stdin]
+for record in sorted(records, key=lambda r: r["path"]):
+    print(record["path"], record["status"], repr(record["text"]))'
+}
+
+parts() {
+    (cd "$1" && sha256sum parts/*.h5)
+}
+
+summarize "$work/once" || { cat "$work/stderr"; fail "the first run: exit code $?"; }
+answers "$work/once" >"$work/wanted"
+[ "$(wc -l <"$work/wanted")" -eq 16 ] || fail "$(wc -l <"$work/wanted") documents exported, wanted 16"
+! grep -v ' ok ' "$work/wanted" || fail "documents that are not ok"
+
+parts "$work/once" >"$work/parts"
+summarize "$work/once" || fail "the second run: exit code $?"
+parts "$work/once" | cmp - "$work/parts" || fail "the second run changed parts"
+answers "$work/once" | cmp - "$work/wanted" || fail "the second run changed answers"
+echo "second run: nothing done again"
+
+# Kill one rank, later each time, until a run gets through.
+kills=0
+for tenths in 3 5 8 12 18 27 40; do
+    summarize "$work/killed" >/dev/null &
+    run=$!
+    sleep "$((tenths / 10)).$((tenths % 10))"
+    # The rank's command line is its own: this program, this output folder.
+    victim=$(pgrep -f "^$longhaul summarize .* -o $work/killed" | tail -n 1) || true
+    [ -z "$victim" ] || { kill -KILL "$victim" 2>/dev/null && kills=$((kills + 1)); } || true
+    wait "$run" || true
+done
+summarize "$work/killed" || { cat "$work/stderr"; fail "the run after $kills kills: exit code $?"; }
+answers "$work/killed" | cmp - "$work/wanted" || fail "other answers after $kills kills"
+echo "killed $kills times: the same answers in the end"
