@@ -1,0 +1,444 @@
+#include "model/forward_state.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- sizes ---- */
+
+/* Most tokens of one rank in a segment of n tokens: an even share of 2R blocks, and each of the four borders of its
+ * two blocks moved by half a key tile at most. */
+static int64_t block_bound(int64_t n, int ranks)
+{
+    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ATTN_KEY_TILE);
+}
+
+/* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */
+static int64_t shard_bound(const struct forward_options *options)
+{
+    const int ranks = options->group->size;
+    if (ranks == 1)
+        return options->max_tokens;
+    int64_t most = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        int64_t tokens = 0;
+        for (int64_t first = 0; first + options->segment <= options->max_tokens; first += options->segment) {
+            const struct zigzag z = zigzag_block(first, first + options->segment, rank, ranks);
+            tokens += z.end[0] - z.first[0] + z.end[1] - z.first[1];
+        }
+        most = i64_max(most, tokens);
+    }
+    return i64_min(options->max_tokens, most + block_bound(options->segment, ranks) + 1);
+}
+
+static int64_t max_block(const struct forward_options *options)
+{
+    return block_bound(i64_min(options->segment, options->max_tokens), options->group->size);
+}
+
+static struct memory_shape memory_shape(const struct forward_options *options)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct memory_shape){shape->layers, shape->kv_heads, shape->dim, options->kernel->dtype,
+                                 shard_bound(options)};
+}
+
+static struct ring_options ring_options(const struct forward_options *options, const struct rope *rope,
+                                        struct transport *transport)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct ring_options){
+        .group = options->group,
+        .pool = options->pool,
+        .device = options->device,
+        .kernel = options->kernel,
+        .policy = options->policy,
+        .rope = rope,
+        .transport = transport,
+        .heads = shape->heads,
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .max_block = max_block(options),
+        .max_shard = shard_bound(options),
+        .poll = options->poll,
+        .poll_context = options->poll_context,
+    };
+}
+
+/* Elements of a thread's two tile buffers. Only scoring has outputs as wide as the vocabulary. */
+static size_t scratch_in(const struct model *model)
+{
+    const int64_t widest = i64_max(i64_max(model->shape.width, model->shape.ffn), forward_q_width(&model->shape));
+    return (size_t)LINEAR_TILE_ROWS * (size_t)widest;
+}
+
+static size_t scratch_out(const struct forward_options *options)
+{
+    const struct model *model = options->model;
+    int64_t widest = i64_max(forward_qkv_width(&model->shape), 2 * (int64_t)model->shape.ffn);
+    if (options->scores)
+        widest = i64_max(widest, model->shape.vocab);
+    return (size_t)LINEAR_TILE_ROWS * (size_t)widest;
+}
+
+/* All layers have the same shapes. */
+static size_t linear_scratch(const struct model *model)
+{
+    size_t most = model->packed_head ? linear_scratch_bytes(model->packed_head) : 0;
+    for (int k = 0; k < LINEARS_PER_LAYER; k++) {
+        const size_t bytes = linear_scratch_bytes(model->layers[0].linears[k]);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static size_t token_floats(const struct model_shape *shape)
+{
+    return 3 * (size_t)shape->width + (size_t)forward_qkv_width(shape) + (size_t)forward_q_width(shape) +
+           2 * (size_t)shape->ffn;
+}
+
+int forward_bytes(const struct forward_options *options, size_t *out, struct error *err)
+{
+    const struct model *model = options->model;
+    const struct memory_shape memory = memory_shape(options);
+    const struct ring_options ring = ring_options(options, NULL, NULL);
+    size_t of_memory, of_ring;
+    if (memory_bytes(&memory, &of_memory, err) != 0 || ring_bytes(&ring, &of_ring, err) != 0)
+        return -1;
+    const size_t element = dtype_size(options->kernel->dtype);
+    const size_t row = sizeof(float) * (size_t)(model->shape.width + forward_q_width(&model->shape)) +
+                       element * (size_t)forward_q_width(&model->shape) + sizeof(int64_t);
+    const size_t per_thread = element * scratch_in(model) + sizeof(float) * scratch_out(options);
+    *out = of_memory + of_ring + row * (size_t)max_block(options) +
+           per_thread * (size_t)pool_threads(options->pool) + sizeof(float) * token_floats(&model->shape);
+    return 0;
+}
+
+/* ---- life ---- */
+
+static int create_attention(struct forward *f, struct error *err)
+{
+    const struct forward_options *options = &f->options;
+    const struct rope_options rope = model_rope_options(f->model, options->max_tokens);
+    const struct memory_shape shape = memory_shape(options);
+    if (!(f->rope = rope_create(&rope, err)))
+        return -1;
+    if (options->group->size > 1 && !(f->transport = transport_mpi_create(options->group, err)))
+        return -1;
+    const struct ring_options ring = ring_options(options, f->rope, f->transport);
+    if (!(f->ring = ring_create(&ring, err)) || !(f->memory = memory_create(&shape, options->device, err)))
+        return -1;
+    return 0;
+}
+
+static int create_buffers(struct forward *f, struct error *err)
+{
+    const struct device *device = f->options.device;
+    const struct model_shape *shape = &f->model->shape;
+    const size_t rows = (size_t)max_block(&f->options), element = dtype_size(f->options.kernel->dtype);
+    const size_t q = (size_t)forward_q_width(shape);
+    f->row_positions = device->alloc(rows * sizeof *f->row_positions, "positions", err);
+    f->x = device->alloc(rows * (size_t)shape->width * sizeof *f->x, "activations", err);
+    f->q = device->alloc(rows * q * sizeof *f->q, "queries", err);
+    f->attended = device->alloc(rows * q * element, "attention output", err);
+    f->scratch = calloc((size_t)pool_threads(f->options.pool), sizeof *f->scratch);
+    if (!f->row_positions || !f->x || !f->q || !f->attended)
+        return -1;
+    if (!f->scratch)
+        return error_set(err, ERROR_RESOURCE, "no memory for %d threads", pool_threads(f->options.pool));
+    for (int i = 0; i < pool_threads(f->options.pool); i++) {
+        struct forward_scratch *scratch = &f->scratch[i];
+        scratch->in = device->alloc(scratch_in(f->model) * element, "a thread's inputs", err);
+        scratch->y = device->alloc(scratch_out(&f->options) * sizeof(float), "a thread's outputs", err);
+        scratch->linear = device->alloc(linear_scratch(f->model), "a thread's matrix products", err);
+        if (!scratch->in || !scratch->y || !scratch->linear)
+            return -1;
+    }
+    return 0;
+}
+
+static int create_token(struct forward *f, struct error *err)
+{
+    const struct model_shape *shape = &f->model->shape;
+    float *floats = f->options.device->alloc(token_floats(shape) * sizeof *floats, "decode vectors", err);
+    if (!floats)
+        return -1;
+    struct forward_token *t = &f->token;
+    t->x = floats;
+    t->normed = t->x + shape->width;
+    t->out = t->normed + shape->width;
+    t->qkv = t->out + shape->width;
+    t->attended = t->qkv + forward_qkv_width(shape);
+    t->hidden = t->attended + forward_q_width(shape);
+    t->gate = t->hidden + shape->ffn;
+    t->parts = calloc((size_t)f->options.group->size + 1, sizeof *t->parts);
+    return t->parts ? 0 : error_set(err, ERROR_RESOURCE, "no memory for decode");
+}
+
+struct forward *forward_create(const struct forward_options *options, struct error *err)
+{
+    struct forward *f = calloc(1, sizeof *f);
+    if (!f) {
+        error_set(err, ERROR_RESOURCE, "no memory for the forward pass");
+        return NULL;
+    }
+    f->options = *options;
+    f->model = options->model;
+    if (create_attention(f, err) != 0 || create_buffers(f, err) != 0 || create_token(f, err) != 0) {
+        forward_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+void forward_free(struct forward *f)
+{
+    if (!f)
+        return;
+    const struct device *device = f->options.device;
+    for (int i = 0; f->scratch && i < pool_threads(f->options.pool); i++) {
+        device->free(f->scratch[i].in);
+        device->free(f->scratch[i].y);
+        device->free(f->scratch[i].linear);
+    }
+    free(f->scratch);
+    device->free(f->row_positions);
+    device->free(f->x);
+    device->free(f->q);
+    device->free(f->attended);
+    device->free(f->token.x);
+    free(f->token.parts);
+    memory_free(f->memory);
+    ring_free(f->ring);
+    if (f->transport)
+        f->transport->free(f->transport);
+    rope_free(f->rope);
+    free(f);
+}
+
+void forward_reset(struct forward *f)
+{
+    memory_reset(f->memory);
+    f->length = f->prefilled = f->first = f->end = f->rows = 0;
+}
+
+int64_t forward_length(const struct forward *f)
+{
+    return f->length;
+}
+
+struct ring_stats forward_ring_stats(const struct forward *f)
+{
+    return ring_stats(f->ring);
+}
+
+/* ---- one segment ---- */
+
+/* A layer's end and the next one's beginning, on a tile of rows: between them the rows stay in the cache. */
+struct layer_step {
+    struct forward *forward;
+    const int32_t *tokens;        /* of the block, before the first layer */
+    const struct layer *finished; /* NULL before the first layer */
+    const struct layer *begun;    /* NULL behind the last */
+    int begun_index;
+    int64_t memory_first; /* index in memory of the block's first token */
+};
+
+/* scratch->y = the linear layer of x; the first failure of a thread is kept for run_tiles. */
+static void apply(const struct linear *linear, const void *x, int64_t rows, struct forward_scratch *scratch)
+{
+    struct error err;
+    const struct linear_rows of_tile = {x, scratch->y, rows};
+    if (linear_apply(linear, &of_tile, scratch->linear, &err) != 0 && scratch->err.code == ERROR_NONE)
+        scratch->err = err;
+}
+
+/* Attention output, feed-forward. */
+static void finish_layer(struct forward *f, const struct layer *layer, int64_t row, int64_t rows,
+                         struct forward_scratch *scratch)
+{
+    const struct model_shape *shape = &f->model->shape;
+    const enum dtype dtype = f->model->dtype;
+    const size_t q_bytes = (size_t)forward_q_width(shape) * dtype_size(dtype);
+    float *x = f->x + row * shape->width;
+    const struct rms_norm norm = {layer->ffn_norm, shape->width, (float)shape->norm_eps};
+
+    apply(layer->linears[LINEAR_OUT], (const char *)f->attended + (size_t)row * q_bytes, rows, scratch);
+    ops_add(x, scratch->y, rows * shape->width);
+    ops_rms_norm(&norm, x, scratch->in, dtype, rows);
+    apply(layer->linears[LINEAR_GATE_UP], scratch->in, rows, scratch);
+    ops_swiglu(scratch->y, scratch->in, dtype, rows, shape->ffn);
+    apply(layer->linears[LINEAR_DOWN], scratch->in, rows, scratch);
+    ops_add(x, scratch->y, rows * shape->width);
+}
+
+/* Queries to their buffer, keys and values to memory. */
+static void begin_layer(const struct layer_step *step, int64_t row, int64_t rows, struct forward_scratch *scratch)
+{
+    struct forward *f = step->forward;
+    const struct model_shape *shape = &f->model->shape;
+    const int64_t q_width = forward_q_width(shape), qkv_width = forward_qkv_width(shape);
+    const struct rms_norm norm = {step->begun->attention_norm, shape->width, (float)shape->norm_eps};
+
+    ops_rms_norm(&norm, f->x + row * shape->width, scratch->in, f->model->dtype, rows);
+    apply(step->begun->linears[LINEAR_QKV], scratch->in, rows, scratch);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *qkv = scratch->y + i * qkv_width;
+        memcpy(f->q + (row + i) * q_width, qkv, (size_t)q_width * sizeof *qkv);
+        memory_put(f->memory, step->begun_index, step->memory_first + row + i, qkv + q_width,
+                   qkv + q_width + (int64_t)shape->kv_heads * shape->dim);
+    }
+}
+
+static void layer_tile(void *context, int64_t item, int thread)
+{
+    const struct layer_step *step = context;
+    struct forward *f = step->forward;
+    const int64_t row = item * LINEAR_TILE_ROWS, rows = i64_min(LINEAR_TILE_ROWS, f->rows - row);
+    if (step->finished)
+        finish_layer(f, step->finished, row, rows, &f->scratch[thread]);
+    else
+        ops_embed(f->model->embedding, step->tokens + row, rows, f->x + row * f->model->shape.width);
+    if (step->begun)
+        begin_layer(step, row, rows, &f->scratch[thread]);
+}
+
+static int run_tiles(struct forward *f, void (*work)(void *, int64_t, int), void *context, struct error *err)
+{
+    const struct pool_job job = {i64_ceil_div(f->rows, LINEAR_TILE_ROWS), work, context, f->options.poll,
+                                 f->options.poll_context};
+    pool_run(f->options.pool, &job);
+    for (int i = 0; i < pool_threads(f->options.pool); i++)
+        if (f->scratch[i].err.code != ERROR_NONE) {
+            *err = f->scratch[i].err;
+            return -1;
+        }
+    return 0;
+}
+
+static int check_tokens(const struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
+{
+    if (n < 1 || n > f->options.segment || n > f->options.max_tokens - f->length)
+        return error_set(err, ERROR_INTERNAL, "a segment of %lld tokens behind %lld, made for %lld and %lld in all",
+                         (long long)n, (long long)f->length, (long long)f->options.segment,
+                         (long long)f->options.max_tokens);
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= f->model->shape.vocab)
+            return error_set(err, ERROR_INPUT, "token %lld is id %d; the model has %d", (long long)(f->length + i),
+                             tokens[i], f->model->shape.vocab);
+    return 0;
+}
+
+/* This rank's tokens of the segment, one behind the other; their positions go to f->row_positions. */
+static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_tokens, struct error *err)
+{
+    f->block = zigzag_block(f->first, f->end, f->options.group->rank, f->options.group->size);
+    f->rows = 0;
+    *block_tokens = malloc((size_t)max_block(&f->options) * sizeof **block_tokens);
+    if (!*block_tokens)
+        return error_set(err, ERROR_RESOURCE, "no memory for the tokens of a segment");
+    for (int part = 0; part < 2; part++)
+        for (int64_t p = f->block.first[part]; p < f->block.end[part]; p++) {
+            (*block_tokens)[f->rows] = tokens[p - f->first];
+            f->row_positions[f->rows++] = p;
+        }
+    return memory_extend(f->memory, f->row_positions, f->rows, err);
+}
+
+static int attend(struct forward *f, int layer, struct error *err)
+{
+    const struct model_shape *shape = &f->model->shape;
+    const struct ring_queries queries = {
+        .q = f->q,
+        .stride = forward_q_width(shape),
+        .tokens = f->rows,
+        .scale = 1.0f / sqrtf((float)shape->dim),
+        .out = f->attended,
+    };
+    if (ring_attend(f->ring, f->memory, layer, &queries, err) != 0)
+        return -1;
+    return f->options.policy->keep(layer, f->memory, err);
+}
+
+int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
+{
+    if (check_tokens(f, tokens, n, err) != 0)
+        return -1;
+    const int layers = f->model->shape.layers;
+    const int64_t memory_first = f->memory->length;
+    int32_t *block_tokens;
+    f->first = f->length;
+    f->end = f->length + n;
+    int status = take_block(f, tokens, &block_tokens, err);
+    for (int layer = 0; layer <= layers && status == 0; layer++) {
+        struct layer_step step = {
+            .forward = f,
+            .tokens = block_tokens,
+            .finished = layer > 0 ? &f->model->layers[layer - 1] : NULL,
+            .begun = layer < layers ? &f->model->layers[layer] : NULL,
+            .begun_index = layer,
+            .memory_first = memory_first,
+        };
+        status = run_tiles(f, layer_tile, &step, err);
+        if (status == 0 && layer < layers)
+            status = attend(f, layer, err);
+    }
+    free(block_tokens);
+    f->length = f->prefilled = f->end;
+    return status;
+}
+
+/* ---- what the segment says ---- */
+
+struct score_step {
+    struct forward *forward;
+    const struct forward_scores *scores;
+};
+
+static void score_tile(void *context, int64_t item, int thread)
+{
+    const struct score_step *step = context;
+    struct forward *f = step->forward;
+    struct forward_scratch *scratch = &f->scratch[thread];
+    const int64_t row = item * LINEAR_TILE_ROWS, rows = i64_min(LINEAR_TILE_ROWS, f->rows - row);
+    const struct rms_norm norm = {f->model->output_norm, f->model->shape.width, (float)f->model->shape.norm_eps};
+    ops_rms_norm(&norm, f->x + row * f->model->shape.width, scratch->in, f->model->dtype, rows);
+    apply(f->model->packed_head, scratch->in, rows, scratch);
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t at = f->row_positions[row + i] - f->first;
+        const int32_t target = step->scores->target[at];
+        const struct ops_logprob said =
+            ops_log_softmax(scratch->y + i * f->model->shape.vocab, f->model->shape.vocab, target < 0 ? 0 : target);
+        if (target >= 0)
+            step->scores->logprob[at] = said.logprob;
+        step->scores->top1[at] = said.top;
+    }
+}
+
+/* Every rank tells the others the scores of its stretches. */
+static int share_scores(struct forward *f, const struct forward_scores *scores, struct error *err)
+{
+    for (int rank = 0; rank < f->options.group->size; rank++) {
+        const struct zigzag z = zigzag_block(f->first, f->end, rank, f->options.group->size);
+        for (int part = 0; part < 2; part++) {
+            const int64_t at = z.first[part] - f->first, n = z.end[part] - z.first[part];
+            if (n > 0 &&
+                (comm_broadcast(f->options.group, scores->logprob + at, (size_t)n * sizeof(float), rank, err) !=
+                     0 ||
+                 comm_broadcast(f->options.group, scores->top1 + at, (size_t)n * sizeof(int32_t), rank, err) != 0))
+                return -1;
+        }
+    }
+    return 0;
+}
+
+int forward_score(struct forward *f, const struct forward_scores *scores, struct error *err)
+{
+    if (!f->model->packed_head)
+        return error_set(err, ERROR_INTERNAL, "scores were asked of a model packed without its head");
+    struct score_step step = {f, scores};
+    if (run_tiles(f, score_tile, &step, err) != 0)
+        return -1;
+    return share_scores(f, scores, err);
+}

@@ -1,0 +1,170 @@
+/* Decode: one token through all layers, the rows of every matrix shared by the ranks of the group. */
+#include "model/forward_state.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "model/matvec.h"
+
+/* Rows of a matrix in one item of work: enough to pay for the dealing, few enough to balance. */
+enum { MATVEC_ROWS = 64 };
+
+/* y [n_out] = stack * x over the rows first .. end, by items of MATVEC_ROWS. */
+struct product {
+    const struct stack *stack;
+    const float *x;
+    float *y;
+    int64_t first, end;
+};
+
+static void product_item(void *context, int64_t item, int thread)
+{
+    (void)thread;
+    const struct product *product = context;
+    int64_t row = product->first + item * MATVEC_ROWS;
+    const int64_t end = i64_min(row + MATVEC_ROWS, product->end);
+    int64_t part_first = 0;
+    for (int i = 0; i < product->stack->n_parts; i++) {
+        const struct tensor *part = product->stack->parts[i];
+        const int64_t part_end = part_first + tensor_rows(part);
+        if (row < part_end && row < end) {
+            const int64_t stop = i64_min(end, part_end);
+            matvec_rows(part, product->x, product->y + part_first, row - part_first, stop - part_first);
+            row = stop;
+        }
+        part_first = part_end;
+    }
+}
+
+static void run_product(struct forward *f, const struct product *product)
+{
+    const struct pool_job job = {i64_ceil_div(product->end - product->first, MATVEC_ROWS), product_item,
+                                 (void *)product, f->options.poll, f->options.poll_context};
+    pool_run(f->options.pool, &job);
+}
+
+/* Even shares of n rows: rank r computes parts[r] .. parts[r + 1]. */
+static void share_rows(struct forward *f, int64_t n)
+{
+    const int64_t ranks = f->options.group->size;
+    for (int64_t r = 0; r <= ranks; r++)
+        f->token.parts[r] = n / ranks * r + n % ranks * r / ranks;
+}
+
+/* y = stack * x, complete on every rank. */
+static int multiply(struct forward *f, const struct stack *stack, const float *x, float *y, struct error *err)
+{
+    const int rank = f->options.group->rank;
+    share_rows(f, stack->n_out);
+    const struct product product = {stack, x, y, f->token.parts[rank], f->token.parts[rank + 1]};
+    run_product(f, &product);
+    return comm_share_parts(f->options.group, y, f->token.parts, err);
+}
+
+/* One part of a stack by itself. */
+static struct stack stack_part(const struct stack *stack, int part)
+{
+    return (struct stack){{stack->parts[part]}, 1, stack->n_in, tensor_rows(stack->parts[part])};
+}
+
+/* hidden = silu(gate x) * (up x): each rank computes the same rows of both, so only the product is shared. */
+static int multiply_gate_up(struct forward *f, const struct layer *layer, struct error *err)
+{
+    struct forward_token *t = &f->token;
+    const struct stack gate = stack_part(&layer->stacks[LINEAR_GATE_UP], 0);
+    const struct stack up = stack_part(&layer->stacks[LINEAR_GATE_UP], 1);
+    share_rows(f, f->model->shape.ffn);
+    const int64_t first = t->parts[f->options.group->rank], end = t->parts[f->options.group->rank + 1];
+    const struct product gate_product = {&gate, t->normed, t->gate, first, end};
+    const struct product up_product = {&up, t->normed, t->hidden, first, end};
+    run_product(f, &gate_product);
+    run_product(f, &up_product);
+    for (int64_t i = first; i < end; i++)
+        t->hidden[i] *= t->gate[i] / (1.0f + expf(-t->gate[i]));
+    return comm_share_parts(f->options.group, t->hidden, t->parts, err);
+}
+
+static void norm_token(const struct forward *f, const float *weight)
+{
+    const struct rms_norm norm = {weight, f->model->shape.width, (float)f->model->shape.norm_eps};
+    ops_rms_norm(&norm, f->token.x, f->token.normed, DTYPE_F32, 1);
+}
+
+/* New tokens are dealt round-robin, so that the shards stay even. */
+static bool owns_token(const struct forward *f)
+{
+    return (f->length - f->prefilled) % f->options.group->size == f->options.group->rank;
+}
+
+static int attend_token(struct forward *f, int index, struct error *err)
+{
+    const struct layer *layer = &f->model->layers[index];
+    const struct model_shape *shape = &f->model->shape;
+    struct forward_token *t = &f->token;
+    norm_token(f, layer->attention_norm);
+    if (multiply(f, &layer->stacks[LINEAR_QKV], t->normed, t->qkv, err) != 0)
+        return -1;
+    if (layer->qkv_bias)
+        ops_add(t->qkv, layer->qkv_bias, forward_qkv_width(shape));
+    const float *k = t->qkv + forward_q_width(shape);
+    if (owns_token(f))
+        memory_put(f->memory, index, f->memory->length - 1, k, k + (int64_t)shape->kv_heads * shape->dim);
+    const struct ring_one query = {t->qkv, f->length, 1.0f / sqrtf((float)shape->dim), t->attended};
+    if (ring_attend_one(f->ring, f->memory, index, &query, err) != 0 ||
+        multiply(f, &layer->stacks[LINEAR_OUT], t->attended, t->out, err) != 0)
+        return -1;
+    ops_add(t->x, t->out, shape->width);
+    return f->options.policy->keep(index, f->memory, err);
+}
+
+static int feed_token(struct forward *f, const struct layer *layer, struct error *err)
+{
+    struct forward_token *t = &f->token;
+    norm_token(f, layer->ffn_norm);
+    if (multiply_gate_up(f, layer, err) != 0 ||
+        multiply(f, &layer->stacks[LINEAR_DOWN], t->hidden, t->out, err) != 0)
+        return -1;
+    ops_add(t->x, t->out, f->model->shape.width);
+    return 0;
+}
+
+/* logits of the token whose residual stream is in t->x */
+static int head_token(struct forward *f, float *logits, struct error *err)
+{
+    norm_token(f, f->model->output_norm);
+    return multiply(f, &f->model->head, f->token.normed, logits, err);
+}
+
+int forward_next(struct forward *f, float *logits, struct error *err)
+{
+    const struct comm *group = f->options.group;
+    const int64_t width = f->model->shape.width;
+    int owner = 0;
+    for (int rank = 0; rank < group->size; rank++) {
+        const struct zigzag z = zigzag_block(f->first, f->end, rank, group->size);
+        for (int part = 0; part < 2; part++)
+            if (z.first[part] < z.end[part] && z.end[part] == f->end)
+                owner = rank;
+    }
+    if (group->rank == owner) /* positions rise, so the segment's last token is the block's last row */
+        memcpy(f->token.x, f->x + (f->rows - 1) * width, (size_t)width * sizeof *f->token.x);
+    if (comm_broadcast(group, f->token.x, (size_t)width * sizeof *f->token.x, owner, err) != 0)
+        return -1;
+    return head_token(f, logits, err);
+}
+
+int forward_step(struct forward *f, int32_t token, float *logits, struct error *err)
+{
+    if (token < 0 || token >= f->model->shape.vocab)
+        return error_set(err, ERROR_INPUT, "token id %d; the model has %d", token, f->model->shape.vocab);
+    if (f->length == f->options.max_tokens)
+        return error_set(err, ERROR_INTERNAL, "no room for a token behind %lld", (long long)f->length);
+    ops_embed(f->model->embedding, &token, 1, f->token.x);
+    if (owns_token(f) && memory_extend(f->memory, &f->length, 1, err) != 0)
+        return -1;
+    for (int layer = 0; layer < f->model->shape.layers; layer++)
+        if (attend_token(f, layer, err) != 0 || feed_token(f, &f->model->layers[layer], err) != 0)
+            return -1;
+    f->length++;
+    return head_token(f, logits, err);
+}

@@ -1,0 +1,59 @@
+/* What forward.c (prefill) and forward_decode.c share: the state of a forward pass. Not for others. */
+#ifndef LONGHAUL_MODEL_FORWARD_STATE_H
+#define LONGHAUL_MODEL_FORWARD_STATE_H
+
+#include "model/forward.h"
+#include "model/ops.h"
+
+/* A thread's workspace for one tile of rows. */
+struct forward_scratch {
+    void *in;         /* [LINEAR_TILE_ROWS][widest input of a matrix] in the model's dtype */
+    float *y;         /* [LINEAR_TILE_ROWS][widest output] */
+    void *linear;     /* linear_scratch_bytes() */
+    struct error err; /* the first failure of this thread, ERROR_NONE while all is well */
+};
+
+struct forward {
+    struct forward_options options;
+    const struct model *model;
+    struct rope *rope;
+    struct transport *transport;
+    struct ring *ring;
+    struct memory *memory;
+
+    int64_t length;    /* tokens of the chunk so far */
+    int64_t prefilled; /* of those, the ones that came by segments: the others were dealt round-robin */
+
+    /* The segment just carried and this rank's block of it. */
+    int64_t first, end;
+    struct zigzag block;
+    int64_t rows;
+    int64_t *row_positions;          /* [max_block] */
+    float *x;                        /* [max_block][width]: the residual stream */
+    float *q;                        /* [max_block][heads * dim] */
+    void *attended;                  /* [max_block][heads * dim] in the model's dtype */
+    struct forward_scratch *scratch; /* [threads] */
+
+    /* One token in decode: vectors that every rank holds whole. */
+    struct forward_token {
+        float *x, *normed;    /* [width] */
+        float *qkv;           /* [(heads + 2 kv_heads) * dim] */
+        float *attended;      /* [heads * dim] */
+        float *hidden, *gate; /* [ffn] */
+        float *out;           /* [width] */
+        int64_t *parts;       /* [ranks + 1]: the rows that each rank computes */
+    } token;
+};
+
+/* Elements of q, and of q, k and v together. */
+static inline int64_t forward_q_width(const struct model_shape *shape)
+{
+    return (int64_t)shape->heads * shape->dim;
+}
+
+static inline int64_t forward_qkv_width(const struct model_shape *shape)
+{
+    return (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->dim;
+}
+
+#endif

@@ -1,0 +1,240 @@
+#include "model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Binding keeps count of the tensors it uses: one left over belongs to a network that this is not. */
+struct binding {
+    struct model *model;
+    int64_t used;
+    float *next_float; /* where the next norm or bias goes */
+    struct error *err;
+};
+
+static const struct tensor *find(struct binding *b, const char *name, int64_t n_in, int64_t n_out)
+{
+    const struct bundle *bundle = b->model->bundle;
+    const struct tensor *tensor = bundle_tensor(bundle, name);
+    if (!tensor) {
+        error_set(b->err, ERROR_INPUT, "%s: tensor %s is missing", bundle->path, name);
+        return NULL;
+    }
+    if (tensor->dims[0] != n_in || tensor_rows(tensor) != n_out || tensor->n_dims > 2) {
+        error_set(b->err, ERROR_INPUT, "%s: tensor %s is %lld x %lld, not %lld x %lld as the metadata says",
+                  bundle->path, name, (long long)tensor->dims[0], (long long)tensor_rows(tensor), (long long)n_in,
+                  (long long)n_out);
+        return NULL;
+    }
+    b->used++;
+    return tensor;
+}
+
+/* Copy a vector (norm, bias) as floats; NULL on failure. */
+static const float *find_floats(struct binding *b, const char *name, int64_t n)
+{
+    const struct tensor *tensor = find(b, name, n, 1);
+    if (!tensor)
+        return NULL;
+    float *out = b->next_float;
+    tensor_row_to_f32(tensor->type, tensor->data, out, n);
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(out[i])) {
+            error_set(b->err, ERROR_INPUT, "%s: tensor %s, element %lld is not finite", b->model->bundle->path,
+                      name, (long long)i);
+            return NULL;
+        }
+    b->next_float += n;
+    return out;
+}
+
+static void layer_name(char out[64], int layer, const char *part)
+{
+    snprintf(out, 64, "blk.%d.%s", layer, part);
+}
+
+static int stack_add(struct binding *b, struct stack *stack, const char *name, int64_t n_out)
+{
+    const struct tensor *tensor = find(b, name, stack->n_in, n_out);
+    if (!tensor)
+        return -1;
+    stack->parts[stack->n_parts++] = tensor;
+    stack->n_out += n_out;
+    return 0;
+}
+
+static int bind_matrices(struct binding *b, struct layer *layer, int index)
+{
+    const struct model_shape *s = &b->model->shape;
+    const int64_t q = (int64_t)s->heads * s->dim, kv = (int64_t)s->kv_heads * s->dim;
+    const struct {
+        enum layer_linear where;
+        const char *part;
+        int64_t n_in, n_out;
+    } parts[] = {
+        {LINEAR_QKV, "attn_q.weight", s->width, q},
+        {LINEAR_QKV, "attn_k.weight", s->width, kv},
+        {LINEAR_QKV, "attn_v.weight", s->width, kv},
+        {LINEAR_OUT, "attn_output.weight", q, s->width},
+        {LINEAR_GATE_UP, "ffn_gate.weight", s->width, s->ffn},
+        {LINEAR_GATE_UP, "ffn_up.weight", s->width, s->ffn},
+        {LINEAR_DOWN, "ffn_down.weight", s->ffn, s->width},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char name[64];
+        layer_name(name, index, parts[i].part);
+        layer->stacks[parts[i].where].n_in = parts[i].n_in;
+        if (stack_add(b, &layer->stacks[parts[i].where], name, parts[i].n_out) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int bind_bias(struct binding *b, struct layer *layer, int index)
+{
+    const struct model_shape *s = &b->model->shape;
+    const char *const parts[] = {"attn_q.bias", "attn_k.bias", "attn_v.bias"};
+    layer->qkv_bias = b->next_float; /* the three follow one another, as the stacked matrices do */
+    for (int i = 0; i < 3; i++) {
+        char name[64];
+        layer_name(name, index, parts[i]);
+        if (!find_floats(b, name, (int64_t)(i == 0 ? s->heads : s->kv_heads) * s->dim))
+            return -1;
+    }
+    return 0;
+}
+
+static int bind_layer(struct binding *b, int index)
+{
+    struct layer *layer = &b->model->layers[index];
+    char name[64];
+    layer_name(name, index, "attn_norm.weight");
+    if (!(layer->attention_norm = find_floats(b, name, b->model->shape.width)))
+        return -1;
+    layer_name(name, index, "ffn_norm.weight");
+    if (!(layer->ffn_norm = find_floats(b, name, b->model->shape.width)))
+        return -1;
+    if (b->model->arch->qkv_bias && bind_bias(b, layer, index) != 0)
+        return -1;
+    return bind_matrices(b, layer, index);
+}
+
+/* The embedding settles the vocabulary; without a tensor of its own the head is the embedding again. */
+static int bind_ends(struct binding *b)
+{
+    struct model *model = b->model;
+    const char *const embedding = "token_embd.weight";
+    const struct tensor *tensor = bundle_tensor(model->bundle, embedding);
+    int64_t vocab = tensor ? tensor_rows(tensor) : 0;
+    if (vocab < 0 || vocab > INT32_MAX)
+        return error_set(b->err, ERROR_INPUT, "%s: %s has %lld rows", model->bundle->path, embedding,
+                         (long long)vocab);
+    model->shape.vocab = (int)vocab;
+    model->head.n_in = model->shape.width;
+    if (!(model->embedding = find(b, embedding, model->shape.width, vocab)) ||
+        !(model->output_norm = find_floats(b, "output_norm.weight", model->shape.width)))
+        return -1;
+    if (bundle_tensor(model->bundle, "output.weight"))
+        return stack_add(b, &model->head, "output.weight", vocab);
+    model->head.parts[model->head.n_parts++] = model->embedding;
+    model->head.n_out = vocab;
+    return 0;
+}
+
+static int bind_divisors(struct binding *b)
+{
+    const char *const name = "rope_freqs.weight";
+    if (!bundle_tensor(b->model->bundle, name))
+        return 0;
+    b->model->rope_divisors = find_floats(b, name, b->model->shape.rope_dims / 2);
+    return b->model->rope_divisors ? 0 : -1;
+}
+
+static int bind_all(struct binding *b)
+{
+    const struct model *model = b->model;
+    if (bind_ends(b) != 0 || bind_divisors(b) != 0)
+        return -1;
+    for (int i = 0; i < model->shape.layers; i++)
+        if (bind_layer(b, i) != 0)
+            return -1;
+    if (b->used != model->bundle->n_tensors)
+        return error_set(b->err, ERROR_INPUT, "%s: %lld of its %lld tensors are unknown to architecture %s",
+                         model->bundle->path, (long long)(model->bundle->n_tensors - b->used),
+                         (long long)model->bundle->n_tensors, model->arch->name);
+    return 0;
+}
+
+/* Floats of all norms, biases and divisors, at most. */
+static size_t float_count(const struct model_shape *shape)
+{
+    size_t qkv = (size_t)(shape->heads + 2 * shape->kv_heads) * (size_t)shape->dim;
+    return (size_t)shape->layers * (2 * (size_t)shape->width + qkv) + (size_t)shape->width +
+           (size_t)shape->rope_dims;
+}
+
+struct model *model_open(const struct bundle *bundle, struct error *err)
+{
+    const struct arch *arch = arch_find(bundle, err);
+    struct model_shape shape;
+    if (!arch || model_shape_read(arch, bundle, &shape, err) != 0)
+        return NULL;
+    struct model *model = calloc(1, sizeof *model);
+    if (!model)
+        goto no_memory;
+    *model = (struct model){.bundle = bundle, .arch = arch, .shape = shape, .packed.window = MPI_WIN_NULL};
+    model->layers = calloc((size_t)shape.layers, sizeof *model->layers);
+    model->floats = calloc(float_count(&shape), sizeof *model->floats);
+    if (!model->layers || !model->floats)
+        goto no_memory;
+    struct binding binding = {.model = model, .next_float = model->floats, .err = err};
+    if (bind_all(&binding) != 0) {
+        model_free(model);
+        return NULL;
+    }
+    return model;
+no_memory:
+    error_set(err, ERROR_RESOURCE, "%s: no memory for the model's table of tensors", bundle->path);
+    model_free(model);
+    return NULL;
+}
+
+void model_free(struct model *model)
+{
+    if (!model)
+        return;
+    for (int i = 0; model->layers && i < model->shape.layers; i++)
+        for (int k = 0; k < LINEARS_PER_LAYER; k++)
+            linear_free(model->layers[i].linears[k]);
+    linear_free(model->packed_head);
+    shared_memory_free(&model->packed);
+    free(model->layers);
+    free(model->floats);
+    free(model);
+}
+
+int64_t model_linear_weights(const struct model *model)
+{
+    int64_t weights = 0;
+    for (int k = 0; k < LINEARS_PER_LAYER; k++)
+        weights += model->layers[0].stacks[k].n_in * model->layers[0].stacks[k].n_out;
+    return weights * model->shape.layers;
+}
+
+size_t model_kv_bytes(const struct model *model, enum dtype dtype)
+{
+    const struct model_shape *s = &model->shape;
+    return (size_t)s->layers * 2 * (size_t)s->kv_heads * (size_t)s->dim * dtype_size(dtype);
+}
+
+struct rope_options model_rope_options(const struct model *model, int64_t max_positions)
+{
+    return (struct rope_options){
+        .dims = model->shape.rope_dims,
+        .base = model->shape.rope_base,
+        .pairs = model->arch->pairs,
+        .divisors = model->rope_divisors,
+        .max_positions = max_positions,
+    };
+}

@@ -1,0 +1,76 @@
+/* A model: the tensors of a weights file bound to their places in the network, and packed for prefill.
+ *
+ * model_open binds and checks every tensor (nothing is copied: matrices stay quantised in the mapped file, which
+ * decode reads directly); model_pack then lays the matrices out for the prefill GEMMs, once per node, in memory
+ * that the node's ranks share. A model that only decodes, or is only inspected, need not be packed.
+ */
+#ifndef LONGHAUL_MODEL_MODEL_H
+#define LONGHAUL_MODEL_MODEL_H
+
+#include "base/bundle.h"
+#include "base/comm.h"
+#include "base/error.h"
+#include "base/num.h"
+#include "base/pool.h"
+#include "model/arch.h"
+#include "model/linear.h"
+
+/* The matrices of a layer in the order in which they are packed. */
+enum layer_linear { LINEAR_QKV, LINEAR_OUT, LINEAR_GATE_UP, LINEAR_DOWN, LINEARS_PER_LAYER };
+
+/* A matrix as the network uses it: one tensor, or several stacked along their outputs. */
+enum { STACK_MAX = 3 };
+struct stack {
+    const struct tensor *parts[STACK_MAX];
+    int n_parts;
+    int64_t n_in, n_out;
+};
+
+struct layer {
+    const float *attention_norm, *ffn_norm; /* [width] */
+    const float *qkv_bias;                  /* [(heads + 2 kv_heads) * dim], or NULL */
+    struct stack stacks[LINEARS_PER_LAYER];
+    struct linear *linears[LINEARS_PER_LAYER]; /* NULL until packed */
+};
+
+struct model {
+    const struct bundle *bundle; /* borrowed; must outlive the model */
+    const struct arch *arch;
+    struct model_shape shape;
+    const struct tensor *embedding; /* [vocab][width] */
+    struct stack head;              /* [vocab][width]; the embedding again where they are tied */
+    const float *output_norm;       /* [width] */
+    const float *rope_divisors;     /* [rope_dims / 2], or NULL */
+    struct layer *layers;           /* [layers] */
+    struct linear *packed_head;     /* NULL unless packed with it */
+    enum dtype dtype;               /* of the packed matrices */
+    struct shared_memory packed;
+    float *floats; /* owns norms, biases and divisors */
+};
+
+/* Fails with ERROR_INPUT naming a tensor that is missing, unknown to the architecture, of the wrong size, or (norms
+ * and biases) not finite. */
+struct model *model_open(const struct bundle *bundle, struct error *err);
+void model_free(struct model *model);
+
+struct model_pack_options {
+    enum dtype dtype;
+    bool with_head; /* also the output head: needed to score, not to generate */
+    struct pool *pool;
+    const struct comm *node; /* the ranks that share memory; each packs a part */
+};
+/* Bytes that packing takes on a node. */
+int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
+                       struct error *err);
+/* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */
+int model_pack(struct model *model, const struct model_pack_options *options, struct error *err);
+
+/* Weights in one token's linear layers, without the embedding and the head: 2 flops each. */
+int64_t model_linear_weights(const struct model *model);
+/* Bytes of keys and values of one token. */
+size_t model_kv_bytes(const struct model *model, enum dtype dtype);
+
+/* What rope_create needs for sequences of up to max_positions tokens. */
+struct rope_options model_rope_options(const struct model *model, int64_t max_positions);
+
+#endif
