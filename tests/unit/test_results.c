@@ -1,0 +1,649 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <math.h>
+#include <sys/stat.h>
+
+#include "io/store_text.h"
+#include "tests/unit/results_sample.h"
+
+static char directory[SAMPLE_PATH];
+
+static int make_directory(void **state)
+{
+    (void)state;
+    sample_directory(directory);
+    return 0;
+}
+
+static int remove_directory(void **state)
+{
+    (void)state;
+    sample_remove(directory);
+    return 0;
+}
+
+static struct results *open_store(const struct results_run *run)
+{
+    struct error err;
+    struct results *results = results_open(directory, run, &err);
+    if (!results)
+        fail_msg("%s", err.text);
+    return results;
+}
+
+static void add(struct results *results, struct result_document document)
+{
+    struct error err;
+    if (results_add(results, &document, &err))
+        fail_msg("%s", err.text);
+}
+
+static void publish(struct results *results)
+{
+    struct error err;
+    if (results_publish(results, &err))
+        fail_msg("%s", err.text);
+}
+
+/* A store of one part for each of the ids, in an order of its own. */
+static void fill(const struct results_run *run, const char *const *ids, int n)
+{
+    struct results *results = open_store(run);
+    for (int i = 0; i < n; i++) {
+        add(results, sample_document(ids[i], n - i, "an answer"));
+        publish(results);
+    }
+    results_close(results);
+}
+
+static struct results_reader *load(void)
+{
+    struct error err;
+    struct results_reader *reader = results_load(directory, &err);
+    if (!reader)
+        fail_msg("%s", err.text);
+    return reader;
+}
+
+static const struct result_document *next(struct results_reader *reader)
+{
+    struct error err;
+    const struct result_document *document;
+    if (results_next(reader, &document, &err))
+        fail_msg("%s", err.text);
+    return document;
+}
+
+static void damage(const char *name, long offset)
+{
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    fseek(file, offset, SEEK_SET);
+    int byte = fgetc(file);
+    fseek(file, offset, SEEK_SET);
+    fputc(byte ^ 1, file);
+    fclose(file);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char command[4 * SAMPLE_PATH];
+    snprintf(command, sizeof command, "cp '%s/%s' '%s/%s'", directory, from, directory, to);
+    assert_int_equal(system(command), 0);
+}
+
+static int exists(const char *name)
+{
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    return access(path, F_OK) == 0;
+}
+
+/* ---- what is written comes back ---- */
+
+static void every_field_of_a_document_comes_back(void **state)
+{
+    (void)state;
+    static const int32_t tokens[] = {5, 0, 128000}, map_tokens[] = {7};
+    const struct result_chunk chunks[] = {{0, 0, 1024, 0, 4000, 0}, {1, 512, 1500, 2000, 6001, 512}};
+    const struct result_node nodes[] = {
+        {0, 2, 0, RESULT_MAP, 0, 1100, 1, map_tokens, sample_text("part one"), "stop"},
+        {1, 2, 0, RESULT_MAP, 1, 1090, 0, NULL, sample_text(""), "length"},
+        {2, -1, 1, RESULT_FINAL, -1, 60, 3, tokens, sample_text("zusammen: \xe2\x82\xac \"q\""), "stop"},
+    };
+    const struct document_span spans[] = {
+        {0, 3, 0, 0, DOCUMENT_SKIPPED, "byte order mark"},
+        {3, 6000, 0, 5997, DOCUMENT_USED, ""},
+        {6000, 6001, 5997, 6000, DOCUMENT_DROPPED, "invalid UTF-8"},
+    };
+    struct result_document written = sample_document("books/a, \"b\"/\xc3\xa9.txt", 3, "zusammen");
+    written.status = RESULT_PARTIAL;
+    written.reason = "one byte dropped";
+    written.tokens_in = (int64_t)1 << 40;
+    written.n_tokens = 3;
+    written.tokens = tokens;
+    written.n_chunks = 2;
+    written.chunks = chunks;
+    written.n_nodes = 3;
+    written.nodes = nodes;
+    written.n_spans = 3;
+    written.spans = spans;
+    written.timings = (struct result_timings){1.5, 0.25, 2.0, 2250, 4};
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    add(results, written);
+    publish(results);
+    results_close(results);
+
+    struct results_reader *reader = load();
+    const struct result_document *read = next(reader);
+    assert_string_equal(read->id, written.id);
+    assert_string_equal(read->path, written.path);
+    assert_string_equal(read->sha256, "abcd");
+    assert_int_equal(read->order, 3);
+    assert_int_equal(read->bytes, 100);
+    assert_int_equal(read->chars, 90);
+    assert_true(read->tokens_in == (int64_t)1 << 40);
+    assert_int_equal(read->status, RESULT_PARTIAL);
+    assert_string_equal(read->reason, "one byte dropped");
+    assert_string_equal(read->strategy, "whole");
+    assert_string_equal(read->finish_reason, "stop");
+    assert_string_equal(read->text.bytes, "zusammen");
+    assert_int_equal(read->n_tokens, 3);
+    assert_memory_equal(read->tokens, tokens, sizeof tokens);
+    assert_int_equal(read->n_chunks, 2);
+    assert_memory_equal(read->chunks, chunks, sizeof chunks);
+    assert_memory_equal(&read->timings, &written.timings, sizeof written.timings);
+    assert_int_equal(read->number, 1);
+    assert_int_equal(read->run, 1);
+    assert_int_equal(read->score.count, 0);
+    assert_int_equal(read->n_nodes, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(read->nodes[i].id, nodes[i].id);
+        assert_int_equal(read->nodes[i].parent, nodes[i].parent);
+        assert_int_equal(read->nodes[i].level, nodes[i].level);
+        assert_int_equal(read->nodes[i].kind, nodes[i].kind);
+        assert_int_equal(read->nodes[i].chunk, nodes[i].chunk);
+        assert_int_equal(read->nodes[i].prompt_tokens, nodes[i].prompt_tokens);
+        assert_string_equal(read->nodes[i].text.bytes, nodes[i].text.bytes);
+        assert_string_equal(read->nodes[i].finish_reason, nodes[i].finish_reason);
+        assert_int_equal(read->nodes[i].n_tokens, nodes[i].n_tokens);
+        if (nodes[i].n_tokens)
+            assert_memory_equal(read->nodes[i].tokens, nodes[i].tokens, 4 * (size_t)nodes[i].n_tokens);
+    }
+    assert_int_equal(read->n_spans, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(read->spans[i].first_byte, spans[i].first_byte);
+        assert_int_equal(read->spans[i].end_byte, spans[i].end_byte);
+        assert_int_equal(read->spans[i].first_text, spans[i].first_text);
+        assert_int_equal(read->spans[i].end_text, spans[i].end_text);
+        assert_int_equal(read->spans[i].use, spans[i].use);
+        assert_string_equal(read->spans[i].reason, spans[i].reason);
+    }
+    assert_null(next(reader));
+    assert_null(next(reader));
+    results_unload(reader);
+}
+
+static void every_field_of_a_run_comes_back(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    struct results_reader *reader = load();
+    const struct results_run *read = results_run_of(reader, 1);
+    assert_non_null(read);
+    assert_null(results_run_of(reader, 0));
+    assert_null(results_run_of(reader, 2));
+    assert_int_equal(read->task, run.task);
+    assert_string_equal(read->version, run.version);
+    assert_string_equal(read->model_path, run.model_path);
+    assert_string_equal(read->model_sha256, run.model_sha256);
+    assert_string_equal(read->tokenizer_sha256, run.tokenizer_sha256);
+    assert_string_equal(read->architecture, run.architecture);
+    assert_string_equal(read->options, run.options);
+    assert_string_equal(read->config_hash, run.config_hash);
+    assert_string_equal(read->hosts, run.hosts);
+    assert_string_equal(read->dtype, run.dtype);
+    assert_string_equal(read->started, run.started);
+    assert_int_equal(read->ranks, 4);
+    assert_int_equal(read->ring_size, 2);
+    results_unload(reader);
+}
+
+static void text_that_is_not_utf8_comes_back_to_the_byte(void **state)
+{
+    (void)state;
+    static const char raw[] = "caf\xc3 \xff\0 \xed\xa0\x80 end\\x41";
+    struct text text = {raw, sizeof raw - 1};
+    struct result_node node = {.id = 0, .parent = -1, .kind = RESULT_FINAL, .chunk = 0, .text = text};
+    struct result_document document = sample_document("d\xff\\x/\\", 0, "");
+    document.text = text;
+    document.n_nodes = 1;
+    document.nodes = &node;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    add(results, document);
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    const struct result_document *read = next(reader);
+    assert_string_equal(read->id, "d\xff\\x/\\");
+    assert_int_equal(read->text.length, text.length);
+    assert_memory_equal(read->text.bytes, raw, text.length);
+    assert_int_equal(read->nodes[0].text.length, text.length);
+    assert_memory_equal(read->nodes[0].text.bytes, raw, text.length);
+    results_unload(reader);
+}
+
+static void a_score_of_many_tokens_comes_back(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    int64_t *position = malloc(N * sizeof *position);
+    int32_t *token = malloc(N * sizeof *token), *top1 = malloc(N * sizeof *top1);
+    float *logprob = malloc(N * sizeof *logprob);
+    for (int i = 0; i < N; i++) {
+        position[i] = i + 1;
+        token[i] = i * 7 % 49152;
+        top1[i] = i % 49152;
+        logprob[i] = -(float)(i % 1000) / 37.0f;
+    }
+    logprob[5] = -INFINITY;
+    struct result_document document = sample_document("long", 0, "");
+    document.score = (struct result_score){N, position, token, logprob, top1, 12.5, 1.25};
+    struct results_run run = sample_run(RESULT_SCORE);
+    struct results *results = open_store(&run);
+    add(results, document);
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    assert_int_equal(results_task(reader), RESULT_SCORE);
+    const struct result_score *read = &next(reader)->score;
+    assert_int_equal(read->count, N);
+    assert_memory_equal(read->position, position, N * sizeof *position);
+    assert_memory_equal(read->token, token, N * sizeof *token);
+    assert_memory_equal(read->logprob, logprob, N * sizeof *logprob);
+    assert_memory_equal(read->top1, top1, N * sizeof *top1);
+    assert_true(read->nll_sum == 12.5 && read->perplexity == 1.25);
+    results_unload(reader);
+    free(position);
+    free(token);
+    free(top1);
+    free(logprob);
+}
+
+static void documents_come_in_the_order_of_the_corpus(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"third", "second", "first"}, 3);
+    struct results_reader *reader = load();
+    assert_int_equal(results_count(reader), 3);
+    assert_string_equal(next(reader)->id, "first");
+    assert_string_equal(next(reader)->id, "second");
+    assert_string_equal(next(reader)->id, "third");
+    assert_null(next(reader));
+    results_unload(reader);
+}
+
+/* ---- going on ---- */
+
+static void a_second_run_finds_what_the_first_published(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    assert_string_equal(results_config_hash(results), "");
+    results_close(results);
+    fill(&run, (const char *[]){"a", "b"}, 2);
+    results = open_store(&run);
+    struct results_entry entry;
+    assert_string_equal(results_config_hash(results), "c0ffee");
+    assert_int_equal(results_lost(results), 0);
+    assert_true(results_find(results, "a", &entry));
+    assert_int_equal(entry.status, RESULT_OK);
+    assert_int_equal(entry.attempts, 1);
+    assert_string_equal(entry.sha256, "abcd");
+    assert_false(results_find(results, "c", &entry));
+    results_close(results);
+}
+
+static void what_was_not_published_is_not_there(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    struct results_entry entry;
+    add(results, sample_document("a", 0, "x"));
+    assert_false(results_find(results, "a", &entry));
+    results_close(results);
+    assert_false(exists("results.h5"));
+    results = open_store(&run);
+    publish(results);
+    assert_false(exists("results.h5"));
+    results_close(results);
+}
+
+static void the_later_version_of_a_document_wins_and_keeps_its_number(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    struct result_document failed = sample_document("a", 0, "");
+    failed.status = RESULT_FAILED;
+    failed.reason = "no memory";
+    add(results, failed);
+    add(results, sample_document("b", 1, "b"));
+    publish(results);
+    results_close(results);
+    run.started = "2026-02-01T00:00:00Z";
+    results = open_store(&run);
+    add(results, sample_document("c", 2, "c"));
+    struct result_document again = sample_document("a", 0, "now");
+    again.attempts = 2;
+    add(results, again);
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    assert_int_equal(results_count(reader), 3);
+    const struct result_document *read = next(reader);
+    assert_string_equal(read->text.bytes, "now");
+    assert_int_equal(read->status, RESULT_OK);
+    assert_int_equal(read->attempts, 2);
+    assert_int_equal(read->number, 1);
+    assert_int_equal(read->run, 2);
+    assert_string_equal(results_run_of(reader, 2)->started, "2026-02-01T00:00:00Z");
+    assert_int_equal(next(reader)->run, 1);
+    assert_int_equal(next(reader)->number, 3);
+    results_unload(reader);
+}
+
+static void a_document_added_twice_in_a_batch_is_refused_and_the_batch_stands(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    struct result_document document = sample_document("a", 0, "x");
+    add(results, document);
+    assert_int_equal(results_add(results, &document, &err), -1);
+    assert_int_equal(err.code, ERROR_INTERNAL);
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    assert_int_equal(results_count(reader), 1);
+    results_unload(reader);
+}
+
+static void a_directory_in_use_is_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    assert_null(results_open(directory, &run, &err));
+    assert_int_equal(err.code, ERROR_USAGE);
+    results_close(results);
+}
+
+static void results_of_another_task_are_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    run.task = RESULT_SCORE;
+    assert_null(results_open(directory, &run, &err));
+    assert_int_equal(err.code, ERROR_USAGE);
+    assert_non_null(strstr(err.text, "summarize"));
+}
+
+static void options_that_are_not_json_are_refused(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    run.options = "{";
+    assert_null(results_open(directory, &run, &err));
+    assert_int_equal(err.code, ERROR_INTERNAL);
+}
+
+static void thousands_of_documents_are_found_again(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    char id[32];
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "doc-%d", i);
+        add(results, sample_document(id, i, "text"));
+    }
+    publish(results);
+    results_close(results);
+    results = open_store(&run);
+    struct results_entry entry;
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "doc-%d", i);
+        assert_true(results_find(results, id, &entry));
+    }
+    results_close(results);
+}
+
+/* ---- damage ---- */
+
+static void a_flipped_bit_anywhere_in_the_index_is_found(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/results.h5", directory);
+    struct stat file;
+    stat(path, &file);
+    /* The last byte of the seal's line, then every 97th byte of the HDF5 file behind it. */
+    for (long at = 100; at < file.st_size; at = at < 512 ? 512 : at + 97) {
+        damage("results.h5", at);
+        assert_null(results_load(directory, &err));
+        assert_int_equal(err.code, ERROR_INPUT);
+        damage("results.h5", at);
+    }
+    results_unload(load());
+}
+
+static void a_flipped_bit_anywhere_in_a_part_is_found(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/parts/part-000001.h5", directory);
+    struct stat file;
+    stat(path, &file);
+    for (long at = 0; at < file.st_size; at += 211) {
+        damage("parts/part-000001.h5", at);
+        struct results_reader *reader = load();
+        const struct result_document *document;
+        assert_int_equal(results_next(reader, &document, &err), -1);
+        assert_null(document);
+        assert_int_equal(err.code, ERROR_INPUT);
+        assert_non_null(strstr(err.text, "part-000001.h5"));
+        results_unload(reader);
+        damage("parts/part-000001.h5", at);
+    }
+    damage("parts/part-000001.h5", 1000);
+    assert_null(results_open(directory, &run, &err));
+    assert_int_equal(err.code, ERROR_INPUT);
+}
+
+static void a_truncated_file_is_found(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/results.h5", directory);
+    for (int size = 1200; size >= 0; size -= 100) {
+        assert_int_equal(truncate(path, size), 0);
+        assert_null(results_load(directory, &err));
+        assert_int_equal(err.code, ERROR_INPUT);
+    }
+}
+
+static void a_directory_without_results_is_an_error_that_names_the_file(void **state)
+{
+    (void)state;
+    struct error err;
+    assert_null(results_load(directory, &err));
+    assert_non_null(strstr(err.text, "results.h5"));
+}
+
+static void documents_of_a_part_that_is_gone_are_done_again(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a", "b", "c"}, 3);
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/parts/part-000002.h5", directory);
+    unlink(path);
+    struct results *results = open_store(&run);
+    struct results_entry entry;
+    assert_int_equal(results_lost(results), 1);
+    assert_true(results_find(results, "a", &entry));
+    assert_false(results_find(results, "b", &entry));
+    assert_true(results_find(results, "c", &entry));
+    add(results, sample_document("b", 2, "again"));
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    assert_string_equal(next(reader)->id, "c");
+    assert_string_equal(next(reader)->text.bytes, "again");
+    assert_string_equal(next(reader)->id, "a");
+    results_unload(reader);
+}
+
+static void what_a_kill_between_part_and_index_left_is_removed(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a"}, 1);
+    copy_file("parts/part-000001.h5", "parts/part-000002.h5");
+    copy_file("parts/part-000001.h5", "parts/part-000002.h5.77.tmp");
+    copy_file("results.h5", "results.h5.77.tmp");
+    copy_file("results.h5", "notes.tmp");
+    struct results_reader *reader = load();
+    assert_int_equal(results_count(reader), 1);
+    results_unload(reader);
+    results_close(open_store(&run));
+    assert_true(exists("parts/part-000001.h5"));
+    assert_false(exists("parts/part-000002.h5"));
+    assert_false(exists("parts/part-000002.h5.77.tmp"));
+    assert_false(exists("results.h5.77.tmp"));
+    assert_true(exists("notes.tmp"));
+}
+
+static void parts_are_not_thrown_away_when_the_index_is_lost(void **state)
+{
+    (void)state;
+    struct error err;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"a", "b"}, 2);
+    char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/results.h5", directory);
+    unlink(path);
+    assert_null(results_open(directory, &run, &err));
+    assert_int_equal(err.code, ERROR_INPUT);
+    assert_non_null(strstr(err.text, "part-000002.h5"));
+    assert_true(exists("parts/part-000001.h5"));
+    assert_true(exists("parts/part-000002.h5"));
+}
+
+/* ---- texts ---- */
+
+static void cleaning_replaces_each_piece_that_is_no_character(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *raw;
+        size_t length;
+        const char *clean;
+    } cases[] = {
+        {"plain \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 15, "plain \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
+        {"a\0b", 3,
+         "a\xef\xbf\xbd"
+         "b"},
+        {"\xc0\xaf", 2, "\xef\xbf\xbd\xef\xbf\xbd"},                                 /* overlong */
+        {"\xed\xa0\x80", 3, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},                 /* surrogate */
+        {"\xf4\x90\x80\x80", 4, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* past U+10FFFF */
+        {"\xe2\x82", 2, "\xef\xbf\xbd"},                                             /* cut short */
+        {"\xf0\x9f\x98z", 4, "\xef\xbf\xbdz"},
+        {"", 0, ""},
+    };
+    struct error err;
+    struct store_arena arena = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t replaced;
+        assert_string_equal(store_text_clean(&arena, cases[i].raw, cases[i].length, &replaced, &err),
+                            cases[i].clean);
+    }
+    store_arena_free(&arena);
+}
+
+static void names_of_any_bytes_are_kept_apart_and_come_back(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a/b.txt", "\xff", "\\xff", "\\", "\\x", "\xc3", "\xc3\xa9", "", "a\nb"};
+    struct error err;
+    struct store_arena arena = {0};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *encoded = store_name_encode(&arena, names[i], &err);
+        assert_string_equal(store_name_decode(&arena, encoded, &err), names[i]);
+        for (size_t j = 0; j < i; j++)
+            assert_string_not_equal(encoded, store_name_encode(&arena, names[j], &err));
+    }
+    assert_string_equal(store_name_encode(&arena, "a\\\xff", &err), "a\\x5c\\xff");
+    assert_string_equal(store_name_decode(&arena, "\\x4", &err), "\\x4");
+    store_arena_free(&arena);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_directory, remove_directory)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(every_field_of_a_document_comes_back),
+        TEST(every_field_of_a_run_comes_back),
+        TEST(text_that_is_not_utf8_comes_back_to_the_byte),
+        TEST(a_score_of_many_tokens_comes_back),
+        TEST(documents_come_in_the_order_of_the_corpus),
+        TEST(a_second_run_finds_what_the_first_published),
+        TEST(what_was_not_published_is_not_there),
+        TEST(the_later_version_of_a_document_wins_and_keeps_its_number),
+        TEST(a_document_added_twice_in_a_batch_is_refused_and_the_batch_stands),
+        TEST(a_directory_in_use_is_refused),
+        TEST(results_of_another_task_are_refused),
+        TEST(options_that_are_not_json_are_refused),
+        TEST(thousands_of_documents_are_found_again),
+        TEST(a_flipped_bit_anywhere_in_the_index_is_found),
+        TEST(a_flipped_bit_anywhere_in_a_part_is_found),
+        TEST(a_truncated_file_is_found),
+        TEST(a_directory_without_results_is_an_error_that_names_the_file),
+        TEST(documents_of_a_part_that_is_gone_are_done_again),
+        TEST(what_a_kill_between_part_and_index_left_is_removed),
+        TEST(parts_are_not_thrown_away_when_the_index_is_lost),
+        TEST(cleaning_replaces_each_piece_that_is_no_character),
+        TEST(names_of_any_bytes_are_kept_apart_and_come_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
