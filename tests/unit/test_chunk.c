@@ -130,18 +130,10 @@ static void a_cut_falls_on_the_best_border_nearby(void **state)
         const char *mark;
         int64_t at, cut;
     } cases[] = {
-        {"", 0, 110},
-        {"\n", 99, 100},
-        {". ", 99, 101},
-        than behind it is not : 101 * / {"\n\n", 99, 101},
-        {"\r\n\r\n", 99, 103},
-        {"\n  ", 99, 102},
-        {".\" ", 99, 102},
-        {"\u3002", 99, 102},
-        {"\u3002\u300d", 99, 105},
-        {"3.14", 99, 110},
-        {".", 99, 110},
-        {"\n", 60, 110},
+        {"", 0, 110},      {"\n", 99, 100},       {". ", 99, 101}, /* behind the space is nearer than before it */
+        {"\n\n", 99, 101}, {"\r\n\r\n", 99, 103}, {"\n  ", 99, 102},
+        {".\" ", 99, 102}, {"\u3002", 99, 102},   {"\u3002\u300d", 99, 105},
+        {"3.14", 99, 110}, {".", 99, 110},        {"\n", 60, 110},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int64_t end, first;
