@@ -84,14 +84,16 @@ start_munge() {
 }
 
 node_state() {
+    [ -e "$SLURM_CONF" ] || return 0
     timeout 10 sinfo --noheader --format=%T 2>/dev/null || true
 }
 
-# The process of one of our daemons, if it lives: the number in its pid file, when that is such a program.
+# The process of one of our daemons, if it lives: the number in its pid file, when that is such a program. A dead
+# one that nobody has waited for (containers without an init) still has a name, but no program.
 daemon_pid() {
     local pid
     pid=$(cat "$cluster/run/$1.pid" 2>/dev/null) || return 1
-    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && echo "$pid"
+    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && [ -e "/proc/$pid/exe" ] && echo "$pid"
 }
 
 start() {
@@ -129,7 +131,7 @@ stop_daemon() {
     pid=$(daemon_pid "$1") || return 0
     kill "$pid" 2>/dev/null || return 0
     for ((waited = 0; waited < 100; waited++)); do
-        [ -d "/proc/$pid" ] || return 0
+        daemon_pid "$1" >/dev/null || return 0
         sleep 0.1
     done
     kill -KILL "$pid" 2>/dev/null || true
