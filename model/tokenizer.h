@@ -1,0 +1,58 @@
+/* The tokenizer of a model: text to token ids and back. Byte-level BPE, as GPT-2, Llama 3, Qwen 2 and SmolLM use
+ * it.
+ *
+ * tokenizer_create from an open weights file, any number of calls below from any number of threads at once (a
+ * tokenizer is constant; each call of tokenizer_encode brings its own working memory), tokenizer_free. The weights
+ * file may be closed once the tokenizer is made.
+ *
+ * Nothing is lost: bytes that are not UTF-8 become the tokens of single bytes. Only a byte that the vocabulary has
+ * no token for cannot be kept (SmolLM lacks six control characters and the lead bytes F1 and F2); it is left
+ * out, as in the original tokenizers, and counted. Ids equal those of the original tokenizers for all valid UTF-8.
+ */
+#ifndef LONGHAUL_MODEL_TOKENIZER_H
+#define LONGHAUL_MODEL_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bundle.h"
+#include "base/error.h"
+#include "model/tokens.h"
+
+struct tokenizer;
+
+/* From the values under tokenizer.ggml. ERROR_INPUT, naming the file and the key: a kind of tokenizer or a
+ * pre-tokenizer that is not known, a vocabulary or merges that are malformed, special ids out of range. */
+struct tokenizer *tokenizer_create(const struct bundle *bundle, struct error *err);
+void tokenizer_free(struct tokenizer *tokenizer);
+
+/* Append the tokens of a text to `out`, without BOS or EOS. The names of special tokens in it are plain text.
+ * out->ends say which bytes each token stands for (model/tokens.h). After a failure `out` is as it was before.
+ * ERROR_RESOURCE; ERROR_INPUT for 2^31 bytes without a place to split. */
+int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                     struct error *err);
+
+/* The bytes of a token; none for a control token or an id out of range. Borrowed from the tokenizer. */
+struct text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
+
+/* How many ids there are: 0 .. size - 1. */
+int64_t tokenizer_size(const struct tokenizer *tokenizer);
+
+/* The control or user-defined token of that name ("<|im_start|>"), or -1. */
+int32_t tokenizer_special(const struct tokenizer *tokenizer, const char *name);
+
+/* Beginning of text, end of text, end of turn; -1 where the model has none. */
+int32_t tokenizer_bos(const struct tokenizer *tokenizer);
+int32_t tokenizer_eos(const struct tokenizer *tokenizer);
+int32_t tokenizer_eot(const struct tokenizer *tokenizer);
+
+/* True when the model expects BOS in front of every sequence. */
+bool tokenizer_add_bos(const struct tokenizer *tokenizer);
+
+/* True when a generated token means that the answer is over. */
+bool tokenizer_is_end(const struct tokenizer *tokenizer, int32_t id);
+
+/* A number that two tokenizers share only when they give the same ids for the same text. */
+uint64_t tokenizer_hash(const struct tokenizer *tokenizer);
+
+#endif
