@@ -1,0 +1,228 @@
+/* cmocka.h wants these four first */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/progress.h"
+
+/* A display that writes to memory, and the time by which it goes. */
+static struct {
+    FILE *out;
+    char *text;
+    size_t length;
+    double now;
+    struct progress *progress;
+} display;
+
+static double test_clock(void *context)
+{
+    return *(double *)context;
+}
+
+static void open_display(bool live, int64_t prefill, int64_t decode)
+{
+    struct error err;
+    const struct progress_options options = {live, 200, test_clock, &display.now};
+    const struct progress_totals totals = {4, {prefill, decode}};
+    display.out = open_memstream(&display.text, &display.length);
+    display.now = 1000;
+    display.progress = progress_create(display.out, &options, &totals, &err);
+    assert_non_null(display.progress);
+}
+
+/* All that has been written, and forget it. */
+static const char *written(void)
+{
+    static char copy[65536];
+    fflush(display.out);
+    assert_true(display.length < sizeof copy);
+    memcpy(copy, display.text, display.length);
+    copy[display.length] = '\0';
+    rewind(display.out);
+    return copy;
+}
+
+static int close_display(void **state)
+{
+    (void)state;
+    progress_free(display.progress);
+    fclose(display.out);
+    free(display.text);
+    return 0;
+}
+
+static void update(double seconds, enum progress_phase phase, int64_t prefill, int64_t decode)
+{
+    display.now += seconds;
+    const struct progress_state state = {phase, "books/moby.txt", 0, {prefill, decode}};
+    progress_update(display.progress, &state);
+}
+
+static int count(const char *text, const char *what)
+{
+    int n = 0;
+    for (text = strstr(text, what); text; text = strstr(text + 1, what))
+        n++;
+    return n;
+}
+
+static void a_plain_line_says_all_there_is_to_know(void **state)
+{
+    (void)state;
+    open_display(false, 1200000, 0);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    written();
+    update(50, PROGRESS_PREFILL, 45200, 0);
+    assert_string_equal(written(),
+                        "prefill  document 1/4  tokens 45.2k/1.20M  904/s  21m17s left  books/moby.txt\n");
+}
+
+static void plain_lines_come_at_most_every_ten_seconds(void **state)
+{
+    (void)state;
+    open_display(false, 100000, 0);
+    for (int i = 0; i < 1000; i++)
+        update(0.1, PROGRESS_PREFILL, i, 0);
+    assert_in_range(count(written(), "\n"), 10, 11);
+}
+
+static void the_live_line_is_rewritten_at_most_five_times_a_second(void **state)
+{
+    (void)state;
+    open_display(true, 100000, 0);
+    for (int i = 0; i < 1000; i++)
+        update(0.01, PROGRESS_PREFILL, i, 0);
+    const char *text = written();
+    assert_in_range(count(text, "\r"), 45, 51);
+    assert_int_equal(count(text, "\n"), 0);
+}
+
+static void time_left_adds_what_each_phase_will_take(void **state)
+{
+    (void)state;
+    open_display(false, 10000, 1000);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    update(10, PROGRESS_PREFILL, 5000, 0); /* 500 a second */
+    written();
+    update(10, PROGRESS_DECODE, 5000, 100); /* 10 a second */
+    /* 5000 / 500 + 900 / 10 */
+    assert_string_equal(written(), "decode   document 1/4  tokens 100/1.00k  10/s  1m40s left  books/moby.txt\n");
+}
+
+static void a_phase_not_yet_measured_makes_it_a_lower_bound(void **state)
+{
+    (void)state;
+    open_display(false, 10000, 1000);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    assert_null(strstr(written(), "left"));
+    update(10, PROGRESS_PREFILL, 5000, 0);
+    assert_non_null(strstr(written(), " >10s left"));
+}
+
+static void waiting_counts_as_part_of_the_work_it_ends_with(void **state)
+{
+    (void)state;
+    open_display(false, 2000, 0);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    for (int i = 0; i < 9; i++)
+        update(1, PROGRESS_PREFILL, 0, 0);
+    written();
+    update(1, PROGRESS_PREFILL, 1000, 0);
+    assert_non_null(strstr(written(), " 100/s "));
+}
+
+static void what_an_earlier_run_did_is_no_part_of_the_rate(void **state)
+{
+    (void)state;
+    open_display(false, 2000000, 0);
+    update(0, PROGRESS_PREFILL, 1000000, 0);
+    update(10, PROGRESS_PREFILL, 1000500, 0);
+    assert_non_null(strstr(written(), " 50/s "));
+}
+
+static void phases_that_run_at_once_share_the_time(void **state)
+{
+    (void)state;
+    open_display(false, 100000, 10000);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    /* 1000 and 10 a second when alone, each half of the time */
+    update(10, PROGRESS_PREFILL, 10000, 0);
+    update(10, PROGRESS_DECODE, 10000, 100);
+    for (int i = 1; i <= 5; i++)
+        update(10, PROGRESS_PREFILL, 10000 + 5000 * i, 100 + 50 * i);
+    assert_non_null(strstr(written(), "  1.00k/s  "));
+}
+
+static void notes_stand_above_the_live_line(void **state)
+{
+    (void)state;
+    open_display(true, 1000, 0);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    written();
+    progress_note(display.progress, "%s failed", "a.txt");
+    const char *text = written();
+    assert_memory_equal(text, "\r\033[Ka.txt failed\n\rprefill", 25);
+}
+
+static void a_finished_document_is_a_plain_line(void **state)
+{
+    (void)state;
+    open_display(false, 1000, 0);
+    progress_document_done(display.progress, "a.txt", "ok");
+    progress_document_done(display.progress, "b.txt", "failed");
+    assert_string_equal(written(), "document 1/4  ok  a.txt\ndocument 2/4  failed  b.txt\n");
+}
+
+static void a_live_line_never_wraps_nor_cuts_a_character(void **state)
+{
+    (void)state;
+    struct error err;
+    const struct progress_totals totals = {1, {10, 0}};
+    open_display(true, 10, 0);
+    for (int columns = 1; columns < 100; columns++) {
+        const struct progress_options options = {true, columns, test_clock, &display.now};
+        struct progress *narrow = progress_create(display.out, &options, &totals, &err);
+        const struct progress_state now = {
+            PROGRESS_PREFILL,
+            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9",
+            0,
+            {0, 0}};
+        written();
+        progress_update(narrow, &now);
+        const char *text = written();
+        int characters = 0;
+        size_t length = strlen(text) - strlen("\033[K");
+        for (size_t i = 1; i < length; i++)
+            characters += ((unsigned char)text[i] & 0xc0) != 0x80;
+        assert_true(characters < columns || columns == 1);
+        assert_true((unsigned char)text[length - 1] != 0xc3);
+        progress_free(narrow);
+    }
+}
+
+#define ON_DISPLAY(test) cmocka_unit_test_teardown(test, close_display)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_DISPLAY(a_plain_line_says_all_there_is_to_know),
+        ON_DISPLAY(plain_lines_come_at_most_every_ten_seconds),
+        ON_DISPLAY(the_live_line_is_rewritten_at_most_five_times_a_second),
+        ON_DISPLAY(time_left_adds_what_each_phase_will_take),
+        ON_DISPLAY(a_phase_not_yet_measured_makes_it_a_lower_bound),
+        ON_DISPLAY(waiting_counts_as_part_of_the_work_it_ends_with),
+        ON_DISPLAY(what_an_earlier_run_did_is_no_part_of_the_rate),
+        ON_DISPLAY(phases_that_run_at_once_share_the_time),
+        ON_DISPLAY(notes_stand_above_the_live_line),
+        ON_DISPLAY(a_finished_document_is_a_plain_line),
+        ON_DISPLAY(a_live_line_never_wraps_nor_cuts_a_character),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
