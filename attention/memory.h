@@ -1,9 +1,9 @@
 /* Memory: raw (un-rotated) keys and values of the past and their positions, one rank's shard of one chunk.
  *
- * memory_create once per ring group's chunk (sized once), memory_append for each layer of a segment's block,
- * then memory_commit once all layers are in; memory_reset for the next chunk. Every layer holds the same
- * tokens, in rising order of position. Keys that are appended but not committed are visible through
- * memory_length(), so that a segment attends to itself.
+ * memory_create, sized once; per segment memory_extend with the positions of this rank's new tokens, then
+ * memory_put for each of them in each layer; memory_reset before the next chunk; memory_free. Every layer holds
+ * the same tokens, in rising order of position. Tokens count as there from memory_extend on, so that a segment
+ * attends to itself. Different tokens may be put by different threads at once.
  */
 #ifndef LONGHAUL_ATTENTION_MEMORY_H
 #define LONGHAUL_ATTENTION_MEMORY_H
@@ -31,12 +31,14 @@ struct memory {
 /* Bytes of keys, values and positions; fails (ERROR_RESOURCE) on overflow. */
 int memory_bytes(const struct memory_shape *shape, size_t *out, struct error *err);
 
+/* An empty memory of that shape; the sizes in it are at least 1. */
 struct memory *memory_create(const struct memory_shape *shape, const struct device *device, struct error *err);
 void memory_free(struct memory *memory);
 void memory_reset(struct memory *memory);
 
-/* Make room for n more tokens at these rising positions (all above what is there) in every layer; their index is
- * the old length. ERROR_INTERNAL when the capacity is passed. The keys and values follow through memory_put. */
+/* Make room for n more tokens at these rising positions (all above what is there) in every layer; the first gets
+ * the old length as its index. ERROR_INTERNAL when the capacity is passed or the positions do not rise; then
+ * nothing has changed. The keys and values follow through memory_put. */
 int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err);
 
 /* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. */

@@ -29,7 +29,8 @@ struct transport {
     void (*free)(struct transport *self);
 };
 
-/* Hops by MPI point-to-point messages within the ring group; `group` is borrowed. */
+/* Hops by MPI point-to-point messages within the ring group. Every rank of it calls this, and self->free() at the
+ * end, with no hop in flight. */
 struct transport *transport_mpi_create(const struct comm *group, struct error *err);
 
 #endif

@@ -1,0 +1,15 @@
+#define LANES 8
+#include "attention/decode_body.inc"
+
+static bool supported(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+const struct decode_variant decode_variant_avx2 = {
+    .name = "avx2",
+    .supported = supported,
+    .turn = turn_query,
+    .scores = {[DTYPE_F32] = scores_f32, [DTYPE_BF16] = scores_bf16},
+    .sums = {[DTYPE_F32] = sums_f32, [DTYPE_BF16] = sums_bf16},
+};

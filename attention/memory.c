@@ -1,0 +1,121 @@
+#include "attention/memory.h"
+
+#include <stdlib.h>
+
+#include "attention/rows.h"
+
+/* Bytes of all keys (or all values) and of the positions. */
+static int parts_bytes(const struct memory_shape *shape, size_t *data, size_t *positions, struct error *err)
+{
+    size_t n = dtype_size(shape->dtype);
+    if (!size_mul(n, (size_t)shape->layers, &n) || !size_mul(n, (size_t)shape->kv_heads, &n) ||
+        !size_mul(n, (size_t)shape->dim, &n) || !size_mul(n, (size_t)shape->capacity, data) ||
+        !size_mul(sizeof(int64_t), (size_t)shape->capacity, positions))
+        return error_set(err, ERROR_RESOURCE,
+                         "a memory of %lld tokens (%d layers of %d heads of %d) is too large to count its bytes",
+                         (long long)shape->capacity, shape->layers, shape->kv_heads, shape->dim);
+    return 0;
+}
+
+int memory_bytes(const struct memory_shape *shape, size_t *out, struct error *err)
+{
+    size_t data = 0, positions = 0;
+    if (parts_bytes(shape, &data, &positions, err) < 0)
+        return -1;
+    if (!size_mul(data, 2, out) || !size_add(*out, positions, out))
+        return error_set(err, ERROR_RESOURCE, "a memory of %lld tokens is too large to count its bytes",
+                         (long long)shape->capacity);
+    return 0;
+}
+
+struct memory *memory_create(const struct memory_shape *shape, const struct device *device, struct error *err)
+{
+    size_t data = 0, positions = 0;
+    if (parts_bytes(shape, &data, &positions, err) < 0)
+        return NULL;
+    struct memory *memory = calloc(1, sizeof *memory);
+    if (!memory) {
+        error_set(err, ERROR_RESOURCE, "no memory for the description of a memory");
+        return NULL;
+    }
+    memory->shape = *shape;
+    memory->device = device;
+    memory->positions = malloc(positions);
+    if (!memory->positions) {
+        error_set(err, ERROR_RESOURCE, "no memory for %lld positions", (long long)shape->capacity);
+        goto fail;
+    }
+    memory->keys = device->alloc(data, "the keys of the past", err);
+    if (!memory->keys)
+        goto fail;
+    memory->values = device->alloc(data, "the values of the past", err);
+    if (!memory->values)
+        goto fail;
+    return memory;
+fail:
+    memory_free(memory);
+    return NULL;
+}
+
+void memory_free(struct memory *memory)
+{
+    if (!memory)
+        return;
+    memory->device->free(memory->values);
+    memory->device->free(memory->keys);
+    free(memory->positions);
+    free(memory);
+}
+
+void memory_reset(struct memory *memory)
+{
+    memory->length = 0;
+}
+
+int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err)
+{
+    int64_t capacity = memory->shape.capacity, length = memory->length;
+    if (n > capacity - length)
+        return error_set(err, ERROR_INTERNAL, "%lld tokens more than the %lld in memory pass its capacity of %lld",
+                         (long long)n, (long long)length, (long long)capacity);
+    int64_t last = length > 0 ? memory->positions[length - 1] : -1;
+    for (int64_t i = 0; i < n; i++) {
+        if (positions[i] <= last)
+            return error_set(err, ERROR_INTERNAL, "position %lld does not follow %lld in memory",
+                             (long long)positions[i], (long long)last);
+        last = positions[i];
+    }
+    if (n > 0)
+        memcpy(memory->positions + length, positions, (size_t)n * sizeof *positions);
+    memory->length += n;
+    return 0;
+}
+
+/* Bytes before the token `index` of a head in a layer. */
+static size_t offset_of(const struct memory_shape *shape, int layer, int kv_head, int64_t index)
+{
+    size_t run = (size_t)layer * (size_t)shape->kv_heads + (size_t)kv_head;
+    size_t row = run * (size_t)shape->capacity + (size_t)index;
+    return row * (size_t)shape->dim * dtype_size(shape->dtype);
+}
+
+void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v)
+{
+    const struct memory_shape *shape = &memory->shape;
+    for (int head = 0; head < shape->kv_heads; head++) {
+        size_t offset = offset_of(shape, layer, head, index);
+        const size_t from = (size_t)head * (size_t)shape->dim;
+        row_from_f32(shape->dtype, k + from, (char *)memory->keys + offset, shape->dim);
+        row_from_f32(shape->dtype, v + from, (char *)memory->values + offset, shape->dim);
+    }
+}
+
+const void *memory_keys(const struct memory *memory, int layer, int kv_head)
+{
+    return (const char *)memory->keys + offset_of(&memory->shape, layer, kv_head, 0);
+}
+
+const void *memory_values(const struct memory *memory, int layer, int kv_head)
+{
+    return (const char *)memory->values + offset_of(&memory->shape, layer, kv_head, 0);
+}

@@ -1,0 +1,81 @@
+#include "attention/ring_message.h"
+
+#include "attention/rows.h"
+
+static size_t positions_bytes(int64_t tokens)
+{
+    return (size_t)i64_round_up(tokens * (int64_t)sizeof(int64_t), ATTN_ALIGN);
+}
+
+bool message_bytes_max(const struct ring_options *options, size_t *out)
+{
+    const int64_t tokens = options->max_shard;
+    size_t bytes = options->kernel->tile_bytes(options->dim);
+    return tokens <= INT64_MAX / 2 / (int64_t)sizeof(int64_t) &&
+           size_mul(bytes, (size_t)i64_ceil_div(tokens, ATTN_KEY_TILE), &bytes) &&
+           size_mul(bytes, (size_t)options->kv_heads, &bytes) && size_add(bytes, positions_bytes(tokens), out);
+}
+
+struct message message_at(const struct ring_options *options, void *start, int64_t tokens)
+{
+    const size_t head = positions_bytes(tokens), tile_bytes = options->kernel->tile_bytes(options->dim);
+    const int64_t tiles = i64_ceil_div(tokens, ATTN_KEY_TILE);
+    return (struct message){
+        .tokens = tokens,
+        .tiles = tiles,
+        .start = start,
+        .bytes = head + (size_t)options->kv_heads * (size_t)tiles * tile_bytes,
+        .positions = start,
+        .packed = (char *)start + head,
+        .tile_bytes = tile_bytes,
+    };
+}
+
+void message_positions(struct message *message, const int64_t *positions)
+{
+    memcpy(message->positions, positions, (size_t)message->tokens * sizeof *positions);
+}
+
+static char *tile_at(const struct message *message, int kv_head, int64_t tile)
+{
+    return message->packed + (size_t)(kv_head * message->tiles + tile) * message->tile_bytes;
+}
+
+const void *message_run(const struct message *message, int kv_head)
+{
+    return tile_at(message, kv_head, 0);
+}
+
+/* The angles of a tile's keys, which all heads share, and the rotated keys of one head. */
+struct pack_scratch {
+    float cosines[ATTN_KEY_TILE][ATTN_MAX_DIM / 2], sines[ATTN_KEY_TILE][ATTN_MAX_DIM / 2];
+    float raw[ATTN_MAX_DIM];
+    float keys[ATTN_KEY_TILE * ATTN_MAX_DIM];
+};
+
+size_t message_scratch_bytes(void)
+{
+    return sizeof(struct pack_scratch);
+}
+
+void message_pack_tile(const struct message *message, const struct ring_options *options,
+                       const struct message_source *source, void *scratch)
+{
+    struct pack_scratch *s = scratch;
+    const struct memory *memory = source->memory;
+    const int dim = options->dim;
+    const int64_t first = source->tile * ATTN_KEY_TILE;
+    const int n = (int)i64_min(ATTN_KEY_TILE, message->tokens - first);
+    const size_t row_bytes = (size_t)dim * dtype_size(memory->shape.dtype);
+    for (int i = 0; i < n; i++)
+        rope_angles(options->rope, memory->positions[first + i], s->cosines[i], s->sines[i]);
+    for (int head = 0; head < options->kv_heads; head++) {
+        const char *k = (const char *)memory_keys(memory, source->layer, head) + (size_t)first * row_bytes;
+        const char *v = (const char *)memory_values(memory, source->layer, head) + (size_t)first * row_bytes;
+        for (int i = 0; i < n; i++) {
+            row_to_f32(memory->shape.dtype, k + (size_t)i * row_bytes, s->raw, dim);
+            rope_rotate(options->rope, s->cosines[i], s->sines[i], s->raw, s->keys + i * dim, dim, 1.0f);
+        }
+        options->kernel->pack(tile_at(message, head, source->tile), s->keys, v, n, dim);
+    }
+}

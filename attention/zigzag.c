@@ -1,0 +1,25 @@
+#include "attention/kernel.h"
+#include "attention/ring.h"
+#include "base/num.h"
+
+/* Where block b of n begins: an even share of the segment, moved to the nearest multiple of the key tile. */
+static int64_t border(int64_t first, int64_t end, int64_t b, int64_t n)
+{
+    if (b == 0)
+        return first;
+    if (b == n)
+        return end;
+    int64_t length = end - first;
+    int64_t even = first + length / n * b + length % n * b / n;
+    int64_t near = (even + ATTN_KEY_TILE / 2) / ATTN_KEY_TILE * ATTN_KEY_TILE;
+    return i64_max(first, i64_min(near, end));
+}
+
+struct zigzag zigzag_block(int64_t first, int64_t end, int rank, int ranks)
+{
+    const int64_t n = 2 * (int64_t)ranks, early = rank, late = n - 1 - rank;
+    return (struct zigzag){
+        .first = {border(first, end, early, n), border(first, end, late, n)},
+        .end = {border(first, end, early + 1, n), border(first, end, late + 1, n)},
+    };
+}
