@@ -1,0 +1,70 @@
+/* Rows in plain C: what the fast variants are held against. */
+#include <string.h>
+
+#include "base/num.h"
+#include "model/matvec.h"
+
+enum { LANES = 8 }; /* partial sums: shorter chains of roundings, and room for a vector unit */
+
+static float sum_lanes(const float *sums)
+{
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        sum += sums[lane];
+    return sum;
+}
+
+static float dot_f32(const uint8_t *row, const float *x, int64_t n)
+{
+    float sums[LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        float w;
+        memcpy(&w, row + 4 * i, sizeof w);
+        sums[i % LANES] += w * x[i];
+    }
+    return sum_lanes(sums);
+}
+
+static float dot_f16(const uint8_t *row, const float *x, int64_t n)
+{
+    float sums[LANES] = {0};
+    for (int64_t i = 0; i < n; i++)
+        sums[i % LANES] += f16_load(row + 2 * i) * x[i];
+    return sum_lanes(sums);
+}
+
+static float dot_bf16(const uint8_t *row, const float *x, int64_t n)
+{
+    float sums[LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        bf16 w;
+        memcpy(&w, row + 2 * i, sizeof w);
+        sums[i % LANES] += bf16_to_f32(w) * x[i];
+    }
+    return sum_lanes(sums);
+}
+
+static float block_dot(const struct quant_block *block, int elements, int group, const float *x)
+{
+    float sum = 0;
+    for (int g = 0; g < elements / group; g++) {
+        float sums[LANES] = {0};
+        for (int i = 0; i < group; i++)
+            sums[i % LANES] +=
+                (block->scale[g] * (float)block->q[g * group + i] + block->offset[g]) * x[g * group + i];
+        sum += sum_lanes(sums);
+    }
+    return sum;
+}
+
+static bool supported(void)
+{
+    return true;
+}
+
+const struct matvec_kernel matvec_kernel_c = {
+    .name = "c",
+    .supported = supported,
+    .dot = {[TENSOR_F32] = dot_f32, [TENSOR_F16] = dot_f16, [TENSOR_BF16] = dot_bf16},
+    .block_dot = block_dot,
+};
