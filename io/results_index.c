@@ -303,18 +303,14 @@ static int index_write(hid_t file, const struct results_index *index, struct err
     return store_table_write(file, "index", &row_record, rows, err);
 }
 
-static int sealed_write(const char *path, const struct durable_bytes *image, struct error *err)
+/* Put the seal in front of the image of an index. */
+static int seal(const struct durable_bytes *image, struct error *err)
 {
-    char hex[DIGEST_HEX_BYTES], seal[SEAL_BYTES] = {0};
-    if (digest_bytes(image->bytes, image->size, hex, err))
+    char hex[DIGEST_HEX_BYTES];
+    if (digest_bytes(image->bytes + SEAL_BYTES, image->size - SEAL_BYTES, hex, err))
         return -1;
-    snprintf(seal, sizeof seal, "longhaul index, HDF5 from byte 512, sha256 %s\n", hex);
-    struct durable *file = durable_create(path, err);
-    if (!file)
-        return -1;
-    fwrite(seal, 1, sizeof seal, durable_stream(file));
-    fwrite(image->bytes, 1, image->size, durable_stream(file));
-    return durable_publish(file, err);
+    snprintf((char *)image->bytes, SEAL_BYTES, "longhaul index, HDF5 from byte 512, sha256 %s\n", hex);
+    return 0;
 }
 
 int results_index_save(const char *directory, const struct results_index *index, struct error *err)
@@ -331,7 +327,9 @@ int results_index_save(const char *directory, const struct results_index *index,
     store_file_close(file);
     if (status)
         return error_wrap(err, "%s", path);
-    status = sealed_write(path, &image, err);
+    status = seal(&image, err);
+    if (!status)
+        status = durable_write(path, image.bytes, image.size, err);
     free(image.bytes);
     return status;
 }
@@ -340,11 +338,11 @@ int results_index_save(const char *directory, const struct results_index *index,
 
 static int seal_check(const struct durable_bytes *image, const char *path, struct error *err)
 {
-    char said[DIGEST_HEX_BYTES] = "", is[DIGEST_HEX_BYTES], seal[SEAL_BYTES];
+    char said[DIGEST_HEX_BYTES] = "", is[DIGEST_HEX_BYTES], line[SEAL_BYTES];
     if (image->size > SEAL_BYTES) {
-        memcpy(seal, image->bytes, SEAL_BYTES);
-        seal[SEAL_BYTES - 1] = '\0';
-        sscanf(seal, "longhaul index, HDF5 from byte 512, sha256 %64[0-9a-f]", said);
+        memcpy(line, image->bytes, SEAL_BYTES);
+        line[SEAL_BYTES - 1] = '\0';
+        sscanf(line, "longhaul index, HDF5 from byte 512, sha256 %64[0-9a-f]", said);
     }
     if (!*said)
         return error_set(err, ERROR_INPUT, "%s is not the index of a longhaul results directory", path);

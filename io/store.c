@@ -78,17 +78,22 @@ hid_t store_file_open(const struct durable_bytes *image, const char *path, struc
 
 int store_file_image(hid_t file, struct durable_bytes *out, struct error *err)
 {
-    ssize_t size = H5Fflush(file, H5F_SCOPE_GLOBAL) < 0 ? -1 : H5Fget_file_image(file, NULL, 0);
+    hsize_t block = 0;
+    hid_t creation = H5Fget_create_plist(file);
+    ssize_t size = H5Pget_userblock(creation, &block) < 0 || H5Fflush(file, H5F_SCOPE_GLOBAL) < 0
+                       ? -1
+                       : H5Fget_file_image(file, NULL, 0);
+    H5Pclose(creation);
     if (size < 0)
         return store_failed(err, ERROR_INTERNAL, "cannot finish a results file");
-    unsigned char *bytes = malloc((size_t)size);
+    unsigned char *bytes = calloc(1, block + (size_t)size); /* HDF5 gives the image without the block */
     if (!bytes)
         return error_set(err, ERROR_RESOURCE, "out of memory for %zd bytes of results", size);
-    if (H5Fget_file_image(file, bytes, (size_t)size) != size) {
+    if (H5Fget_file_image(file, bytes + block, (size_t)size) != size) {
         free(bytes);
         return store_failed(err, ERROR_INTERNAL, "cannot finish a results file");
     }
-    *out = (struct durable_bytes){bytes, (size_t)size};
+    *out = (struct durable_bytes){bytes, block + (size_t)size};
     return 0;
 }
 

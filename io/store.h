@@ -54,13 +54,13 @@ struct store_record {
 
 /* ---- files in memory ---- */
 
-/* -1 on failure. The path is only a name, but no two files of one name can be built at a time. The image of a new
- * file lacks its user block: whoever writes it puts that many bytes (0, or a power of two from 512) in front. An
- * image to be opened includes it. */
+/* -1 on failure. The path is only a name, but no two files of one name can be built at a time. user_block: bytes in
+ * front that HDF5 leaves alone, 0 or a power of two from 512. */
 hid_t store_file_new(const char *path, size_t user_block, struct error *err);
 hid_t store_file_open(const struct durable_bytes *image, const char *path, struct error *err);
 
-/* The bytes of a file that was built; out->bytes is the caller's to free. The file stays open. */
+/* The bytes of a file that was built, its user block zeroed; out->bytes is the caller's to free. The file stays
+ * open. */
 int store_file_image(hid_t file, struct durable_bytes *out, struct error *err);
 void store_file_close(hid_t file); /* -1 is fine */
 

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <math.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "io/store_text.h"
 #include "tests/unit/results_sample.h"
@@ -108,34 +109,42 @@ static int exists(const char *name)
 
 /* ---- what is written comes back ---- */
 
+static const int32_t tokens[] = {5, 0, 128000}, map_tokens[] = {7};
+static const struct result_chunk chunks[] = {{0, 0, 1024, 0, 4000, 0}, {1, 512, 1500, 2000, 6001, 512}};
+static const struct document_span spans[] = {
+    {0, 3, 0, 0, DOCUMENT_SKIPPED, "byte order mark"},
+    {3, 6000, 0, 5997, DOCUMENT_USED, ""},
+    {6000, 6001, 5997, 6000, DOCUMENT_DROPPED, "invalid UTF-8"},
+};
+static const struct result_node nodes[] = {
+    {0, 2, 0, RESULT_MAP, 0, 1100, 1, map_tokens, {"part one", 8}, "stop"},
+    {1, 2, 0, RESULT_MAP, 1, 1090, 0, NULL, {"", 0}, "length"},
+    {2, -1, 1, RESULT_FINAL, -1, 60, 3, tokens, {"zusammen: \xe2\x82\xac \"q\"", 17}, "stop"},
+};
+
+/* A document that has something in every field but the score. */
+static struct result_document rich_document(void)
+{
+    struct result_document document = sample_document("books/a, \"b\"/\xc3\xa9.txt", 3, "zusammen");
+    document.status = RESULT_PARTIAL;
+    document.reason = "one byte dropped";
+    document.tokens_in = (int64_t)1 << 40;
+    document.n_tokens = 3;
+    document.tokens = tokens;
+    document.n_chunks = 2;
+    document.chunks = chunks;
+    document.n_nodes = 3;
+    document.nodes = nodes;
+    document.n_spans = 3;
+    document.spans = spans;
+    document.timings = (struct result_timings){1.5, 0.25, 2.0, 2250, 4};
+    return document;
+}
+
 static void every_field_of_a_document_comes_back(void **state)
 {
     (void)state;
-    static const int32_t tokens[] = {5, 0, 128000}, map_tokens[] = {7};
-    const struct result_chunk chunks[] = {{0, 0, 1024, 0, 4000, 0}, {1, 512, 1500, 2000, 6001, 512}};
-    const struct result_node nodes[] = {
-        {0, 2, 0, RESULT_MAP, 0, 1100, 1, map_tokens, sample_text("part one"), "stop"},
-        {1, 2, 0, RESULT_MAP, 1, 1090, 0, NULL, sample_text(""), "length"},
-        {2, -1, 1, RESULT_FINAL, -1, 60, 3, tokens, sample_text("zusammen: \xe2\x82\xac \"q\""), "stop"},
-    };
-    const struct document_span spans[] = {
-        {0, 3, 0, 0, DOCUMENT_SKIPPED, "byte order mark"},
-        {3, 6000, 0, 5997, DOCUMENT_USED, ""},
-        {6000, 6001, 5997, 6000, DOCUMENT_DROPPED, "invalid UTF-8"},
-    };
-    struct result_document written = sample_document("books/a, \"b\"/\xc3\xa9.txt", 3, "zusammen");
-    written.status = RESULT_PARTIAL;
-    written.reason = "one byte dropped";
-    written.tokens_in = (int64_t)1 << 40;
-    written.n_tokens = 3;
-    written.tokens = tokens;
-    written.n_chunks = 2;
-    written.chunks = chunks;
-    written.n_nodes = 3;
-    written.nodes = nodes;
-    written.n_spans = 3;
-    written.spans = spans;
-    written.timings = (struct result_timings){1.5, 0.25, 2.0, 2250, 4};
+    struct result_document written = rich_document();
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     struct results *results = open_store(&run);
     add(results, written);
@@ -438,6 +447,53 @@ static void thousands_of_documents_are_found_again(void **state)
     results_close(results);
 }
 
+/* ---- other readers ---- */
+
+static void store_for_others(void)
+{
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    struct results *results = open_store(&run);
+    add(results, rich_document());
+    publish(results);
+    struct result_document document = sample_document("raw\xff", 4, "caf\xc3 \xff");
+    static int64_t position[2000];
+    static int32_t token[2000], top1[2000];
+    static float logprob[2000];
+    document.score = (struct result_score){2000, position, token, logprob, top1, 0, 1};
+    add(results, document);
+    publish(results);
+    results_close(results);
+}
+
+static void h5py_finds_what_the_format_promises(void **state)
+{
+    (void)state;
+    store_for_others();
+    char command[8 * SAMPLE_PATH];
+    snprintf(command, sizeof command, "${PYTHON:-python3} '%s/reference/results.py' --quiet '%s'", TEST_DATA_DIR,
+             directory);
+    int status = WEXITSTATUS(system(command));
+    if (status == 77 || status == 127) {
+        print_message("skipped: no python3 with h5py here\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
+static void h5dump_follows_the_index_into_the_parts(void **state)
+{
+    (void)state;
+    store_for_others();
+    if (system("command -v h5dump >/dev/null") != 0) {
+        print_message("skipped: no h5dump here\n");
+        skip();
+    }
+    char command[4 * SAMPLE_PATH];
+    snprintf(command, sizeof command, "h5dump -d /documents/00000001/nodes '%s/results.h5' | grep -q 'part one'",
+             directory);
+    assert_int_equal(system(command), 0);
+}
+
 /* ---- damage ---- */
 
 static void a_flipped_bit_anywhere_in_the_index_is_found(void **state)
@@ -635,6 +691,8 @@ int main(void)
         TEST(results_of_another_task_are_refused),
         TEST(options_that_are_not_json_are_refused),
         TEST(thousands_of_documents_are_found_again),
+        TEST(h5py_finds_what_the_format_promises),
+        TEST(h5dump_follows_the_index_into_the_parts),
         TEST(a_flipped_bit_anywhere_in_the_index_is_found),
         TEST(a_flipped_bit_anywhere_in_a_part_is_found),
         TEST(a_truncated_file_is_found),
