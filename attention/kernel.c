@@ -6,6 +6,8 @@
 #include "attention/kernel_strip.h"
 
 static const struct attn_kernel *const kernels[] = {
+    &attn_kernel_avx512_f32,
+    &attn_kernel_avx512_bf16_fma,
     &attn_kernel_c_f32,
     &attn_kernel_c_bf16,
 };

@@ -130,7 +130,7 @@ static void pack_queries(const struct strip_arithmetic *arithmetic, const struct
     for (int first = 0; first < tile->rows; first += STRIP_ROWS) {
         int rows = (int)i64_min(STRIP_ROWS, tile->rows - first);
         for (int r = 0; r < rows; r++) {
-            uint32_t words[ATTN_MAX_DIM];
+            _Alignas(ATTN_ALIGN) uint32_t words[ATTN_MAX_DIM];
             size_t row = (size_t)(first + r);
             if (arithmetic->form == STRIP_WIDE)
                 arithmetic->widen((const bf16 *)tile->q + row * (size_t)tile->dim, (float *)words,

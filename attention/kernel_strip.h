@@ -61,7 +61,7 @@ enum strip_form {
 
 struct strip_arithmetic {
     enum strip_form form;
-    void (*widen)(const bf16 *from, float *to, size_t n); /* STRIP_WIDE; n a multiple of 16 */
+    void (*widen)(const bf16 *from, float *to, size_t n); /* STRIP_WIDE; n a multiple of 16, `to` aligned */
     void (*attend)(const struct strip *strip);
 };
 
@@ -117,5 +117,6 @@ static inline size_t strip_value_panel(int j, int dim)
 
 /* The kernels of this build; one file each instruction set. */
 extern const struct attn_kernel attn_kernel_c_f32, attn_kernel_c_bf16;
+extern const struct attn_kernel attn_kernel_avx512_f32, attn_kernel_avx512_bf16_fma;
 
 #endif
