@@ -14,13 +14,24 @@ static void unpack_nibbles(const uint8_t *nibbles, int zero, int8_t *q)
     }
 }
 
+/* sixteens [32]: 16 where bit i of the four bytes is set, else 0. Eight bits become eight bytes at once: byte k of
+ * the product keeps bit k alone, and adding 127 carries whatever it is into the top bit. */
+static void spread_bits(const uint8_t *bits, uint8_t *sixteens)
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t each = bits[i] * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+        uint64_t spread = (each + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 3 & UINT64_C(0x1010101010101010);
+        memcpy(sixteens + 8 * i, &spread, sizeof spread);
+    }
+}
+
 static void unpack_five_bits(const uint8_t *high, const uint8_t *nibbles, int zero, int8_t *q)
 {
-    uint32_t bits;
-    memcpy(&bits, high, sizeof bits);
+    uint8_t sixteens[32];
+    spread_bits(high, sixteens);
     for (int j = 0; j < 16; j++) {
-        q[j] = (int8_t)(((nibbles[j] & 15) | (bits >> j & 1) << 4) - (uint32_t)zero);
-        q[j + 16] = (int8_t)((nibbles[j] >> 4 | (bits >> (j + 16) & 1) << 4) - (uint32_t)zero);
+        q[j] = (int8_t)(((nibbles[j] & 15) | sixteens[j]) - zero);
+        q[j + 16] = (int8_t)((nibbles[j] >> 4 | sixteens[j + 16]) - zero);
     }
 }
 

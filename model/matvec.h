@@ -36,6 +36,15 @@ const struct matvec_kernel *const *matvec_kernels(int *n_out);
 float matvec_row(const struct matvec_kernel *kernel, enum tensor_type type, const void *row, const float *x,
                  int64_t n);
 
+/* Ask for the bytes that a pass over the weights will reach some microseconds after these: the prefetcher of the
+ * CPU alone leaves a third of the speed. Harmless where they lie behind the end of the mapping. */
+enum { MATVEC_AHEAD_BYTES = 4096, MATVEC_LINE_BYTES = 64 };
+static inline void matvec_fetch_ahead(const uint8_t *row, int bytes)
+{
+    for (int i = 0; i < bytes; i += MATVEC_LINE_BYTES)
+        __builtin_prefetch((const void *)((uintptr_t)row + MATVEC_AHEAD_BYTES + (uintptr_t)i), 0, 3);
+}
+
 extern const struct matvec_kernel matvec_kernel_c, matvec_kernel_avx2, matvec_kernel_avx512;
 
 #endif

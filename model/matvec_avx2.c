@@ -33,6 +33,7 @@ static float dot_f32(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
+        matvec_fetch_ahead(row + 4 * i, 64);
         const float *w = (const float *)(const void *)(row + 4 * i);
         sums.even = _mm256_fmadd_ps(_mm256_loadu_ps(w), _mm256_loadu_ps(x + i), sums.even);
         sums.odd = _mm256_fmadd_ps(_mm256_loadu_ps(w + 8), _mm256_loadu_ps(x + i + 8), sums.odd);
@@ -56,6 +57,7 @@ static float dot_f16(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
+        matvec_fetch_ahead(row + 2 * i, 32);
         __m256 low = _mm256_cvtph_ps(load_16_bytes(row + 2 * i));
         __m256 high = _mm256_cvtph_ps(load_16_bytes(row + 2 * i + 16));
         sums.even = _mm256_fmadd_ps(low, _mm256_loadu_ps(x + i), sums.even);
@@ -77,6 +79,7 @@ static float dot_bf16(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
+        matvec_fetch_ahead(row + 2 * i, 32);
         __m256 low = from_bf16(load_16_bytes(row + 2 * i)), high = from_bf16(load_16_bytes(row + 2 * i + 16));
         sums.even = _mm256_fmadd_ps(low, _mm256_loadu_ps(x + i), sums.even);
         sums.odd = _mm256_fmadd_ps(high, _mm256_loadu_ps(x + i + 8), sums.odd);
@@ -130,6 +133,7 @@ static float dot_q4_0(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 32, row += 18) {
+        matvec_fetch_ahead(row, 18);
         __m256 scale = load_half(row);
         struct affine group = {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-8))};
         sums = add_nibbles(sums, row + 2, (struct affine[]){group, group}, x + i, x + i + 16);
@@ -141,6 +145,7 @@ static float dot_q4_1(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 32, row += 20) {
+        matvec_fetch_ahead(row, 20);
         struct affine group = {load_half(row), load_half(row + 2)};
         sums = add_nibbles(sums, row + 4, (struct affine[]){group, group}, x + i, x + i + 16);
     }
@@ -164,6 +169,7 @@ static float dot_q8_0(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 32, row += 34) {
+        matvec_fetch_ahead(row, 34);
         const int8_t *q = (const int8_t *)row + 2;
         __m256 scale = load_half(row);
         sums.even = _mm256_fmadd_ps(scale, products_16(q, x + i), sums.even);
@@ -193,6 +199,7 @@ static float dot_q4_k(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 256, row += 144) {
+        matvec_fetch_ahead(row, 144);
         float scale[8], offset[8];
         load_k_scales(row, scale, offset);
         for (int pair = 0; pair < 4; pair++) {
@@ -227,6 +234,7 @@ static float dot_q6_k(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 256, row += 210) {
+        matvec_fetch_ahead(row, 210);
         int8_t q[256];
         float scales[16];
         const __m256 d = _mm256_set1_ps(f16_load(row + 208));

@@ -37,6 +37,7 @@ static float dot_f32(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) {
+        matvec_fetch_ahead(row + 4 * i, 128);
         sums.even = _mm512_fmadd_ps(_mm512_loadu_ps(row + 4 * i), _mm512_loadu_ps(x + i), sums.even);
         sums.odd = _mm512_fmadd_ps(_mm512_loadu_ps(row + 4 * i + 64), _mm512_loadu_ps(x + i + 16), sums.odd);
     }
@@ -65,6 +66,7 @@ static inline __attribute__((always_inline)) float dot_halves(const uint8_t *row
     struct sums sums = sums_zero();
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) {
+        matvec_fetch_ahead(row + 2 * i, 64);
         __m512 low = widen(_mm256_loadu_si256((const __m256i *)(row + 2 * i)));
         __m512 high = widen(_mm256_loadu_si256((const __m256i *)(row + 2 * i + 32)));
         sums.even = _mm512_fmadd_ps(low, _mm512_loadu_ps(x + i), sums.even);
@@ -131,6 +133,7 @@ static float dot_q4_0(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     const __m512 values = _mm512_sub_ps(nibble_values(), _mm512_set1_ps(8));
     for (int64_t i = 0; i < n; i += 32, row += 18) {
+        matvec_fetch_ahead(row, 18);
         __m512 table = _mm512_mul_ps(lane_0(load_halves(row)), values);
         sums = add_nibbles(sums, load_16_bytes(row + 2), table, table, x + i, x + i + 16);
     }
@@ -142,6 +145,7 @@ static float dot_q4_1(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     const __m512 values = nibble_values();
     for (int64_t i = 0; i < n; i += 32, row += 20) {
+        matvec_fetch_ahead(row, 20);
         __m128 halves = load_halves(row);
         __m512 table = _mm512_fmadd_ps(lane_0(halves), values, lane_1(halves));
         sums = add_nibbles(sums, load_16_bytes(row + 4), table, table, x + i, x + i + 16);
@@ -170,6 +174,7 @@ static float dot_q5_0(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     const __m512 values = _mm512_sub_ps(nibble_values(), _mm512_set1_ps(16));
     for (int64_t i = 0; i < n; i += 32, row += 22) {
+        matvec_fetch_ahead(row, 22);
         __m512 scale = lane_0(load_halves(row));
         __m512 table = _mm512_mul_ps(scale, values);
         sums = add_five_bits(sums, row + 2, row + 6, table, _mm512_mul_ps(scale, _mm512_set1_ps(16)), x + i);
@@ -182,6 +187,7 @@ static float dot_q5_1(const uint8_t *row, const float *x, int64_t n)
     struct sums sums = sums_zero();
     const __m512 values = nibble_values();
     for (int64_t i = 0; i < n; i += 32, row += 24) {
+        matvec_fetch_ahead(row, 24);
         __m128 halves = load_halves(row);
         __m512 scale = lane_0(halves), table = _mm512_fmadd_ps(scale, values, lane_1(halves));
         sums = add_five_bits(sums, row + 4, row + 8, table, _mm512_mul_ps(scale, _mm512_set1_ps(16)), x + i);
@@ -199,6 +205,7 @@ static float dot_q8_0(const uint8_t *row, const float *x, int64_t n)
 {
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 32, row += 34) {
+        matvec_fetch_ahead(row, 34);
         const int8_t *q = (const int8_t *)row + 2;
         __m512 scale = lane_0(load_halves(row));
         __m512 products = _mm512_mul_ps(load_int8(q), _mm512_loadu_ps(x + i));
@@ -241,6 +248,7 @@ static float dot_q4_k(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 256, row += 144) {
+        matvec_fetch_ahead(row, 144);
         struct k_scales k;
         load_k_scales(row, &k);
         for (int pair = 0; pair < 4; pair++) {
@@ -266,6 +274,7 @@ static float dot_q5_k(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 256, row += 176) {
+        matvec_fetch_ahead(row, 176);
         struct k_scales k;
         load_k_scales(row, &k);
         for (int half = 0; half < 2; half++) {
@@ -304,6 +313,7 @@ static float dot_q6_k(const uint8_t *row, const float *x, int64_t n)
 {
     struct sums sums = sums_zero();
     for (int64_t i = 0; i < n; i += 256, row += 210) {
+        matvec_fetch_ahead(row, 210);
         int8_t q[256];
         float scales[16];
         unpack_q6_k_half(row, row + 128, q);
