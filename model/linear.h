@@ -21,7 +21,7 @@
 #include "base/tensor.h"
 
 enum {
-    LINEAR_TILE_ROWS = 128, /* a good size for a work item: its x and y stay in a core's L2 cache */
+    LINEAR_TILE_ROWS = 192, /* a good size for a work item: its x and y stay in a core's L2 cache */
     LINEAR_ALIGN = 64       /* bytes, of packed memory and of scratch */
 };
 
