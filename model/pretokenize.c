@@ -8,27 +8,30 @@
 #include <string.h>
 
 /* White space is the White_Space property of Unicode, which PCRE2's \s is not quite (U+180E). */
-#define SPACE      "\\t-\\r\\x{85}\\p{Z}"
+#define SPACE "\\t-\\r\\x{85}\\p{Z}"
+/* Numbers: PCRE2 before 10.43 does not know those of Unicode 15. */
+#define NUMBER     "\\p{N}\\x{1d2c0}-\\x{1d2d3}"
 #define CONTRACTED "'(?:[sdmt]|ll|ve|re)"
 
 /* Spaces before a word: all but the last, which goes with the word. */
 #define SPACES "[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
 
-#define GPT2 CONTRACTED "| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" SPACES
+#define GPT2 CONTRACTED "| ?\\p{L}+| ?[" NUMBER "]+| ?[^" SPACE "\\p{L}" NUMBER "]+|" SPACES
 
 /* Every digit is cut out first; what lies between is split as by GPT-2, so a digit ends the text before it. */
 #define SMOLLM                                                                                                     \
-    CONTRACTED "| ?\\p{L}+|\\p{N}| ?[^" SPACE "\\p{L}\\p{N}]+|[" SPACE "]+(?![^" SPACE "\\p{N}])|[" SPACE "]+"
+    CONTRACTED "| ?\\p{L}+|[" NUMBER "]| ?[^" SPACE "\\p{L}" NUMBER "]+|[" SPACE "]+(?![^" SPACE NUMBER            \
+               "])|[" SPACE "]+"
 
 /* Llama 3 and Qwen 2 differ in how many digits stay together. */
 #define WORDS_OF_1_TO(digits)                                                                                      \
-    "(?i:" CONTRACTED ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE    \
-    "]*[\\r\\n]+|" SPACES
+    "(?i:" CONTRACTED ")|[^\\r\\n\\p{L}" NUMBER "]?\\p{L}+|" digits "| ?[^" SPACE "\\p{L}" NUMBER                  \
+    "]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|" SPACES
 
 static const struct pretokenizer_rule RULES[] = {
     {.name = "gpt-2", .pattern = GPT2},
-    {.name = "llama-bpe", .pattern = WORDS_OF_1_TO("\\p{N}{1,3}"), .whole_pieces = true, .add_bos = true},
-    {.name = "qwen2", .pattern = WORDS_OF_1_TO("\\p{N}"), .nfc = true},
+    {.name = "llama-bpe", .pattern = WORDS_OF_1_TO("[" NUMBER "]{1,3}"), .whole_pieces = true, .add_bos = true},
+    {.name = "qwen2", .pattern = WORDS_OF_1_TO("[" NUMBER "]"), .nfc = true},
     {.name = "smollm", .pattern = SMOLLM},
 };
 enum { N_RULES = sizeof RULES / sizeof RULES[0] };

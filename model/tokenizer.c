@@ -26,6 +26,8 @@ struct tokenizer {
     int32_t ends[MAX_ENDS];
     int n_ends;
     uint64_t hash;
+    char *chat_template; /* NULL: none */
+    size_t chat_template_length;
 };
 
 /* What one call of tokenizer_encode works with. */
@@ -104,6 +106,20 @@ static int read_specials(struct tokenizer *tokenizer, const struct bundle *bundl
     return 0;
 }
 
+static int copy_chat_template(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
+{
+    struct text template;
+    if (bundle_string(bundle, "tokenizer.chat_template", &template, err) < 0)
+        return -1;
+    if (template.length == 0)
+        return 0;
+    if (!(tokenizer->chat_template = malloc(template.length)))
+        return error_errno(err, "%s: copying the chat template", bundle->path);
+    memcpy(tokenizer->chat_template, template.bytes, template.length);
+    tokenizer->chat_template_length = template.length;
+    return 0;
+}
+
 static int fill(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
 {
     if (check_kind(bundle, err) < 0 || !(tokenizer->pretokenizer = create_pretokenizer(bundle, err)) ||
@@ -115,7 +131,7 @@ static int fill(struct tokenizer *tokenizer, const struct bundle *bundle, struct
         return -1;
     uint64_t hash = fnv_bytes(FNV_START, rule->name, strlen(rule->name));
     tokenizer->hash = bpe_hash(tokenizer->bpe, vocab_hash(tokenizer->vocab, hash));
-    return read_specials(tokenizer, bundle, err);
+    return read_specials(tokenizer, bundle, err) < 0 ? -1 : copy_chat_template(tokenizer, bundle, err);
 }
 
 struct tokenizer *tokenizer_create(const struct bundle *bundle, struct error *err)
@@ -139,6 +155,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
     bpe_free(tokenizer->bpe);
     vocab_free(tokenizer->vocab);
     pretokenizer_free(tokenizer->pretokenizer);
+    free(tokenizer->chat_template);
     free(tokenizer);
 }
 
@@ -260,6 +277,11 @@ bool tokenizer_is_end(const struct tokenizer *tokenizer, int32_t id)
         if (tokenizer->ends[i] == id)
             return true;
     return false;
+}
+
+struct text tokenizer_chat_template(const struct tokenizer *tokenizer)
+{
+    return (struct text){tokenizer->chat_template, tokenizer->chat_template_length};
 }
 
 uint64_t tokenizer_hash(const struct tokenizer *tokenizer)

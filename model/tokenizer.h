@@ -52,6 +52,9 @@ bool tokenizer_add_bos(const struct tokenizer *tokenizer);
 /* True when a generated token means that the answer is over. */
 bool tokenizer_is_end(const struct tokenizer *tokenizer, int32_t id);
 
+/* The model's chat template (Jinja) as its file has it; empty without one. Borrowed from the tokenizer. */
+struct text tokenizer_chat_template(const struct tokenizer *tokenizer);
+
 /* A number that two tokenizers share only when they give the same ids for the same text. */
 uint64_t tokenizer_hash(const struct tokenizer *tokenizer);
 
