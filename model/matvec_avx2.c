@@ -152,6 +152,57 @@ static float dot_q4_1(const uint8_t *row, const float *x, int64_t n)
     return sums_total(sums);
 }
 
+/* 16 five-bit integers at a time: nibbles in q [2], fifth bits the low 16 of `bits`. */
+static inline __m256 add_five_bits(__m256 sum, const __m256i *q, uint32_t bits, struct affine group, const float *x)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), sixteen = _mm256_set1_epi32(16);
+    const __m256i at_four = _mm256_set1_epi32((int)(bits << 4)); /* the first bit already counts 16 */
+    for (int i = 0; i < 2; i++) {
+        __m256i shift = _mm256_add_epi32(lanes, _mm256_set1_epi32(8 * i));
+        __m256i fifth = _mm256_and_si256(_mm256_srlv_epi32(at_four, shift), sixteen);
+        sum = add_weights(sum, _mm256_or_si256(q[i], fifth), group, x + 8 * i);
+    }
+    return sum;
+}
+
+/* A block of Q5_0 or Q5_1 behind its halves: 4 bytes of fifth bits, 16 of nibbles. */
+static inline struct sums add_five_bit_block(struct sums sums, const uint8_t *bits, struct affine group,
+                                             const float *x)
+{
+    const __m256i mask = _mm256_set1_epi32(15);
+    const __m256i first = load_8_bytes(bits + 4), second = load_8_bytes(bits + 12);
+    const __m256i low[2] = {_mm256_and_si256(first, mask), _mm256_and_si256(second, mask)};
+    const __m256i high[2] = {_mm256_srli_epi32(first, 4), _mm256_srli_epi32(second, 4)};
+    uint32_t fifth;
+    memcpy(&fifth, bits, sizeof fifth);
+    sums.even = add_five_bits(sums.even, low, fifth & 0xffff, group, x);
+    sums.odd = add_five_bits(sums.odd, high, fifth >> 16, group, x + 16);
+    return sums;
+}
+
+static float dot_q5_0(const uint8_t *row, const float *x, int64_t n)
+{
+    struct sums sums = sums_zero();
+    for (int64_t i = 0; i < n; i += 32, row += 22) {
+        matvec_fetch_ahead(row, 22);
+        __m256 scale = load_half(row);
+        struct affine group = {scale, _mm256_mul_ps(scale, _mm256_set1_ps(-16))};
+        sums = add_five_bit_block(sums, row + 2, group, x + i);
+    }
+    return sums_total(sums);
+}
+
+static float dot_q5_1(const uint8_t *row, const float *x, int64_t n)
+{
+    struct sums sums = sums_zero();
+    for (int64_t i = 0; i < n; i += 32, row += 24) {
+        matvec_fetch_ahead(row, 24);
+        struct affine group = {load_half(row), load_half(row + 2)};
+        sums = add_five_bit_block(sums, row + 4, group, x + i);
+    }
+    return sums_total(sums);
+}
+
 /* The 8 signed bytes at `q` as floats. */
 static inline __m256 load_int8(const int8_t *q)
 {
@@ -178,7 +229,7 @@ static float dot_q8_0(const uint8_t *row, const float *x, int64_t n)
     return sums_total(sums);
 }
 
-/* The eight scales of a Q4_K block, and its offsets: 6 bits each, in the 12 bytes behind d and dmin. */
+/* The eight scales of a Q4_K or Q5_K block, and its offsets: 6 bits each, in the 12 bytes behind d and dmin. */
 static inline void load_k_scales(const uint8_t *block, float *scale, float *offset)
 {
     uint32_t a, b, c; /* bytes 0-3, 4-7 and 8-11: the scales 0-3, the minima 0-3, and the low bits of 4-7 */
@@ -210,6 +261,37 @@ static float dot_q4_k(const uint8_t *row, const float *x, int64_t n)
                 {_mm256_set1_ps(scale[2 * pair + 1]), _mm256_set1_ps(offset[2 * pair + 1])}};
             sums = add_nibbles(sums, bytes, groups, at, at + 32);
             sums = add_nibbles(sums, bytes + 16, groups, at + 16, at + 48);
+        }
+    }
+    return sums_total(sums);
+}
+
+/* The group `group` of a Q5_K block: 8 nibbles, and bit `group` of 8 bytes that were shifted left by four. */
+static inline __m256i join_fifth(__m256i nibbles, __m256i at_four, int group)
+{
+    __m256i fifth = _mm256_srlv_epi32(at_four, _mm256_set1_epi32(group));
+    return _mm256_or_si256(nibbles, _mm256_and_si256(fifth, _mm256_set1_epi32(16)));
+}
+
+static float dot_q5_k(const uint8_t *row, const float *x, int64_t n)
+{
+    struct sums sums = sums_zero();
+    const __m256i mask = _mm256_set1_epi32(15);
+    for (int64_t i = 0; i < n; i += 256, row += 176) {
+        float scale[8], offset[8];
+        matvec_fetch_ahead(row, 176);
+        load_k_scales(row, scale, offset);
+        for (int at = 0; at < 32; at += 8) {
+            __m256i at_four = _mm256_slli_epi32(load_8_bytes(row + 16 + at), 4);
+            for (int g = 0; g < 8; g += 2) {
+                __m256i q = load_8_bytes(row + 48 + 16 * g + at);
+                __m256i low = join_fifth(_mm256_and_si256(q, mask), at_four, g);
+                __m256i high = join_fifth(_mm256_srli_epi32(q, 4), at_four, g + 1);
+                struct affine even = {_mm256_set1_ps(scale[g]), _mm256_set1_ps(offset[g])};
+                struct affine odd = {_mm256_set1_ps(scale[g + 1]), _mm256_set1_ps(offset[g + 1])};
+                sums.even = add_weights(sums.even, low, even, x + i + 32 * g + at);
+                sums.odd = add_weights(sums.odd, high, odd, x + i + 32 * g + 32 + at);
+            }
         }
     }
     return sums_total(sums);
@@ -276,8 +358,11 @@ const struct matvec_kernel matvec_kernel_avx2 = {
             [TENSOR_BF16] = dot_bf16,
             [TENSOR_Q4_0] = dot_q4_0,
             [TENSOR_Q4_1] = dot_q4_1,
+            [TENSOR_Q5_0] = dot_q5_0,
+            [TENSOR_Q5_1] = dot_q5_1,
             [TENSOR_Q8_0] = dot_q8_0,
             [TENSOR_Q4_K] = dot_q4_k,
+            [TENSOR_Q5_K] = dot_q5_k,
             [TENSOR_Q6_K] = dot_q6_k},
     .block_dot = block_dot,
 };

@@ -44,15 +44,27 @@ static float dot_bf16(const uint8_t *row, const float *x, int64_t n)
     return sum_lanes(sums);
 }
 
+struct group_scale {
+    float scale, offset;
+};
+
+/* One group of a length known to the compiler. */
+static inline float group_dot(const int8_t *q, struct group_scale s, int group, const float *x)
+{
+    float sums[LANES] = {0};
+    for (int i = 0; i < group; i += LANES)
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] += (s.scale * (float)q[i + lane] + s.offset) * x[i + lane];
+    return sum_lanes(sums);
+}
+
 static float block_dot(const struct quant_block *block, int elements, int group, const float *x)
 {
     float sum = 0;
     for (int g = 0; g < elements / group; g++) {
-        float sums[LANES] = {0};
-        for (int i = 0; i < group; i++)
-            sums[i % LANES] +=
-                (block->scale[g] * (float)block->q[g * group + i] + block->offset[g]) * x[g * group + i];
-        sum += sum_lanes(sums);
+        const struct group_scale s = {block->scale[g], block->offset[g]};
+        sum += group == 32 ? group_dot(block->q + 32 * g, s, 32, x + 32 * g)
+                           : group_dot(block->q + 16 * g, s, 16, x + 16 * g);
     }
     return sum;
 }
