@@ -155,8 +155,10 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
     for (int t = 0; t < strip->n_tiles; t++) {
         const float *k = (const float *)(strip->tiles + (size_t)t * strip->tile_bytes);
         float *scores = strip->scores + t * ATTN_KEY_TILE;
-        for (int j = 0; j < ATTN_KEY_TILE / STRIP_PANEL; j++)
+        for (int j = 0; j < ATTN_KEY_TILE / STRIP_PANEL; j++) {
+            strip_fetch_ahead(strip, t * ATTN_KEY_TILE / STRIP_PANEL + j);
             score_panel(rows, strip->q, k + strip_key_panel(j, strip->dim), strip->dim, scores + j * STRIP_PANEL);
+        }
     }
     strip_mask(strip);
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PANELS_OF_KEYS = ATTN_KEY_TILE / STRIP_PANEL };
+enum { PANELS_OF_KEYS = ATTN_KEY_TILE / STRIP_PANEL, GROUPS = ATTN_QUERY_ROWS / STRIP_ROWS };
 
 /* Where the parts of the scratch memory lie, in floats; all multiples of 16. */
 struct scratch_plan {
@@ -162,7 +162,7 @@ static struct attn_span tiles_seen(const struct attn_span *spans, int rows, stru
 static void walk_groups(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile,
                         const struct attn_state *state, struct attn_span block, struct strip *strip)
 {
-    const unsigned char *tiles = strip->tiles;
+    const unsigned char *tiles = strip->tiles, *ahead = strip->ahead;
     const uint32_t *q = strip->q;
     size_t steps = (size_t)tile->dim / (arithmetic->form == STRIP_PAIRS ? 2 : 1);
     for (int first = 0; first < tile->rows; first += STRIP_ROWS) {
@@ -172,6 +172,7 @@ static void walk_groups(const struct strip_arithmetic *arithmetic, const struct 
         if (seen.first >= seen.end)
             continue;
         strip->q = q + steps * (size_t)first;
+        strip->ahead = ahead + (size_t)(first / STRIP_ROWS) * strip->ahead_bytes;
         strip->tiles = tiles + (size_t)(seen.first - block.first) * strip->tile_bytes;
         strip->n_tiles = (int)(seen.end - seen.first);
         strip->first_key = seen.first * ATTN_KEY_TILE;
@@ -192,13 +193,15 @@ void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_til
     pack_queries(arithmetic, tile, (uint32_t *)scratch + plan.queries);
 
     for (int64_t first = all.first - all.first % STRIP_TILES; first < all.end; first += STRIP_TILES) {
-        struct attn_span block =
-            tiles_seen(tile->spans, tile->rows, (struct attn_span){first, first + STRIP_TILES});
+        int64_t next = first + STRIP_TILES;
+        struct attn_span block = tiles_seen(tile->spans, tile->rows, (struct attn_span){first, next});
         if (block.first >= block.end)
             continue;
         struct strip strip = {.q = memory + plan.queries,
                               .tiles = (const unsigned char *)packed + (size_t)block.first * packed_bytes,
                               .tile_bytes = packed_bytes,
+                              .ahead = (const unsigned char *)packed + (size_t)next * packed_bytes,
+                              .ahead_bytes = next < all.end ? STRIP_TILES * packed_bytes / GROUPS : 0,
                               .scores = memory + plan.scores,
                               .dim = tile->dim};
         if (arithmetic->form == STRIP_WIDE) {

@@ -49,7 +49,9 @@ struct strip {
     const struct attn_span *spans; /* [rows] */
     struct attn_state state;       /* [rows] */
     float *scores;                 /* [STRIP_ROWS][STRIP_STRIDE]: working memory, and one as large behind it */
-    int64_t first_key;             /* of the strip, in the run */
+    const unsigned char *ahead; /* [ahead_bytes]: this strip's share of the next block, to be fetched meanwhile */
+    size_t ahead_bytes;         /* a part for each panel of scores: strip_fetch_ahead() */
+    int64_t first_key;          /* of the strip, in the run */
     int n_tiles, rows, dim;
 };
 
@@ -70,6 +72,15 @@ void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_til
 
 /* Make the scores outside of the spans -inf; to be called between the two products. */
 void strip_mask(const struct strip *strip);
+
+/* Fetch into the second-level cache what panel of scores number `panel` of the strip is to fetch. The next block
+ * comes from far away; fetched a few lines at a time behind the arithmetic it costs nothing. */
+static inline void strip_fetch_ahead(const struct strip *strip, int panel)
+{
+    size_t part = strip->ahead_bytes / (STRIP_KEYS / STRIP_PANEL);
+    for (size_t i = 0; i < part; i += ATTN_ALIGN)
+        __builtin_prefetch(strip->ahead + (size_t)panel * part + i, 0, 2);
+}
 
 /* Whether row r of the strip sees any of its keys. */
 static inline bool strip_sees(const struct strip *strip, int r)
