@@ -16,7 +16,7 @@
 #include "base/pool.h"
 #include "model/linear.h"
 
-enum { ROWS = 8 * LINEAR_TILE_ROWS, LAYERS = 30, PER_LAYER = 4, REPEATS = 3 };
+enum { ROWS = 4 * LINEAR_TILE_ROWS, LAYERS = 30, PER_LAYER = 4, REPEATS = 3 };
 
 struct matrix {
     const char *name;
