@@ -105,16 +105,14 @@ static void unpack_q3_k(const uint8_t *block, struct quant_block *out)
         }
 }
 
-/* Eight scales and eight minima of 6 bits in 12 bytes, as Q4_K and Q5_K share them. */
 static void unpack_k_scales(const uint8_t *block, struct quant_block *out)
 {
-    const uint8_t *s = block + 4;
+    uint8_t scales[8], minima[8];
     float d = f16_load(block), minimum = f16_load(block + 2);
+    quant_k_scales(block + 4, scales, minima);
     for (int g = 0; g < 8; g++) {
-        int scale = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | s[g - 4] >> 6 << 4;
-        int low = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | s[g] >> 6 << 4;
-        out->scale[g] = d * (float)scale;
-        out->offset[g] = -(minimum * (float)low);
+        out->scale[g] = d * (float)scales[g];
+        out->offset[g] = -(minimum * (float)minima[g]);
     }
 }
 

@@ -53,4 +53,19 @@ static inline float f16_load(const uint8_t *bytes)
     return f16_to_f32(half);
 }
 
+/* The eight scales and eight minima, of 6 bits each, of a Q4_K or Q5_K block, from its 12 bytes behind d and dmin:
+ * 0 to 3 are the low bits of bytes 0-3 (scales) and 4-7 (minima); 4 to 7 have their low nibbles in bytes 8-11
+ * and their two high bits on top of the former. */
+static inline void quant_k_scales(const uint8_t *bytes, uint8_t scales[8], uint8_t minima[8])
+{
+    uint32_t a, b, c;
+    memcpy(&a, bytes, 4);
+    memcpy(&b, bytes + 4, 4);
+    memcpy(&c, bytes + 8, 4);
+    const uint32_t scale[2] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4};
+    const uint32_t minimum[2] = {b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4};
+    memcpy(scales, scale, 8);
+    memcpy(minima, minimum, 8);
+}
+
 #endif

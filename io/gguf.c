@@ -108,32 +108,46 @@ static int read_values(struct gguf_reader *reader, struct gguf *gguf)
     return check_unique(reader, "the key", keys, gguf->bundle.n_values);
 }
 
-/* dims, type and size of one tensor, from its record */
-static int read_shape(struct gguf_reader *reader, struct tensor *tensor)
+static int read_dims(struct gguf_reader *reader, struct tensor *tensor, int64_t *elements)
 {
-    uint32_t n_dims, number;
-    int64_t elements = 1;
+    uint32_t n_dims;
     if (gguf_reader_u32(reader, "the number of dimensions", &n_dims) != 0)
         return -1;
     if (n_dims < 1 || n_dims > TENSOR_MAX_DIMS)
         return gguf_reader_fail(reader, "%u dimensions; 1 to %d are allowed", n_dims, TENSOR_MAX_DIMS);
     tensor->n_dims = (int)n_dims;
+    *elements = 1;
     for (int i = 0; i < TENSOR_MAX_DIMS; i++) {
         uint64_t dim = 1;
         if (i < tensor->n_dims && gguf_reader_u64(reader, "a dimension", &dim) != 0)
             return -1;
-        if (dim == 0 || dim > INT64_MAX || __builtin_mul_overflow(elements, (int64_t)dim, &elements))
+        if (dim == 0 || dim > INT64_MAX || __builtin_mul_overflow(*elements, (int64_t)dim, elements))
             return gguf_reader_fail(reader, "dimension %d is %llu: zero, or too many elements", i,
                                     (unsigned long long)dim);
         tensor->dims[i] = (int64_t)dim;
     }
+    return 0;
+}
+
+static int read_tensor_type(struct gguf_reader *reader, enum tensor_type *out)
+{
+    uint32_t number;
     if (gguf_reader_u32(reader, "the type of a tensor", &number) != 0)
         return -1;
     if (number >= sizeof file_types / sizeof *file_types || !file_types[number].name)
         return gguf_reader_fail(reader, "tensor type %u is unknown", number);
     if (file_types[number].type == NOT_SUPPORTED)
         return gguf_reader_fail(reader, "tensor type %s is not supported", file_types[number].name);
-    tensor->type = (enum tensor_type)file_types[number].type;
+    *out = (enum tensor_type)file_types[number].type;
+    return 0;
+}
+
+/* dims, type and size of one tensor, from its record */
+static int read_shape(struct gguf_reader *reader, struct tensor *tensor)
+{
+    int64_t elements = 0;
+    if (read_dims(reader, tensor, &elements) != 0 || read_tensor_type(reader, &tensor->type) != 0)
+        return -1;
     int block = tensor_block_elements(tensor->type);
     if (tensor->dims[0] % block != 0)
         return gguf_reader_fail(reader, "rows of %lld elements are no whole number of %s blocks of %d",

@@ -229,21 +229,14 @@ static float dot_q8_0(const uint8_t *row, const float *x, int64_t n)
     return sums_total(sums);
 }
 
-/* The eight scales of a Q4_K or Q5_K block, and its offsets: 6 bits each, in the 12 bytes behind d and dmin. */
+/* The scales and offsets of the eight groups of a Q4_K or Q5_K block. */
 static inline void load_k_scales(const uint8_t *block, float *scale, float *offset)
 {
-    uint32_t a, b, c; /* bytes 0-3, 4-7 and 8-11: the scales 0-3, the minima 0-3, and the low bits of 4-7 */
-    memcpy(&a, block + 4, 4);
-    memcpy(&b, block + 8, 4);
-    memcpy(&c, block + 12, 4);
-    uint64_t scale_high = (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4;
-    uint64_t minimum_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4;
-    uint64_t scales = (a & 0x3f3f3f3fu) | scale_high << 32, minima = (b & 0x3f3f3f3fu) | minimum_high << 32;
-    __m256 dmin = _mm256_sub_ps(_mm256_setzero_ps(), load_half(block + 2));
-    __m256i scale_ints = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)scales));
-    __m256i minimum_ints = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)minima));
-    _mm256_storeu_ps(scale, _mm256_mul_ps(load_half(block), _mm256_cvtepi32_ps(scale_ints)));
-    _mm256_storeu_ps(offset, _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(minimum_ints)));
+    uint8_t scales[8], minima[8];
+    quant_k_scales(block + 4, scales, minima);
+    __m256 minus_dmin = _mm256_sub_ps(_mm256_setzero_ps(), load_half(block + 2));
+    _mm256_storeu_ps(scale, _mm256_mul_ps(load_half(block), _mm256_cvtepi32_ps(load_8_bytes(scales))));
+    _mm256_storeu_ps(offset, _mm256_mul_ps(minus_dmin, _mm256_cvtepi32_ps(load_8_bytes(minima))));
 }
 
 static float dot_q4_k(const uint8_t *row, const float *x, int64_t n)

@@ -215,27 +215,24 @@ static float dot_q8_0(const uint8_t *row, const float *x, int64_t n)
     return _mm512_reduce_add_ps(sum);
 }
 
-/* The eight scales and minima of a Q4_K or Q5_K block: 6 bits each, in the 12 bytes behind d and dmin. */
+/* The scales and minima of the groups of a Q4_K or Q5_K block. */
 struct k_scales {
     float scale[8], minimum[8];
 };
 
+/* d * bytes [8] */
+static inline __m256 scale_bytes(__m256 d, const uint8_t *bytes)
+{
+    return _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes))));
+}
+
 static inline void load_k_scales(const uint8_t *block, struct k_scales *out)
 {
-    uint32_t a, b, c; /* bytes 0-3, 4-7 and 8-11: the scales 0-3, the minima 0-3, and the low bits of 4-7 */
-    memcpy(&a, block + 4, 4);
-    memcpy(&b, block + 8, 4);
-    memcpy(&c, block + 12, 4);
-    uint64_t scale_high = (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4;
-    uint64_t minimum_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4;
-    uint64_t scales = (a & 0x3f3f3f3fu) | scale_high << 32, minima = (b & 0x3f3f3f3fu) | minimum_high << 32;
+    uint8_t scales[8], minima[8];
+    quant_k_scales(block + 4, scales, minima);
     __m128 halves = load_halves(block);
-    __m256 d = _mm256_broadcastss_ps(halves);
-    __m256 dmin = _mm256_broadcastss_ps(_mm_movehdup_ps(halves));
-    __m256i scale_ints = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)scales));
-    __m256i minimum_ints = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)minima));
-    _mm256_storeu_ps(out->scale, _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale_ints)));
-    _mm256_storeu_ps(out->minimum, _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(minimum_ints)));
+    _mm256_storeu_ps(out->scale, scale_bytes(_mm256_broadcastss_ps(halves), scales));
+    _mm256_storeu_ps(out->minimum, scale_bytes(_mm256_broadcastss_ps(_mm_movehdup_ps(halves)), minima));
 }
 
 /* scale * (0 .. 15) - minimum of one group */
