@@ -16,7 +16,8 @@ if ! "$cc" $flags "$work/probe.c" -o "$work/probe" 2>"$work/why"; then
     exit 77
 fi
 
-"$cc" $flags tests/fuzz/fuzz_gguf.c io/gguf.c io/gguf_reader.c base/tensor.c base/quant.c base/bundle.c base/error.c \
+"$cc" $flags -Dmmap=exact_mmap -Dmunmap=exact_munmap -c io/gguf.c -o "$work/gguf.o"
+"$cc" $flags tests/fuzz/fuzz_gguf.c "$work/gguf.o" io/gguf_reader.c base/tensor.c base/quant.c base/bundle.c base/error.c \
     -lm -o "$work/fuzz"
 mkdir "$work/seeds"
 python3 tests/fuzz/seeds_gguf.py "$work/seeds"
