@@ -90,7 +90,7 @@ static int add_merge(struct bpe *bpe, struct text line, int32_t rank, char *buff
     merge.id = vocab_find(bpe->vocab, (struct text){buffer, (size_t)(left + right)});
     if (merge.left < 0 || merge.right < 0 || merge.id < 0)
         return error_set(err, ERROR_INPUT, "tokenizer.ggml.merges[%d] has a %s that is not in the vocabulary", rank,
-                         merge.id < 0 ? "result" : "part");
+                         merge.left < 0 || merge.right < 0 ? "part" : "result");
     struct merge *slot = find_slot(bpe, merge.left, merge.right);
     if (slot->left >= 0)
         return error_set(err, ERROR_INPUT, "tokenizer.ggml.merges[%d] is the same as [%d]", rank, slot->rank);
