@@ -30,6 +30,7 @@ struct forward_options {
     const struct device *device;
     const struct attn_kernel *kernel;
     const struct policy *policy;
+    bool scores;                 /* forward_score will be called: the model is packed with its head */
     int64_t segment;             /* most tokens of one forward_segment */
     int64_t max_tokens;          /* most tokens of a chunk, generated ones counted */
     void (*poll)(void *context); /* called often while computing, may be NULL */

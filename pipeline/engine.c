@@ -1,0 +1,252 @@
+#include "pipeline/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Generated tokens between two reports of progress. */
+enum { REPORT_EVERY = 8 };
+
+struct engine {
+    struct engine_options options;
+    struct pool *pool;
+    const struct attn_kernel *kernel;
+    struct forward *forward;
+    float *logits;           /* [vocab] */
+    struct error poll_error; /* a poll deep inside the forward pass cannot return one */
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void poll_hook(void *context)
+{
+    struct engine *engine = context;
+    if (engine->poll_error.code == ERROR_NONE)
+        engine->options.hooks.poll(engine->options.hooks.context, &engine->poll_error);
+}
+
+static struct forward_options forward_options(struct engine *engine)
+{
+    const struct engine_options *options = &engine->options;
+    return (struct forward_options){
+        .model = options->model,
+        .group = options->group,
+        .pool = engine->pool,
+        .device = device_cpu(),
+        .kernel = engine->kernel,
+        .policy = &policy_full,
+        .scores = options->scores,
+        .segment = options->segment,
+        .max_tokens = options->max_tokens,
+        .poll = options->hooks.poll ? poll_hook : NULL,
+        .poll_context = engine,
+    };
+}
+
+struct engine *engine_create(const struct engine_options *options, struct error *err)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    if (!engine) {
+        error_set(err, ERROR_RESOURCE, "no memory for the engine");
+        return NULL;
+    }
+    engine->options = *options;
+    engine->logits = calloc((size_t)options->model->shape.vocab, sizeof *engine->logits);
+    if (!engine->logits) {
+        error_set(err, ERROR_RESOURCE, "no memory for the logits of %d tokens", options->model->shape.vocab);
+        goto fail;
+    }
+    if (!(engine->pool = pool_create(options->threads, err)) ||
+        !(engine->kernel = attn_kernel_choose(options->dtype, NULL, err)))
+        goto fail;
+    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool, options->node};
+    if (model_pack(options->model, &pack, err) != 0)
+        goto fail;
+    const struct forward_options forward = forward_options(engine);
+    if (!(engine->forward = forward_create(&forward, err)))
+        goto fail;
+    return engine;
+fail:
+    engine_free(engine);
+    return NULL;
+}
+
+void engine_free(struct engine *engine)
+{
+    if (!engine)
+        return;
+    forward_free(engine->forward);
+    pool_free(engine->pool);
+    free(engine->logits);
+    free(engine);
+}
+
+const char *engine_kernel_name(const struct engine *engine)
+{
+    return engine->kernel->name;
+}
+
+struct ring_stats engine_ring_stats(const struct engine *engine)
+{
+    return forward_ring_stats(engine->forward);
+}
+
+static int report(struct engine *engine, const struct job *job, int64_t generated, struct error *err)
+{
+    const struct engine_hooks *hooks = &engine->options.hooks;
+    const struct job_progress progress = {job->id, forward_length(engine->forward) - generated, generated};
+    if (engine->poll_error.code != ERROR_NONE) {
+        *err = engine->poll_error;
+        return -1;
+    }
+    return hooks->progress ? hooks->progress(hooks->context, &progress, err) : 0;
+}
+
+/* The log-probabilities of one segment: the target of each token is the next one, the last token of all has none.
+ */
+static int score_segment(struct engine *engine, const struct job *job, int64_t first, int64_t n,
+                         struct job_result *result, struct error *err)
+{
+    const bool last = first + n == job->n_tokens;
+    int32_t *target = malloc((size_t)n * sizeof *target), *top1 = malloc((size_t)n * sizeof *top1);
+    float *logprob = malloc((size_t)n * sizeof *logprob);
+    int status = -1;
+    if (!target || !top1 || !logprob) {
+        error_set(err, ERROR_RESOURCE, "no memory to score %lld tokens", (long long)n);
+        goto done;
+    }
+    const int64_t asked = last ? n - 1 : n;
+    memcpy(target, job->tokens + first + 1, (size_t)asked * sizeof *target);
+    if (last)
+        target[n - 1] = -1;
+    const struct forward_scores scores = {target, logprob, top1};
+    status = forward_score(engine->forward, &scores, err);
+    if (status == 0) {
+        memcpy(result->logprob + first, logprob, (size_t)asked * sizeof *logprob);
+        memcpy(result->top1 + first, top1, (size_t)asked * sizeof *top1);
+    }
+done:
+    free(target);
+    free(top1);
+    free(logprob);
+    return status;
+}
+
+static int prefill(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
+{
+    forward_reset(engine->forward);
+    for (int64_t first = 0; first < job->n_tokens; first += engine->options.segment) {
+        const int64_t n = i64_min(engine->options.segment, job->n_tokens - first);
+        if (forward_segment(engine->forward, job->tokens + first, n, err) != 0)
+            return -1;
+        if (job->kind == JOB_SCORE && score_segment(engine, job, first, n, result, err) != 0)
+            return -1;
+        if (report(engine, job, 0, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Rank 0 chooses, so that all ranks go on with the same token whatever their processors round to. A token below 0:
+ * the logits allow no choice, and failure says why. */
+static int choose_token(struct engine *engine, const struct job *job, struct job_result *result, int32_t *token,
+                        struct error *err)
+{
+    const struct comm *group = engine->options.group;
+    const struct sample_past past = {result->tokens, result->count, (uint64_t)job->id};
+    if (group->rank == 0)
+        *token = sample_token(&job->sampling, engine->logits, engine->options.model->shape.vocab, &past,
+                              &result->failure);
+    return comm_broadcast(group, token, sizeof *token, 0, err);
+}
+
+static int generate(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
+{
+    if (forward_next(engine->forward, engine->logits, err) != 0)
+        return -1;
+    for (;;) {
+        int32_t token = -1;
+        if (choose_token(engine, job, result, &token, err) != 0)
+            return -1;
+        if (token < 0)
+            return 0;
+        result->finish = tokenizer_is_end(engine->options.tokenizer, token) ? FINISH_END : FINISH_LENGTH;
+        if (result->finish == FINISH_END)
+            return 0;
+        result->tokens[result->count++] = token;
+        if (result->count == job->max_new)
+            return 0;
+        if (forward_step(engine->forward, token, engine->logits, err) != 0)
+            return -1;
+        if (result->count % REPORT_EVERY == 0 && report(engine, job, result->count, err) != 0)
+            return -1;
+    }
+}
+
+static int make_room(const struct job *job, struct job_result *result, struct error *err)
+{
+    if (job->kind == JOB_SCORE) {
+        result->count = job->n_tokens - 1;
+        result->logprob = malloc((size_t)job->n_tokens * sizeof *result->logprob);
+        result->top1 = malloc((size_t)job->n_tokens * sizeof *result->top1);
+        if (result->logprob && result->top1)
+            return 0;
+    } else {
+        result->tokens = malloc((size_t)job->max_new * sizeof *result->tokens);
+        if (result->tokens)
+            return 0;
+    }
+    return error_set(err, ERROR_RESOURCE, "no memory for the result of %lld tokens", (long long)job->n_tokens);
+}
+
+static void check_finite(const struct job *job, struct job_result *result)
+{
+    for (int64_t i = 0; job->kind == JOB_SCORE && i < result->count; i++)
+        if (!isfinite(result->logprob[i])) {
+            error_set(&result->failure, ERROR_INTERNAL, "the log-probability of token %lld is not finite",
+                      (long long)i + 1);
+            return;
+        }
+}
+
+int engine_run(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
+{
+    *result = (struct job_result){.id = job->id};
+    if (make_room(job, result, err) != 0)
+        return -1;
+    const double begun = now();
+    if (prefill(engine, job, result, err) != 0)
+        goto fail;
+    const double prefilled = now();
+    if (job->kind == JOB_GENERATE && generate(engine, job, result, err) != 0)
+        goto fail;
+    check_finite(job, result);
+    result->prefill_seconds = prefilled - begun;
+    result->decode_seconds = now() - prefilled;
+    return 0;
+fail:
+    job_result_free(result);
+    return -1;
+}
+
+int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err)
+{
+    struct engine planned = {.options = *options};
+    const struct comm group = {MPI_COMM_NULL, 0, ring};
+    const struct model_pack_options pack = {options->dtype, options->scores, NULL, NULL};
+    planned.options.group = &group;
+    if (!(planned.kernel = attn_kernel_choose(options->dtype, NULL, err)) ||
+        model_packed_bytes(options->model, &pack, &out->weights, err) != 0 ||
+        !(planned.pool = pool_create(options->threads, err)))
+        return -1;
+    const struct forward_options forward = forward_options(&planned);
+    const int status = forward_bytes(&forward, &out->forward, err);
+    pool_free(planned.pool);
+    return status;
+}

@@ -1,0 +1,55 @@
+/* The engine of a ring group: a model made ready, and jobs run on it one after another.
+ *
+ * engine_create and engine_run are collective over the group (and creation over the node: packed weights are shared
+ * by its ranks). Every rank of the group passes the same job and gets the same result.
+ */
+#ifndef LONGHAUL_PIPELINE_ENGINE_H
+#define LONGHAUL_PIPELINE_ENGINE_H
+
+#include "base/comm.h"
+#include "base/error.h"
+#include "base/num.h"
+#include "model/forward.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "pipeline/job.h"
+
+struct engine;
+
+/* Called from the thread that runs the engine. poll: often, also in the midst of a layer. progress: after each
+ * segment and each few generated tokens. A failure of either ends the job with that error. */
+struct engine_hooks {
+    int (*poll)(void *context, struct error *err);
+    int (*progress)(void *context, const struct job_progress *progress, struct error *err);
+    void *context;
+};
+
+struct engine_options {
+    struct model *model; /* borrowed, as all pointers; engine_create packs it */
+    const struct tokenizer *tokenizer;
+    const struct comm *group, *node;
+    enum dtype dtype;
+    bool scores; /* JOB_SCORE will be asked */
+    int threads;
+    int64_t segment, max_tokens; /* of any job, what it generates counted */
+    struct engine_hooks hooks;
+};
+
+struct engine *engine_create(const struct engine_options *options, struct error *err);
+void engine_free(struct engine *engine);
+
+/* The kernel that was chosen, for the log. */
+const char *engine_kernel_name(const struct engine *engine);
+struct ring_stats engine_ring_stats(const struct engine *engine);
+
+/* Run one job. Fails only when the run cannot go on; what is wrong with this job alone goes to result->failure. */
+int engine_run(struct engine *engine, const struct job *job, struct job_result *result, struct error *err);
+
+/* What a rank needs, in bytes, before anything is allocated; `model` need not be packed. */
+struct engine_memory {
+    size_t weights; /* packed, per node */
+    size_t forward; /* per rank: keys, values, activations, ring buffers */
+};
+int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err);
+
+#endif

@@ -1,0 +1,70 @@
+#include "pipeline/identity.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "io/digest.h"
+
+/* Everything that decides an answer: the options that do, the weights, the words of the prompt. */
+static int hash_config(struct identity *identity, const struct options *options, struct error *err)
+{
+    char prompt[DIGEST_HEX_BYTES] = "";
+    if (options->prompt && digest_file(options->prompt, prompt, err) != 0)
+        return -1;
+    char *all = NULL;
+    const int length =
+        asprintf(&all, "%s|%s|%s|%s", identity->options, identity->model_sha256, identity->tokenizer_hash, prompt);
+    if (length < 0)
+        return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
+    const int status = digest_bytes(all, (size_t)length, identity->config_hash, err);
+    free(all);
+    return status;
+}
+
+int identity_make(struct identity *identity, const struct options *options, const struct opened_model *opened,
+                  struct error *err)
+{
+    *identity = (struct identity){0};
+    if (!(identity->options = options_json(options)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
+    if (digest_file(options->model, identity->model_sha256, err) != 0)
+        return -1;
+    snprintf(identity->tokenizer_hash, sizeof identity->tokenizer_hash, "%016" PRIx64,
+             tokenizer_hash(opened->tokenizer));
+    snprintf(identity->architecture, sizeof identity->architecture, "%s", opened->model->arch->name);
+    if (hash_config(identity, options, err) != 0)
+        return -1;
+    const time_t now = time(NULL);
+    struct tm utc;
+    strftime(identity->started, sizeof identity->started, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    identity->run = (struct results_run){
+        .task = options->command == COMMAND_SCORE ? RESULT_SCORE : RESULT_SUMMARIZE,
+        .version = LONGHAUL_VERSION,
+        .model_path = options->model,
+        .model_sha256 = identity->model_sha256,
+        .tokenizer_sha256 = identity->tokenizer_hash,
+        .architecture = identity->architecture,
+        .options = identity->options,
+        .config_hash = identity->config_hash,
+        .hosts = "",
+        .dtype = "",
+        .started = identity->started,
+    };
+    return 0;
+}
+
+void identity_complete(struct identity *identity, const struct plan *plan, const char *hosts)
+{
+    identity->run.hosts = hosts;
+    identity->run.dtype = dtype_name((enum dtype)plan->setup.dtype);
+    identity->run.ranks = plan->ranks;
+    identity->run.ring_size = plan->setup.ring;
+}
+
+void identity_clear(struct identity *identity)
+{
+    free(identity->options);
+    *identity = (struct identity){0};
+}

@@ -1,0 +1,62 @@
+/* The command line: one table of options, from which parsing, help and the recorded configuration are made.
+ *
+ * options_parse fills a struct from argv, with the defaults where nothing is said; strings are borrowed from argv.
+ * options_free gives back what it holds.
+ */
+#ifndef LONGHAUL_PIPELINE_OPTIONS_H
+#define LONGHAUL_PIPELINE_OPTIONS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+enum command {
+    COMMAND_SUMMARIZE,
+    COMMAND_SCORE,
+    COMMAND_PLAN,
+    COMMAND_EXPORT,
+    COMMAND_TOKENIZE,
+    COMMAND_INSPECT,
+    COMMAND_HELP,
+    COMMAND_VERSION,
+    COMMAND_COUNT
+};
+
+enum strategy { STRATEGY_AUTO, STRATEGY_WHOLE, STRATEGY_MAP_REDUCE, STRATEGY_REFINE };
+enum dtype_choice { DTYPE_CHOICE_AUTO, DTYPE_CHOICE_F32, DTYPE_CHOICE_BF16 };
+enum format_choice { FORMAT_CHOICE_AUTO, FORMAT_CHOICE_JSONL, FORMAT_CHOICE_MD, FORMAT_CHOICE_CSV };
+
+struct string_list {
+    const char **items;
+    int64_t count;
+};
+
+struct options {
+    enum command command;
+    enum command about; /* of COMMAND_HELP: which command; COMMAND_HELP itself: all */
+    const char *const *operands;
+    int n_operands;
+
+    const char *model, *output, *prompt, *log_level;
+    int64_t ring, segment, chunk, overlap, context, threads, max_new;
+    int64_t top_k, seed;
+    double temperature, top_p, min_p, repeat_penalty, max_error_rate;
+    int64_t strategy, dtype, format; /* the enums above */
+    int64_t truncate, retry_failed, dry_run;
+    struct string_list include, exclude;
+};
+
+/* ERROR_USAGE in one line on anything unknown, misspelt, out of range or missing. */
+int options_parse(struct options *options, int argc, char **argv, struct error *err);
+void options_free(struct options *options);
+
+/* The help of one command, or with COMMAND_HELP of the program. */
+void options_help(enum command command, FILE *out);
+const char *command_name(enum command command);
+
+/* The options that shape the results, as a JSON object in a buffer to be freed; the same for two runs whose
+ * results may stand together. NULL: out of memory. */
+char *options_json(const struct options *options);
+
+#endif

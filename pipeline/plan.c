@@ -1,0 +1,381 @@
+#include "pipeline/plan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/log.h"
+#include "io/gguf.h"
+#include "pipeline/probe.h"
+
+int opened_model_open(struct opened_model *out, const char *path, struct error *err)
+{
+    *out = (struct opened_model){0};
+    if (!(out->gguf = gguf_open(path, err)) || !(out->model = model_open(gguf_bundle(out->gguf), err)) ||
+        !(out->tokenizer = tokenizer_create(gguf_bundle(out->gguf), err)))
+        goto fail;
+    if (tokenizer_size(out->tokenizer) != out->model->shape.vocab) {
+        error_set(err, ERROR_INPUT, "%s: the tokenizer has %lld tokens, the embedding %d rows", path,
+                  (long long)tokenizer_size(out->tokenizer), out->model->shape.vocab);
+        goto fail;
+    }
+    return 0;
+fail:
+    opened_model_close(out);
+    return -1;
+}
+
+void opened_model_close(struct opened_model *opened)
+{
+    tokenizer_free(opened->tokenizer);
+    model_free(opened->model);
+    gguf_free(opened->gguf);
+    *opened = (struct opened_model){0};
+}
+
+/* ---- what the options mean for this model and machine ---- */
+
+static int read_instruction(struct plan *plan, struct error *err)
+{
+    struct document_text text = {0};
+    if (!plan->options->prompt)
+        return 0;
+    int status = document_read(plan->options->prompt, &text, err);
+    if (status == 0 && text.length == 0)
+        status = error_set(err, ERROR_INPUT, "%s: the prompt file has no text", plan->options->prompt);
+    if (status == 0 && !(plan->instruction = strndup(text.text, text.length)))
+        status = error_set(err, ERROR_RESOURCE, "%s: no memory for the prompt", plan->options->prompt);
+    document_text_free(&text);
+    return status;
+}
+
+static int set_limits(struct plan *plan, struct error *err)
+{
+    const struct options *options = plan->options;
+    const int64_t trained = plan->opened->model->shape.context;
+    struct work_limits *limits = &plan->limits;
+    *limits = (struct work_limits){
+        .strategy = (enum strategy)options->strategy,
+        .context = options->context ? options->context : trained,
+        .chunk = options->chunk,
+        .overlap = options->overlap,
+        .max_new = options->max_new,
+        .truncate = options->truncate != 0,
+    };
+    if (limits->context > trained)
+        log_warn("--context %" PRId64 " is beyond the %" PRId64
+                 " tokens the model was trained on: expect worse answers",
+                 limits->context, trained);
+    if (plan->task->job == JOB_SCORE) {
+        limits->room[ROLE_WHOLE] = limits->context - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0);
+        return 0;
+    }
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        int64_t overhead;
+        if (prompt_overhead(&plan->prompter, (enum prompt_role)role, &overhead, err) != 0)
+            return -1;
+        limits->room[role] = limits->context - overhead - limits->max_new;
+    }
+    limits->room[ROLE_REFINE] -= limits->max_new; /* the answer so far */
+    return 0;
+}
+
+static enum dtype choose_dtype(const struct options *options)
+{
+    if (options->dtype != DTYPE_CHOICE_AUTO)
+        return options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+}
+
+/* ---- the documents ---- */
+
+static void fail_document(struct plan_document *document, enum result_status status, const char *reason)
+{
+    document->status = status;
+    snprintf(document->reason, sizeof document->reason, "%.255s", reason);
+}
+
+/* Tokens and chunks of one document that has text. -1 only when the run cannot go on. */
+static int plan_text(struct plan *plan, struct plan_document *document, int64_t index, struct error *err)
+{
+    const struct text text = {document->text.text, document->text.length};
+    struct token_list tokens = {0};
+    if (tokenizer_encode(plan->opened->tokenizer, text, &tokens, err) != 0) {
+        token_list_free(&tokens);
+        fail_document(document, RESULT_FAILED, err->text);
+        *err = (struct error){0};
+        return 0;
+    }
+    const struct chunk_text to_cut = {document->text.text, tokens.count, tokens.ends};
+    work_init(&document->work, index, tokens.ids, tokens.count);
+    tokens.ids = NULL;
+    int status = work_plan(&document->work, plan->task, &plan->limits, &to_cut, err);
+    token_list_free(&tokens);
+    if (status == 0 && document->work.failed)
+        fail_document(document, RESULT_FAILED, document->work.failure.text);
+    else if (status == 0 && document->work.n_nodes == 0)
+        fail_document(document, RESULT_SKIPPED, "no tokens");
+    return status;
+}
+
+/* Whether an earlier run has settled this very file; a failure counts unless it is to be tried again. */
+static bool is_done(struct plan *plan, struct plan_document *document)
+{
+    struct results_entry entry;
+    if (!plan->results || !results_find(plan->results, document->id, &entry))
+        return false;
+    document->attempts = entry.attempts;
+    if (strcmp(entry.sha256, document->text.sha256) != 0 ||
+        (entry.status == RESULT_FAILED && plan->options->retry_failed))
+        return false;
+    document->done = true;
+    document->status = entry.status;
+    plan->done++;
+    return true;
+}
+
+static int plan_document(struct plan *plan, int64_t index, struct error *err)
+{
+    struct plan_document *document = &plan->documents[index];
+    const struct walk_entry *source = &plan->corpus->documents[index];
+    document->id = source->id;
+    document->path = source->path;
+    document->status = RESULT_PENDING;
+    if (corpus_read(plan->corpus, index, &document->text, err) != 0) {
+        if (is_done(plan, document))
+            return 0;
+        fail_document(document, RESULT_FAILED, err->text);
+        *err = (struct error){0};
+        return 0;
+    }
+    if (is_done(plan, document))
+        return 0;
+    if (document->text.skipped) {
+        fail_document(document, RESULT_SKIPPED, document->text.skipped);
+        return 0;
+    }
+    if (plan_text(plan, document, index, err) != 0)
+        return -1;
+    if (document->status == RESULT_PENDING) {
+        plan->tokens += document->work.n_tokens - document->work.dropped;
+        plan->chunks += document->work.chunks.count;
+    }
+    return 0;
+}
+
+static int plan_documents(struct plan *plan, struct error *err)
+{
+    const struct options *options = plan->options;
+    const struct corpus_options which = {
+        .include = {options->include.items, options->include.count},
+        .exclude = {options->exclude.items, options->exclude.count},
+    };
+    if (!(plan->corpus = corpus_open(options->operands, options->n_operands, &which, err)))
+        return -1;
+    plan->documents = calloc((size_t)plan->corpus->n_documents + 1, sizeof *plan->documents);
+    if (!plan->documents)
+        return error_set(err, ERROR_RESOURCE, "no memory for %" PRId64 " documents", plan->corpus->n_documents);
+    for (plan->n_documents = 0; plan->n_documents < plan->corpus->n_documents; plan->n_documents++)
+        if (plan_document(plan, plan->n_documents, err) != 0)
+            return -1;
+    return 0;
+}
+
+/* ---- ranks, rings and memory ---- */
+
+/* The longest sequence of any job: a chunk, or answers put together, with its prompt and its own answer. */
+static int64_t longest_job(const struct plan *plan)
+{
+    const struct work_limits *limits = &plan->limits;
+    int64_t longest = 0, most_chunks = 1;
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        const struct chunk_list *chunks = &plan->documents[i].work.chunks;
+        for (int64_t c = 0; c < chunks->count; c++)
+            longest = i64_max(longest, chunks->items[c].end_token - chunks->items[c].first_token);
+        most_chunks = i64_max(most_chunks, chunks->count);
+    }
+    if (most_chunks > 1 && plan->task->job == JOB_GENERATE)
+        return limits->context;
+    int64_t room = limits->context;
+    for (int role = 0; role < ROLE_COUNT && plan->task->job == JOB_GENERATE; role++)
+        room = i64_min(room, limits->room[role]);
+    return i64_min(limits->context, longest + limits->context - i64_min(room, limits->room[ROLE_WHOLE]));
+}
+
+static struct engine_options engine_options(const struct plan *plan)
+{
+    return (struct engine_options){
+        .model = plan->opened->model,
+        .dtype = (enum dtype)plan->setup.dtype,
+        .scores = plan->setup.scores != 0,
+        .threads = plan->setup.threads,
+        .segment = plan->setup.segment,
+        .max_tokens = plan->setup.max_tokens,
+    };
+}
+
+static bool fits_memory(const struct plan *plan)
+{
+    const size_t there = device_cpu()->memory_free();
+    return plan->memory.weights + plan->memory.forward * (size_t)plan->ranks_on_node < there;
+}
+
+/* The smallest ring that fits memory and leaves no rank without a chunk. */
+static int choose_ring(struct plan *plan, struct error *err)
+{
+    const struct engine_options engine = engine_options(plan);
+    const int asked = (int)plan->options->ring;
+    if (asked && plan->ranks % asked != 0)
+        return error_set(err, ERROR_USAGE, "--ring %d does not divide the %d ranks into equal groups", asked,
+                         plan->ranks);
+    for (int ring = asked ? asked : 1; ring <= plan->ranks; ring++) {
+        if (plan->ranks % ring != 0)
+            continue;
+        if (engine_memory(&engine, ring, &plan->memory, err) != 0)
+            return -1;
+        const bool all_busy = plan->ranks / ring <= plan->chunks || ring == plan->ranks;
+        plan->setup.ring = ring;
+        if (asked || (all_busy && fits_memory(plan)))
+            break;
+    }
+    if (!fits_memory(plan))
+        return error_set(
+            err, ERROR_RESOURCE,
+            "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
+            "(more nodes, a shorter --chunk or --context would do)",
+            (double)plan->memory.weights / (1 << 30), (double)plan->memory.forward / (1 << 30), plan->ranks_on_node,
+            (double)device_cpu()->memory_free() / (1 << 30));
+    return 0;
+}
+
+static int set_up(struct plan *plan, struct error *err)
+{
+    const struct options *options = plan->options;
+    const int64_t max_tokens = i64_max(longest_job(plan), 16);
+    const int cores = cpu_cores() / plan->ranks_on_node;
+    plan->setup = (struct plan_setup){
+        .ring = 1,
+        .threads = options->threads ? (int32_t)options->threads
+                   : cores > 1      ? cores
+                                    : 1,
+        .dtype = choose_dtype(options),
+        .scores = plan->task->job == JOB_SCORE,
+        .segment = i64_min(options->segment, max_tokens),
+        .max_tokens = max_tokens,
+    };
+    return choose_ring(plan, err);
+}
+
+struct plan *plan_create(const struct options *options, const struct opened_model *opened,
+                         const struct plan_around *around, struct error *err)
+{
+    struct plan *plan = calloc(1, sizeof *plan);
+    if (!plan) {
+        error_set(err, ERROR_RESOURCE, "no memory for the plan");
+        return NULL;
+    }
+    plan->options = options;
+    plan->opened = opened;
+    plan->task = options->command == COMMAND_SCORE ? &task_score : &task_summarize;
+    plan->ranks = around->ranks;
+    plan->ranks_on_node = around->ranks_on_node;
+    plan->results = around->results;
+    if (read_instruction(plan, err) != 0)
+        goto fail;
+    plan->prompter = (struct prompter){
+        .task = plan->task,
+        .tokenizer = opened->tokenizer,
+        .format = chat_format_detect(opened->tokenizer),
+        .instruction = plan->instruction,
+    };
+    if (set_limits(plan, err) != 0 || plan_documents(plan, err) != 0 || set_up(plan, err) != 0)
+        goto fail;
+    return plan;
+fail:
+    plan_free(plan);
+    return NULL;
+}
+
+void plan_free(struct plan *plan)
+{
+    if (!plan)
+        return;
+    for (int64_t i = 0; plan->documents && i < plan->corpus->n_documents; i++) {
+        document_text_free(&plan->documents[i].text);
+        work_clear(&plan->documents[i].work);
+    }
+    free(plan->documents);
+    corpus_free(plan->corpus);
+    free(plan->instruction);
+    free(plan);
+}
+
+/* ---- showing it ---- */
+
+/* Prefill and decode of a document, run one node after the other; reductions are counted as one more answer. */
+static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
+{
+    const struct model *model = plan->opened->model;
+    const bool writes = plan->task->job == JOB_GENERATE;
+    double seconds = 0;
+    for (int64_t i = 0; i < work->chunks.count; i++) {
+        const int64_t n = work->chunks.items[i].end_token - work->chunks.items[i].first_token;
+        seconds += probe_prefill_seconds(rates, model, n);
+        if (writes)
+            seconds += probe_decode_seconds(rates, model, n, plan->limits.max_new);
+    }
+    if (writes && work->chunks.count > 1)
+        seconds += probe_decode_seconds(rates, model, plan->limits.max_new, plan->limits.max_new);
+    return seconds;
+}
+
+static void print_document(const struct plan_document *document, double seconds, FILE *out)
+{
+    const struct work *work = &document->work;
+    if (document->status == RESULT_PENDING && !document->done)
+        fprintf(out, "%12" PRId64 " %8" PRId64 "  %-10s %8.1f s  %s\n", work->n_tokens, work->chunks.count,
+                strategy_name(work->strategy), seconds, document->id);
+    else
+        fprintf(out, "%12s %8s  %-10s %10s  %s%s%s\n", "-", "-", result_status_name(document->status), "-",
+                document->id, document->reason[0] ? ": " : "", document->reason);
+}
+
+int plan_print(const struct plan *plan, FILE *out, struct error *err)
+{
+    const struct probe_options probe = {plan->opened->model, (enum dtype)plan->setup.dtype, plan->setup.threads};
+    struct probe_rates rates;
+    if (probe_rates(&probe, &rates, err) != 0)
+        return -1;
+    double seconds = 0;
+    fprintf(out, "%12s %8s  %-10s %10s  %s\n", "tokens", "chunks", "strategy", "one rank", "document");
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        const double of_document = document_seconds(plan, &rates, &plan->documents[i].work);
+        print_document(&plan->documents[i], of_document, out);
+        seconds += of_document;
+    }
+    char described[256];
+    plan_describe(plan, described, sizeof described);
+    fprintf(out, "\n%s\n", described);
+    fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank (%.1f MiB a node there)\n",
+            (double)plan->memory.weights / (1 << 20), (double)plan->memory.forward / (1 << 20),
+            (double)device_cpu()->memory_free() / (1 << 20));
+    fprintf(out,
+            "speed of a rank, measured now: linear %.0f GFLOP/s, attention %.0f GFLOP/s, decode %.2f Gweights/s\n",
+            rates.linear / 1e9, rates.attention / 1e9, rates.decode / 1e9);
+    fprintf(out, "predicted time: %.0f s on %d ranks, with answers of full length\n", seconds / plan->ranks,
+            plan->ranks);
+    return ferror(out) || fflush(out) != 0 ? error_errno(err, "writing the plan") : 0;
+}
+
+void plan_describe(const struct plan *plan, char *out, size_t size)
+{
+    const struct plan_setup *setup = &plan->setup;
+    snprintf(
+        out, size,
+        "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64 " chunks; %d ranks in %d "
+        "ring groups of %d, %d threads a rank, %s, context %" PRId64 ", segments of %" PRId64,
+        plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
+        setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), plan->limits.context, setup->segment);
+}

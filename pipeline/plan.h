@@ -1,0 +1,84 @@
+/* The plan: what a run will do, settled on rank 0 before any weight is packed.
+ *
+ * plan_create reads the model's metadata and the whole corpus, tokenises it, chooses for every document strategy
+ * and chunks (pipeline/work.h), and for the run the arithmetic, the ring and the sizes. plan_print shows it.
+ * A document that cannot be done is in the plan as failed or skipped, with its reason; it never stops the run.
+ */
+#ifndef LONGHAUL_PIPELINE_PLAN_H
+#define LONGHAUL_PIPELINE_PLAN_H
+
+#include <stdio.h>
+
+#include "base/error.h"
+#include "io/document.h"
+#include "io/results.h"
+#include "pipeline/corpus.h"
+#include "pipeline/engine.h"
+#include "pipeline/options.h"
+#include "pipeline/prompt.h"
+#include "pipeline/task.h"
+#include "pipeline/work.h"
+
+/* A model as every rank opens it. */
+struct opened_model {
+    struct gguf *gguf;
+    struct model *model;
+    struct tokenizer *tokenizer;
+};
+int opened_model_open(struct opened_model *out, const char *path, struct error *err);
+void opened_model_close(struct opened_model *opened);
+
+struct plan_document {
+    const char *id, *path; /* of the corpus */
+    struct document_text text;
+    struct work work;
+    enum result_status status; /* RESULT_PENDING: to be done; else SKIPPED or FAILED, or what it was when done */
+    char reason[256];
+    bool done;        /* settled by an earlier run: nothing to do, nothing to record */
+    int64_t attempts; /* of earlier runs */
+    int64_t scored;   /* what a score run has found, once it is done */
+    double perplexity;
+};
+
+/* What all ranks have to know; plain data, sent as bytes. */
+struct plan_setup {
+    int32_t ring, threads;
+    int32_t dtype;  /* enum dtype */
+    int32_t scores; /* the task scores */
+    int64_t segment, max_tokens;
+};
+
+struct plan {
+    const struct options *options; /* borrowed, as the model */
+    const struct opened_model *opened;
+    const struct task *task;
+    char *instruction; /* the text of --prompt, or NULL */
+    struct prompter prompter;
+    struct work_limits limits;
+    struct corpus *corpus;
+    int64_t n_documents;
+    struct plan_document *documents;
+    int64_t tokens, chunks; /* of the pending documents */
+    int64_t done;           /* documents that an earlier run has settled */
+    const struct results *results;
+    struct plan_setup setup;
+    struct engine_memory memory; /* per node, per rank */
+    int ranks, ranks_on_node;
+};
+
+struct plan_around {
+    int ranks, ranks_on_node;
+    const struct results *results; /* what is there already, or NULL */
+};
+
+struct plan *plan_create(const struct options *options, const struct opened_model *opened,
+                         const struct plan_around *around, struct error *err);
+void plan_free(struct plan *plan);
+
+/* One document's rows, the totals, memory and the predicted time. */
+int plan_print(const struct plan *plan, FILE *out, struct error *err);
+
+/* One line about the choices that were made, for the log and the first message of a run. */
+void plan_describe(const struct plan *plan, char *out, size_t size);
+
+#endif

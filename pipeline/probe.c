@@ -1,0 +1,158 @@
+#include "pipeline/probe.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "attention/kernel.h"
+#include "base/device.h"
+#include "model/matvec.h"
+
+enum {
+    TILES = 16,  /* of rows, in one measurement of a matrix */
+    KEYS = 2048, /* that a tile of queries attends to       */
+    MATVEC_ROWS = 64,
+    REPEATS = 5 /* the best counts: others use the machine, too */
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* Everything a measurement works on; each thread has its own slice where it writes. */
+struct probe {
+    const struct model *model;
+    const struct stack *stack;
+    struct linear *linear;
+    const struct attn_kernel *kernel;
+    void *x, *packed, *keys;
+    char *scratch;
+    float *y;
+    size_t scratch_bytes, y_floats; /* of one thread */
+    struct error err;
+};
+
+static void linear_item(void *context, int64_t item, int thread)
+{
+    (void)item;
+    struct probe *p = context;
+    const struct linear_rows rows = {p->x, p->y + (size_t)thread * p->y_floats, LINEAR_TILE_ROWS};
+    struct error err;
+    if (linear_apply(p->linear, &rows, p->scratch + (size_t)thread * p->scratch_bytes, &err) != 0 && thread == 0)
+        p->err = err;
+}
+
+static void attention_item(void *context, int64_t item, int thread)
+{
+    (void)item;
+    struct probe *p = context;
+    const int dim = p->model->shape.dim;
+    static const struct attn_span spans[ATTN_QUERY_ROWS] = {[0 ... ATTN_QUERY_ROWS - 1] = {0, KEYS}};
+    float *y = p->y + (size_t)thread * p->y_floats;
+    const struct attn_state state = {y, y + ATTN_QUERY_ROWS * dim, y + ATTN_QUERY_ROWS * (dim + 1)};
+    const struct attn_tile tile = {p->x, spans, ATTN_QUERY_ROWS, dim};
+    attn_state_reset(&state, ATTN_QUERY_ROWS, dim);
+    p->kernel->attend(&tile, p->keys, &state, p->scratch + (size_t)thread * p->scratch_bytes);
+}
+
+static void decode_item(void *context, int64_t item, int thread)
+{
+    struct probe *p = context;
+    const int64_t row = item * MATVEC_ROWS % (p->stack->n_out / p->stack->n_parts / MATVEC_ROWS * MATVEC_ROWS);
+    float *y = p->y + (size_t)thread * p->y_floats;
+    matvec_rows(p->stack->parts[0], p->x, y, row, row + MATVEC_ROWS);
+}
+
+/* Items a second of the work, at best. */
+static double measure(struct pool *pool, const struct pool_job *job)
+{
+    double best = 0;
+    for (int i = 0; i < REPEATS; i++) {
+        const double begun = now();
+        pool_run(pool, job);
+        const double rate = (double)job->n_items / (now() - begun);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+static int prepare(struct probe *p, const struct probe_options *options, struct error *err)
+{
+    const struct device *device = device_cpu();
+    const struct model_shape *shape = &options->model->shape;
+    const int64_t threads = options->threads;
+    p->model = options->model;
+    p->stack = &options->model->layers[0].stacks[LINEAR_GATE_UP];
+    const struct linear_shape linear = {p->stack->n_in, p->stack->n_out, options->dtype, NULL};
+    size_t packed_bytes;
+    if (!(p->kernel = attn_kernel_choose(options->dtype, NULL, err)) ||
+        linear_packed_bytes(&linear, &packed_bytes, err) != 0 ||
+        !(p->packed = device->alloc(packed_bytes, "a probe's matrix", err)) ||
+        !(p->linear = linear_attach(&linear, p->packed, err)) ||
+        linear_pack(p->linear, p->stack->parts, p->stack->n_parts, err) != 0)
+        return -1;
+    const int64_t x = i64_max(LINEAR_TILE_ROWS * p->stack->n_in, (int64_t)ATTN_QUERY_ROWS * shape->dim);
+    const int64_t y = i64_max(LINEAR_TILE_ROWS * p->stack->n_out, (int64_t)ATTN_QUERY_ROWS * (shape->dim + 2));
+    const size_t of_linear = linear_scratch_bytes(p->linear), of_kernel = p->kernel->scratch_bytes(shape->dim);
+    p->y_floats = (size_t)i64_round_up(y, 16);
+    p->scratch_bytes = (size_t)i64_round_up((int64_t)(of_linear > of_kernel ? of_linear : of_kernel), 64);
+    const size_t key_bytes = p->kernel->tile_bytes(shape->dim) * (KEYS / ATTN_KEY_TILE);
+    if (!(p->x = device->alloc((size_t)x * sizeof(float), "a probe's inputs", err)) ||
+        !(p->keys = device->alloc(key_bytes, "a probe's keys", err)) ||
+        !(p->y = device->alloc(p->y_floats * (size_t)threads * sizeof(float), "a probe's outputs", err)) ||
+        !(p->scratch = device->alloc(p->scratch_bytes * (size_t)threads, "a probe's scratch", err)))
+        return -1;
+    return 0;
+}
+
+static void release(struct probe *p)
+{
+    const struct device *device = device_cpu();
+    linear_free(p->linear);
+    device->free(p->packed);
+    device->free(p->x);
+    device->free(p->keys);
+    device->free(p->y);
+    device->free(p->scratch);
+}
+
+int probe_rates(const struct probe_options *options, struct probe_rates *out, struct error *err)
+{
+    struct probe p = {0};
+    struct pool *pool = pool_create(options->threads, err);
+    int status = pool ? prepare(&p, options, err) : -1;
+    if (status == 0) {
+        const struct pool_job linear = {.n_items = TILES, .work = linear_item, .context = &p};
+        const struct pool_job attention = {.n_items = TILES, .work = attention_item, .context = &p};
+        const struct pool_job decode = {.n_items = 8 * TILES, .work = decode_item, .context = &p};
+        const double n_in = (double)p.stack->n_in, n_out = (double)p.stack->n_out;
+        out->linear = measure(pool, &linear) * 2 * LINEAR_TILE_ROWS * n_in * n_out;
+        out->attention = measure(pool, &attention) * 4 * ATTN_QUERY_ROWS * KEYS * options->model->shape.dim;
+        out->decode = measure(pool, &decode) * MATVEC_ROWS * n_in;
+        if (p.err.code != ERROR_NONE) {
+            *err = p.err;
+            status = -1;
+        }
+    }
+    release(&p);
+    pool_free(pool);
+    return status;
+}
+
+double probe_prefill_seconds(const struct probe_rates *rates, const struct model *model, int64_t n)
+{
+    const struct model_shape *s = &model->shape;
+    const double linear = 2.0 * (double)model_linear_weights(model) * (double)n;
+    const double attention = 2.0 * s->layers * s->heads * s->dim * (double)n * (double)n; /* half is masked */
+    return linear / rates->linear + attention / rates->attention;
+}
+
+double probe_decode_seconds(const struct probe_rates *rates, const struct model *model, int64_t n, int64_t m)
+{
+    const struct model_shape *s = &model->shape;
+    const double weights = (double)model_linear_weights(model) + (double)s->vocab * s->width;
+    const double keys = 2.0 * s->layers * s->heads * s->dim * ((double)n + 0.5 * (double)m);
+    return (double)m * (weights / rates->decode + 2 * keys / rates->attention);
+}

@@ -1,0 +1,162 @@
+#include "pipeline/record.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a record points to while it is added. */
+struct material {
+    struct result_chunk *chunks;
+    struct result_node *nodes;
+    int64_t *positions;
+    char *texts; /* of all nodes, one behind the other */
+};
+
+static const char *finish_name(enum job_finish finish)
+{
+    return finish == FINISH_END ? "stop" : "length";
+}
+
+static void *room(int64_t n, size_t element, struct error *err)
+{
+    void *memory = calloc((size_t)n + 1, element);
+    if (!memory)
+        error_set(err, ERROR_RESOURCE, "no memory for a record of %lld entries", (long long)n);
+    return memory;
+}
+
+static int record_chunks(const struct work *work, struct material *material, struct error *err)
+{
+    if (!(material->chunks = room(work->chunks.count, sizeof *material->chunks, err)))
+        return -1;
+    for (int64_t i = 0; i < work->chunks.count; i++) {
+        const struct chunk *chunk = &work->chunks.items[i];
+        material->chunks[i] = (struct result_chunk){
+            i, chunk->first_token, chunk->end_token, chunk->first_byte, chunk->end_byte, chunk->overlap};
+    }
+    return 0;
+}
+
+static struct text write_pieces(const struct tokenizer *tokenizer, const struct node *node, char **next)
+{
+    char *const begin = *next;
+    for (int64_t i = 0; i < node->n_tokens; i++) {
+        const struct text piece = tokenizer_piece(tokenizer, node->tokens[i]);
+        memcpy(*next, piece.bytes, piece.length);
+        *next += piece.length;
+    }
+    return (struct text){begin, (size_t)(*next - begin)};
+}
+
+static int record_nodes(const struct plan *plan, const struct work *work, struct material *material,
+                        struct error *err)
+{
+    const struct tokenizer *tokenizer = plan->opened->tokenizer;
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < work->n_nodes; i++)
+        for (int64_t t = 0; t < work->nodes[i].n_tokens; t++)
+            bytes += (int64_t)tokenizer_piece(tokenizer, work->nodes[i].tokens[t]).length;
+    if (!(material->nodes = room(work->n_nodes, sizeof *material->nodes, err)) ||
+        !(material->texts = room(bytes, 1, err)))
+        return -1;
+    char *next = material->texts;
+    for (int64_t i = 0; i < work->n_nodes; i++) {
+        const struct node *node = &work->nodes[i];
+        material->nodes[i] = (struct result_node){
+            .id = i,
+            .parent = node->parent,
+            .level = node->level,
+            .kind = node->kind,
+            .chunk = node->chunk,
+            .prompt_tokens = node->prompt_tokens,
+            .n_tokens = node->n_tokens,
+            .tokens = node->tokens,
+            .text = write_pieces(tokenizer, node, &next),
+            .finish_reason = node->state == NODE_DONE ? finish_name(node->finish) : "",
+        };
+    }
+    return 0;
+}
+
+/* Positions count from the first token of the sequence, which is BOS where the model has one. */
+static int record_score(const struct plan *plan, const struct work *work, struct material *material,
+                        struct result_score *out, struct error *err)
+{
+    const int64_t first = work->score_first, count = work->score_count - first;
+    const int64_t bos = tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0;
+    if (count <= 0 || work->failed)
+        return 0;
+    if (!(material->positions = room(count, sizeof *material->positions, err)))
+        return -1;
+    double nll = 0;
+    for (int64_t i = 0; i < count; i++) {
+        material->positions[i] = first + i + bos;
+        nll -= work->logprob[first + i];
+    }
+    *out = (struct result_score){
+        count, material->positions,     work->tokens + first, work->logprob + first, work->top1 + first,
+        nll,   exp(nll / (double)count)};
+    return 0;
+}
+
+/* The answer is the last node, when the document came to its end. */
+static void record_answer(const struct plan_document *document, const struct material *material,
+                          struct result_document *out)
+{
+    const struct work *work = &document->work;
+    if (document->status == RESULT_FAILED || work->n_nodes == 0)
+        return;
+    const struct result_node *last = &material->nodes[work->n_nodes - 1];
+    if (last->kind != RESULT_FINAL)
+        return;
+    out->text = last->text;
+    out->finish_reason = last->finish_reason;
+    out->n_tokens = last->n_tokens;
+    out->tokens = last->tokens;
+}
+
+int record_document(struct plan *plan, int64_t index, double wall_seconds, struct results *results,
+                    struct error *err)
+{
+    struct plan_document *document = &plan->documents[index];
+    const struct work *work = &document->work;
+    const struct document_text *text = &document->text;
+    struct material material = {0};
+    const bool generates = plan->task->job == JOB_GENERATE;
+    struct result_document out = {
+        .id = document->id,
+        .path = document->path,
+        .sha256 = text->sha256,
+        .order = index,
+        .bytes = text->source_bytes,
+        .chars = text->chars,
+        .tokens_in = work->n_tokens,
+        .tokens_used = document->status == RESULT_FAILED ? 0 : work->n_tokens - work->dropped,
+        .tokens_dropped = work->dropped,
+        .status = document->status,
+        .reason = document->reason,
+        .attempts = document->attempts + 1,
+        .strategy = work->n_nodes ? strategy_name(work->strategy) : "",
+        .n_chunks = work->chunks.count,
+        .n_nodes = generates ? work->n_nodes : 0,
+        .n_spans = text->n_spans,
+        .spans = text->spans,
+        .timings = {work->prefill_seconds, work->decode_seconds, wall_seconds, work->prefilled, work->generated},
+    };
+    int status = -1;
+    if (record_chunks(work, &material, err) == 0 && (!generates || record_nodes(plan, work, &material, err) == 0) &&
+        (generates || record_score(plan, work, &material, &out.score, err) == 0)) {
+        out.chunks = material.chunks;
+        out.nodes = material.nodes;
+        if (generates)
+            record_answer(document, &material, &out);
+        document->scored = out.score.count;
+        document->perplexity = out.score.perplexity;
+        status = results_add(results, &out, err);
+    }
+    free(material.chunks);
+    free(material.nodes);
+    free(material.positions);
+    free(material.texts);
+    return status;
+}

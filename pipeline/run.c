@@ -1,0 +1,257 @@
+#include "pipeline/run.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "pipeline/record.h"
+
+/* Documents that are done within so many seconds of a publication wait for the next one: a corpus of tiny files
+ * must not become as many parts. */
+enum { PUBLISH_SECONDS = 5 };
+
+struct run {
+    struct plan *plan;
+    struct results *results;
+    struct meter *meter;
+    int64_t open, failed; /* documents */
+    int64_t running;      /* jobs */
+    bool stopped;
+    double published;     /* when */
+    int64_t unpublished;  /* documents */
+    double *begun;        /* [n_documents]: when the first job was handed out, 0 before */
+    struct error failure; /* run_take cannot return one: the next run_give does */
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* A job's id names its document and node. */
+enum { NODE_BITS = 32 };
+
+static int64_t job_id(int64_t document, int64_t node)
+{
+    return document << NODE_BITS | node;
+}
+
+static struct plan_document *document_of(const struct run *run, int64_t id)
+{
+    return &run->plan->documents[id >> NODE_BITS];
+}
+
+static int64_t node_of(int64_t id)
+{
+    return id & (((int64_t)1 << NODE_BITS) - 1);
+}
+
+/* ---- documents that are done ---- */
+
+static int record(struct run *run, int64_t index, struct error *err)
+{
+    struct plan_document *document = &run->plan->documents[index];
+    const double wall = run->begun[index] > 0 ? now() - run->begun[index] : 0;
+    if (record_document(run->plan, index, wall, run->results, err) != 0)
+        return error_wrap(err, "%s", document->id);
+    char outcome[300];
+    snprintf(outcome, sizeof outcome, "%s%s%s", result_status_name(document->status),
+             document->reason[0] ? ": " : "", document->reason);
+    meter_document_done(run->meter, document->id, outcome);
+    log_info("%s: %s", document->id, outcome);
+    run->failed += document->status == RESULT_FAILED;
+    work_clear(&document->work);
+    run->unpublished++;
+    if (now() - run->published < PUBLISH_SECONDS)
+        return 0;
+    return run_publish(run, err);
+}
+
+int run_publish(struct run *run, struct error *err)
+{
+    run->published = now();
+    if (run->unpublished == 0)
+        return 0;
+    log_debug("publishing %" PRId64 " documents", run->unpublished);
+    run->unpublished = 0;
+    return results_publish(run->results, err);
+}
+
+static int check_error_rate(const struct run *run, struct error *err)
+{
+    const double most = run->plan->options->max_error_rate * (double)(run->plan->n_documents - run->plan->done);
+    if (run->failed == 0 || (double)run->failed <= most)
+        return 0;
+    return error_set(err, ERROR_INPUT, "%" PRId64 " documents failed, more than --max-error-rate %g allows",
+                     run->failed, run->plan->options->max_error_rate);
+}
+
+/* A document is settled when nothing of it runs, and all of it is done or it has failed. */
+static int settle(struct run *run, int64_t index, struct error *err)
+{
+    struct plan_document *document = &run->plan->documents[index];
+    struct work *work = &document->work;
+    for (int64_t i = 0; i < work->n_nodes; i++)
+        if (work->nodes[i].state == NODE_RUNNING || (!work->failed && work->nodes[i].state != NODE_DONE))
+            return 0;
+    document->status = work->failed ? RESULT_FAILED : work->dropped > 0 ? RESULT_PARTIAL : RESULT_OK;
+    if (work->failed)
+        snprintf(document->reason, sizeof document->reason, "%.250s", work->failure.text);
+    else if (work->dropped > 0)
+        snprintf(document->reason, sizeof document->reason, "--truncate left out its last %" PRId64 " tokens",
+                 work->dropped);
+    run->open--;
+    if (record(run, index, err) != 0)
+        return -1;
+    return check_error_rate(run, err);
+}
+
+/* ---- life ---- */
+
+struct run *run_create(struct plan *plan, struct results *results, struct meter *meter, struct error *err)
+{
+    struct run *run = calloc(1, sizeof *run);
+    double *begun = calloc((size_t)plan->n_documents + 1, sizeof *begun);
+    if (!run || !begun) {
+        free(run);
+        free(begun);
+        error_set(err, ERROR_RESOURCE, "no memory for a run of %" PRId64 " documents", plan->n_documents);
+        return NULL;
+    }
+    *run = (struct run){.plan = plan, .results = results, .meter = meter, .published = now(), .begun = begun};
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        if (plan->documents[i].done)
+            continue;
+        if (plan->documents[i].status == RESULT_PENDING)
+            run->open++;
+        else if (record(run, i, err) != 0) {
+            run_free(run);
+            return NULL;
+        }
+    }
+    if (check_error_rate(run, err) != 0) {
+        run_free(run);
+        return NULL;
+    }
+    return run;
+}
+
+void run_free(struct run *run)
+{
+    if (!run)
+        return;
+    free(run->begun);
+    free(run);
+}
+
+bool run_over(const struct run *run)
+{
+    return run->running == 0 && (run->open == 0 || run->stopped);
+}
+
+void run_stop(struct run *run)
+{
+    run->stopped = true;
+}
+
+int64_t run_failed(const struct run *run)
+{
+    return run->failed;
+}
+
+int64_t run_undone(const struct run *run)
+{
+    return run->open;
+}
+
+/* ---- jobs ---- */
+
+static bool find_costliest(const struct run *run, int64_t *document, int64_t *node)
+{
+    int64_t most = -1;
+    for (int64_t i = 0; i < run->plan->n_documents; i++) {
+        const struct plan_document *candidate = &run->plan->documents[i];
+        const int64_t ready = candidate->status == RESULT_PENDING ? work_ready(&candidate->work) : -1;
+        if (ready < 0)
+            continue;
+        const int64_t cost = work_cost(&candidate->work, &run->plan->limits, ready);
+        if (cost > most) {
+            most = cost;
+            *document = i;
+            *node = ready;
+        }
+    }
+    return most >= 0;
+}
+
+static struct sample_options sampling(const struct options *options)
+{
+    struct sample_options sampling = sample_defaults();
+    sampling.temperature = (float)options->temperature;
+    sampling.top_k = options->top_k;
+    sampling.top_p = (float)options->top_p;
+    sampling.min_p = (float)options->min_p;
+    sampling.repeat_penalty = (float)options->repeat_penalty;
+    sampling.seed = (uint64_t)options->seed;
+    return sampling;
+}
+
+static void begin_metering(struct run *run, int64_t document, int64_t node, const struct job *job)
+{
+    const struct work *work = &run->plan->documents[document].work;
+    const struct meter_job metered = {
+        .id = job->id,
+        .reads = work_cost(work, &run->plan->limits, node),
+        .writes = job->kind == JOB_GENERATE ? job->max_new : 0,
+        .foreseen = work->nodes[node].chunk >= 0,
+        .document = run->plan->documents[document].id,
+    };
+    meter_begin(run->meter, &metered);
+}
+
+bool run_take(struct run *run, struct job *out)
+{
+    int64_t document, node;
+    if (run->stopped || run->failure.code != ERROR_NONE || !find_costliest(run, &document, &node))
+        return false;
+    *out = (struct job){
+        .id = job_id(document, node),
+        .kind = run->plan->task->job,
+        .max_new = run->plan->limits.max_new,
+        .sampling = sampling(run->plan->options),
+    };
+    if (work_take(&run->plan->documents[document].work, node, &run->plan->prompter, out, &run->failure) != 0)
+        return false;
+    if (run->begun[document] == 0)
+        run->begun[document] = now();
+    run->running++;
+    begin_metering(run, document, node, out);
+    log_debug("%s: node %" PRId64 " of %" PRId64 " tokens handed out", run->plan->documents[document].id, node,
+              out->n_tokens);
+    return true;
+}
+
+int run_give(struct run *run, struct job_result *result, struct error *err)
+{
+    struct plan_document *document = document_of(run, result->id);
+    run->running--;
+    if (run->failure.code != ERROR_NONE) {
+        *err = run->failure;
+        return -1;
+    }
+    log_debug("%s: node %" PRId64 " done in %.2f s of prefill, %.2f s of decode", document->id, node_of(result->id),
+              result->prefill_seconds, result->decode_seconds);
+    meter_end(run->meter, result->id, result->tokens ? result->count : 0);
+    if (work_give(&document->work, node_of(result->id), &run->plan->limits, result, err) != 0)
+        return -1;
+    return settle(run, result->id >> NODE_BITS, err);
+}
+
+void run_progress(struct run *run, const struct job_progress *progress)
+{
+    meter_progress(run->meter, progress);
+}

@@ -1,0 +1,98 @@
+/* Work: one document on its way through a run, as rank 0 sees it: its tokens, its chunks, and the generations
+ * (nodes) that a strategy makes of them.
+ *
+ * work_create, work_plan (chooses strategy and chunks; may fail the document), then while work_take gives a node
+ * that is ready, run it as a job and hand what came back to work_give, until work->open is 0 and nothing is ready.
+ * A node's number is its index; nodes are only ever added.
+ *
+ *   whole:       final
+ *   map-reduce:  map map map map -> reduce reduce -> final      (summaries of summaries until they fit)
+ *   refine:      refine -> refine -> ... -> final               (each sees the answer so far and the next chunk)
+ *   score:       one node a chunk, no texts
+ */
+#ifndef LONGHAUL_PIPELINE_WORK_H
+#define LONGHAUL_PIPELINE_WORK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "pipeline/chunk.h"
+#include "pipeline/job.h"
+#include "pipeline/options.h"
+#include "pipeline/prompt.h"
+#include "pipeline/task.h"
+
+enum node_state { NODE_WAITING, NODE_READY, NODE_RUNNING, NODE_DONE };
+
+struct node {
+    enum node_state state;
+    enum result_node_kind kind;
+    enum prompt_role role;
+    int64_t parent;                 /* the node that takes this one's answer up, or -1 */
+    int64_t level;                  /* 0 nearest to the source */
+    int64_t chunk;                  /* or -1 */
+    int64_t first_child, end_child; /* REDUCE: the nodes whose answers are the material */
+    int64_t prompt_tokens;
+    int64_t n_tokens;
+    int32_t *tokens; /* the answer, owned */
+    enum job_finish finish;
+};
+
+/* How much fits, in tokens; the same for all documents of a run. */
+struct work_limits {
+    enum strategy strategy;
+    int64_t context; /* effective context */
+    int64_t chunk;   /* --chunk, 0: as large as fits */
+    int64_t overlap;
+    int64_t max_new;
+    bool truncate;
+    int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */
+};
+
+struct work {
+    int64_t document; /* its index in the corpus */
+    int64_t n_tokens; /* of the document */
+    int32_t *tokens;  /* [n_tokens], owned */
+    int64_t dropped;  /* tokens at its end that --truncate left out */
+    enum strategy strategy;
+    struct chunk_list chunks;
+    int64_t n_nodes, capacity;
+    struct node *nodes;
+    int64_t open; /* nodes not done */
+    bool failed;
+    struct error failure; /* why it cannot be done */
+    /* score: prediction i is of token score_first + i of the document */
+    int64_t score_first, score_count;
+    float *logprob;
+    int32_t *top1;
+    double prefill_seconds, decode_seconds;
+    int64_t prefilled, generated;
+};
+
+/* Takes the tokens over. `text`, with the tokens' end offsets, is only looked at by work_plan. */
+void work_init(struct work *work, int64_t document, int32_t *tokens, int64_t n_tokens);
+void work_clear(struct work *work);
+
+/* Choose the strategy, cut the chunks, make the first nodes. A document that cannot be done under these limits is
+ * marked failed with the reason; that is not an error. -1: out of memory. */
+int work_plan(struct work *work, const struct task *task, const struct work_limits *limits,
+              const struct chunk_text *text, struct error *err);
+
+/* The next node that is ready, or -1. */
+int64_t work_ready(const struct work *work);
+
+/* Tokens that the node's job will hold, more or less: what dealing goes by. */
+int64_t work_cost(const struct work *work, const struct work_limits *limits, int64_t node);
+
+/* Make the node's job. It is running from then on. */
+int work_take(struct work *work, int64_t node, const struct prompter *prompter, struct job *out, struct error *err);
+
+/* The node's job came back; follow-up nodes may become ready. Takes arrays it keeps out of *result. */
+int work_give(struct work *work, int64_t node, const struct work_limits *limits, struct job_result *result,
+              struct error *err);
+
+/* The name that is recorded: "whole", "map-reduce", "refine". */
+const char *strategy_name(enum strategy strategy);
+
+#endif
