@@ -113,6 +113,7 @@ static void make_sound(void)
 
 static void write_file(size_t length)
 {
+    unlink(path); /* a file written anew, not over the old one, which some file systems flush to disk at once */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(made.bytes, 1, length, file), length);
