@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "attention/kernel_strip.h"
+#include "base/cpu.h"
 
+/* Fastest first; is_slow_here() knows the exception. */
 static const struct attn_kernel *const kernels[] = {
-    &attn_kernel_avx512_f32,
-    &attn_kernel_avx512_bf16_fma,
-    &attn_kernel_c_f32,
-    &attn_kernel_c_bf16,
+    &attn_kernel_avx512_f32, &attn_kernel_avx512_bf16, &attn_kernel_avx512_bf16_fma, &attn_kernel_avx2_f32,
+    &attn_kernel_avx2_bf16,  &attn_kernel_c_f32,       &attn_kernel_c_bf16,
 };
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0] };
 
@@ -37,12 +37,19 @@ static const struct attn_kernel *find_named(enum dtype dtype, const char *name, 
     return NULL;
 }
 
+/* Some CPUs do bf16 dot products at twice the rate of multiply-adds, some at half of it; both are far from the
+ * border here, so that noise does not decide. */
+static bool is_slow_here(const struct attn_kernel *kernel)
+{
+    return kernel == &attn_kernel_avx512_bf16 && cpu_probe_peak(DTYPE_BF16) < 1.25 * cpu_probe_peak(DTYPE_F32);
+}
+
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err)
 {
     if (name)
         return find_named(dtype, name, err);
     for (int i = 0; i < N_KERNELS; i++)
-        if (kernels[i]->dtype == dtype && kernels[i]->supported())
+        if (kernels[i]->dtype == dtype && kernels[i]->supported() && !is_slow_here(kernels[i]))
             return kernels[i];
     error_set(err, ERROR_INTERNAL, "attention: no kernel for %s", dtype_name(dtype));
     return NULL;

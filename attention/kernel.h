@@ -75,7 +75,9 @@ struct attn_kernel {
 /* All kernels of this build, fastest first; n_out gets their number. */
 const struct attn_kernel *const *attn_kernels(int *n_out);
 
-/* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose).
+/* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose). For bf16 a few
+ * milliseconds go into measuring which instructions are faster; equal CPUs give equal answers, and ranks that
+ * send each other packed keys compare names.
  * Fails with ERROR_USAGE when the name is unknown or the CPU lacks it. */
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err);
 

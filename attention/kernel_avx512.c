@@ -3,15 +3,8 @@
  * Both products are micro kernels of up to 12 rows x 32 columns: 24 accumulators in registers, two vectors of the
  * packed tile and one broadcast of the left side a step, so 24 multiply-adds for 14 loads.
  */
-#include <immintrin.h>
-
-#include "attention/kernel_strip.h"
+#include "attention/kernel_avx512.h"
 #include "base/cpu.h"
-
-enum { LANES = 16 };
-
-/* Inlined into a caller with a constant number of rows, so that the accumulators become registers. */
-#define MICRO_KERNEL static inline __attribute__((always_inline)) void
 
 static bool supported(void)
 {
@@ -24,6 +17,53 @@ static void widen(const bf16 *from, float *to, size_t n)
         __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(from + i)));
         _mm512_store_si512((void *)(to + i), _mm512_slli_epi32(wide, 16));
     }
+}
+
+/* Columns [0, 16) of keys [first, first + 16) of k [n][dim], transposed; zeros for keys from n on. */
+static inline void load_columns(__m512i columns[LANES], const float *k, int first, int n, int dim)
+{
+    for (int i = 0; i < LANES; i++)
+        columns[i] = first + i < n ? _mm512_loadu_si512(k + (first + i) * dim) : _mm512_setzero_si512();
+    transpose(columns);
+}
+
+static void pack_f32(void *tile, const float *k, const void *v, int n, int dim)
+{
+    for (int key = 0; key < ATTN_KEY_TILE; key += LANES) {
+        float *to = (float *)tile + strip_key_panel(key / STRIP_PANEL, dim) + key % STRIP_PANEL;
+        for (int d = 0; d < dim; d += LANES) {
+            __m512i columns[LANES];
+            load_columns(columns, k + d, key, n, dim);
+            for (int i = 0; i < LANES; i++)
+                _mm512_store_si512((void *)(to + (d + i) * STRIP_PANEL), columns[i]);
+        }
+    }
+    strip_pack_values(tile, v, n, dim, sizeof(float));
+}
+
+/* As bf16_from_f32. */
+static inline __m256i round_to_bf16(__m512i bits)
+{
+    __m512i upper = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(bits), _mm512_castsi512_ps(bits), _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+}
+
+static void pack_bf16(void *tile, const float *k, const void *v, int n, int dim)
+{
+    for (int key = 0; key < ATTN_KEY_TILE; key += LANES) {
+        bf16 *to = (bf16 *)tile + strip_key_panel(key / STRIP_PANEL, dim) + key % STRIP_PANEL;
+        for (int d = 0; d < dim; d += LANES) {
+            __m512i columns[LANES];
+            load_columns(columns, k + d, key, n, dim);
+            for (int i = 0; i < LANES; i++)
+                _mm256_store_si256((__m256i *)(to + (d + i) * STRIP_PANEL), round_to_bf16(columns[i]));
+        }
+    }
+    strip_pack_values(tile, v, n, dim, sizeof(bf16));
 }
 
 /* scores [rows][32] = q [dim][rows] . k [dim][32] */
@@ -73,80 +113,21 @@ MICRO_KERNEL add_value_panel(int rows, int vectors, const struct strip *strip, i
             _mm512_storeu_ps(o + r * strip->dim + j * LANES, sum[r][j]);
 }
 
-static float largest_score(const float *scores, int n_tiles)
-{
-    __m512 high[4];
-    for (int i = 0; i < 4; i++)
-        high[i] = _mm512_load_ps(scores + i * LANES);
-    for (int t = 1; t < n_tiles; t++)
-        for (int i = 0; i < 4; i++)
-            high[i] = _mm512_max_ps(high[i], _mm512_load_ps(scores + t * ATTN_KEY_TILE + i * LANES));
-    return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(high[0], high[1]), _mm512_max_ps(high[2], high[3])));
-}
-
-struct reference {
-    __m512 floor; /* m + STRIP_FLOOR */
-    __m512 shift; /* STRIP_SHIFT - m */
-};
-
-/* 2^(score - m), or 0 below the floor; 2^r by a polynomial on [-1/2, 1/2], relative error 1.1e-7. */
-static inline __m512 weight_of(__m512 score, struct reference reference)
-{
-    __mmask16 seen = _mm512_cmp_ps_mask(score, reference.floor, _CMP_NLT_UQ);
-    __m512 shifted = _mm512_add_ps(score, reference.shift); /* round(score) - m in the lowest bits */
-    __m512 r = _mm512_sub_ps(score, _mm512_sub_ps(shifted, reference.shift));
-    __m512 power = _mm512_set1_ps(0.00132647273f);
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0.00967151299f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0.0555073358f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0.240222424f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(0.693147004f));
-    power = _mm512_fmadd_ps(power, r, _mm512_set1_ps(1.0f));
-    __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
-    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(seen, _mm512_castps_si512(power), exponent));
-}
-
-/* sums [4] = the sum of the lanes of each vector */
-static inline void sum_lanes(const __m512 v[STRIP_TILES], float sums[STRIP_TILES])
-{
-    __m512 low = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-    __m512 high = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
-    __m512 four = _mm512_add_ps(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
-    __m256 two = _mm256_add_ps(_mm512_castps512_ps256(four), _mm512_extractf32x8_ps(four, 1));
-    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
-}
-
-/* scores := weights of one row with reference m; *l += their sum, tile by tile */
-static void weigh_row(float *scores, int n_tiles, float m, float *l)
-{
-    struct reference reference = {_mm512_set1_ps(m + STRIP_FLOOR), _mm512_set1_ps(STRIP_SHIFT - m)};
-    __m512 tile[STRIP_TILES] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-    float sums[STRIP_TILES];
-    for (int t = 0; t < n_tiles; t++) {
-        __m512 w[4];
-        for (int i = 0; i < 4; i++, scores += LANES) {
-            w[i] = weight_of(_mm512_load_ps(scores), reference);
-            _mm512_store_ps(scores, w[i]);
-        }
-        tile[t] = _mm512_add_ps(_mm512_add_ps(w[0], w[1]), _mm512_add_ps(w[2], w[3]));
-    }
-    sum_lanes(tile, sums);
-    *l = *l + sums[0] + sums[1] + sums[2] + sums[3];
-}
-
-/* The scores of a strip become weights, row by row. factor [rows]: for o. */
+/* The scores of a strip become weights, in place; factor [rows]: for o. */
 static void weigh_strip(const struct strip *strip, float *factor)
 {
-    struct attn_state state = strip->state;
+    raise_references(strip, factor);
     for (int r = 0; r < strip->rows; r++) {
-        factor[r] = 1;
-        if (strip_sees(strip, r))
-            factor[r] = strip_raise(state.m + r, largest_score(strip->scores + r * STRIP_STRIDE, strip->n_tiles));
-    }
-    for (int r = 0; r < strip->rows; r++) {
-        state.l[r] *= factor[r];
-        /* a row that sees nothing here may have no reference yet: any will do, its weights are all 0 */
-        float m = strip_sees(strip, r) ? state.m[r] : 0;
-        weigh_row(strip->scores + r * STRIP_STRIDE, strip->n_tiles, m, state.l + r);
+        struct reference reference = reference_of(strip, r);
+        __m512 lanes[STRIP_TILES] = {0};
+        for (int t = 0; t < strip->n_tiles; t++) {
+            float *scores = strip->scores + r * STRIP_STRIDE + t * ATTN_KEY_TILE;
+            __m512 weights[4];
+            lanes[t] = weigh_tile(scores, reference, weights);
+            for (int i = 0; i < 4; i++)
+                _mm512_store_ps(scores + i * LANES, weights[i]);
+        }
+        strip->state.l[r] = add_lanes(lanes, strip->state.l[r]);
     }
 }
 
@@ -171,31 +152,7 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
         add_value_panel(rows, 1, strip, panels, factor);
 }
 
-#define ATTEND(rows)                                                                                               \
-    static void attend_##rows(const struct strip *strip)                                                           \
-    {                                                                                                              \
-        attend_rows(rows, strip);                                                                                  \
-    }
-ATTEND(1)
-ATTEND(2)
-ATTEND(3)
-ATTEND(4)
-ATTEND(5)
-ATTEND(6)
-ATTEND(7)
-ATTEND(8)
-ATTEND(9)
-ATTEND(10)
-ATTEND(11)
-ATTEND(12)
-
-static void attend_strip(const struct strip *strip)
-{
-    static void (*const by_rows[STRIP_ROWS])(const struct strip *) = {attend_1, attend_2,  attend_3,  attend_4,
-                                                                      attend_5, attend_6,  attend_7,  attend_8,
-                                                                      attend_9, attend_10, attend_11, attend_12};
-    by_rows[strip->rows - 1](strip);
-}
+ATTEND_ALL
 
 static void attend_f32(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
                        void *scratch)
@@ -215,7 +172,7 @@ const struct attn_kernel attn_kernel_avx512_f32 = {
     .dtype = DTYPE_F32,
     .supported = supported,
     .tile_bytes = strip_tile_bytes_f32,
-    .pack = strip_pack_f32,
+    .pack = pack_f32,
     .attend = attend_f32,
     .scratch_bytes = strip_scratch_bytes,
 };
@@ -225,7 +182,7 @@ const struct attn_kernel attn_kernel_avx512_bf16_fma = {
     .dtype = DTYPE_BF16,
     .supported = supported,
     .tile_bytes = strip_tile_bytes_bf16,
-    .pack = strip_pack_bf16,
+    .pack = pack_bf16,
     .attend = attend_bf16,
     .scratch_bytes = strip_scratch_bytes,
 };

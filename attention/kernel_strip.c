@@ -40,7 +40,7 @@ size_t strip_scratch_bytes(int dim)
 }
 
 /* The value panels: [dim / 32][64][32], the last one [64][16] when dim is an odd multiple of 16. */
-static void pack_values(void *tile, const void *v, int n, int dim, size_t element)
+void strip_pack_values(void *tile, const void *v, int n, int dim, size_t element)
 {
     unsigned char *to = (unsigned char *)tile + (size_t)ATTN_KEY_TILE * (size_t)dim * element;
     const unsigned char *from = v;
@@ -67,7 +67,7 @@ void strip_pack_f32(void *tile, const float *k, const void *v, int n, int dim)
                 for (int i = d; i < d + 8; i++)
                     to[i * STRIP_PANEL + key] = from[(size_t)key * (size_t)dim + (size_t)i];
     }
-    pack_values(tile, v, n, dim, sizeof(float));
+    strip_pack_values(tile, v, n, dim, sizeof(float));
 }
 
 void strip_pack_bf16(void *tile, const float *k, const void *v, int n, int dim)
@@ -83,43 +83,7 @@ void strip_pack_bf16(void *tile, const float *k, const void *v, int n, int dim)
                 for (int i = d; i < d + 8; i++)
                     to[i * STRIP_PANEL + key] = bf16_from_f32(from[(size_t)key * (size_t)dim + (size_t)i]);
     }
-    pack_values(tile, v, n, dim, sizeof(bf16));
-}
-
-static uint32_t pair_of(bf16 low, bf16 high)
-{
-    return (uint32_t)low | (uint32_t)high << 16;
-}
-
-static void pack_key_pairs(uint32_t *to, const float *k, int n, int dim)
-{
-    for (int j = 0; j < PANELS_OF_KEYS; j++) {
-        for (int d = 0; d < dim; d += 2, to += STRIP_PANEL)
-            for (int key = 0; key < STRIP_PANEL; key++) {
-                int index = j * STRIP_PANEL + key;
-                const float *from = k + (size_t)index * (size_t)dim + d;
-                to[key] = index < n ? pair_of(bf16_from_f32(from[0]), bf16_from_f32(from[1])) : 0;
-            }
-    }
-}
-
-static void pack_value_pairs(uint32_t *to, const bf16 *v, int n, int dim)
-{
-    for (int first = 0; first < dim; first += STRIP_PANEL) {
-        int width = (int)i64_min(STRIP_PANEL, dim - first);
-        for (int key = 0; key < ATTN_KEY_TILE; key += 2, to += width) {
-            const bf16 *even = v + (size_t)key * (size_t)dim + first, *odd = even + dim;
-            for (int d = 0; d < width; d++)
-                to[d] = pair_of(key < n ? even[d] : 0, key + 1 < n ? odd[d] : 0);
-        }
-    }
-}
-
-void strip_pack_pairs(void *tile, const float *k, const void *v, int n, int dim)
-{
-    uint32_t *pairs = tile;
-    pack_key_pairs(pairs, k, n, dim);
-    pack_value_pairs(pairs + ATTN_KEY_TILE / 2 * (size_t)dim, v, n, dim);
+    strip_pack_values(tile, v, n, dim, sizeof(bf16));
 }
 
 /* The queries of each group of rows as [steps][rows of the group]: what a micro kernel broadcasts in one step
@@ -190,10 +154,12 @@ void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_til
     size_t elements = tile_elements(tile->dim);
     size_t packed_bytes = elements * (arithmetic->form == STRIP_F32 ? sizeof(float) : sizeof(bf16));
     struct attn_span all = tiles_seen(tile->spans, tile->rows, (struct attn_span){0, INT64_MAX / ATTN_KEY_TILE});
+    /* few rows: a widened tile is used once, and should still be in the first-level cache then */
+    int64_t block_tiles = arithmetic->form == STRIP_WIDE && tile->rows <= STRIP_ROWS ? 1 : STRIP_TILES;
     pack_queries(arithmetic, tile, (uint32_t *)scratch + plan.queries);
 
-    for (int64_t first = all.first - all.first % STRIP_TILES; first < all.end; first += STRIP_TILES) {
-        int64_t next = first + STRIP_TILES;
+    for (int64_t first = all.first - all.first % block_tiles; first < all.end; first += block_tiles) {
+        int64_t next = first + block_tiles;
         struct attn_span block = tiles_seen(tile->spans, tile->rows, (struct attn_span){first, next});
         if (block.first >= block.end)
             continue;

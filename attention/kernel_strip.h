@@ -113,7 +113,7 @@ size_t strip_tile_bytes_bf16(int dim);
 size_t strip_scratch_bytes(int dim);
 void strip_pack_f32(void *tile, const float *k, const void *v, int n, int dim);
 void strip_pack_bf16(void *tile, const float *k, const void *v, int n, int dim);
-void strip_pack_pairs(void *tile, const float *k, const void *v, int n, int dim);
+void strip_pack_values(void *tile, const void *v, int n, int dim, size_t element); /* of the two above */
 
 /* Where panel `j` of a tile's keys or values begins, in elements from the start of the tile. */
 static inline size_t strip_key_panel(int j, int dim)
@@ -128,6 +128,8 @@ static inline size_t strip_value_panel(int j, int dim)
 
 /* The kernels of this build; one file each instruction set. */
 extern const struct attn_kernel attn_kernel_c_f32, attn_kernel_c_bf16;
+extern const struct attn_kernel attn_kernel_avx2_f32, attn_kernel_avx2_bf16;
 extern const struct attn_kernel attn_kernel_avx512_f32, attn_kernel_avx512_bf16_fma;
+extern const struct attn_kernel attn_kernel_avx512_bf16;
 
 #endif
