@@ -33,6 +33,11 @@ exit_code() {
     "$@" || code=$?
 }
 
+# answers OUT: a line for each document (answers.py).
+answers() {
+    "$longhaul" export "$1" --format jsonl | python3 "$source/tests/e2e/answers.py"
+}
+
 # model_file FILE: prints its path (the environment's, or in the checkout's models/); fails when it is not there.
 model_file() {
     local path=$source/models/$1
