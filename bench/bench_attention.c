@@ -8,6 +8,7 @@
  * and the shares are of that rate.
  */
 #include <getopt.h>
+#include <immintrin.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,11 +80,9 @@ static void work(void *context, int64_t item, int thread)
 {
     const struct bench *bench = context;
     double start = seconds_now(CLOCK_THREAD_CPUTIME_ID);
-    int64_t keys = bench->options.keys, items = bench->items;
     struct attn_span spans[ATTN_QUERY_ROWS];
     for (int r = 0; r < ATTN_QUERY_ROWS; r++)
-        spans[r] = (struct attn_span){
-            0, bench->causal ? keys - (items - 1 - item) * ATTN_QUERY_ROWS - ATTN_QUERY_ROWS + r + 1 : keys};
+        spans[r] = (struct attn_span){0, bench->causal ? item * ATTN_QUERY_ROWS + r + 1 : bench->options.keys};
     float *o = bench->states[thread], *m = o + (size_t)ATTN_QUERY_ROWS * (size_t)bench->options.dim;
     struct attn_state state = {o, m, m + ATTN_QUERY_ROWS};
     struct attn_tile tile = {bench->q, spans, ATTN_QUERY_ROWS, bench->options.dim};
@@ -135,14 +134,50 @@ static void release(struct bench *bench)
     free(bench->q);
 }
 
+enum instructions { AVX512_FMA, AVX512_DOT, AVX2_FMA, PLAIN, N_INSTRUCTIONS };
+
 struct peaks {
-    double of[2]; /* GFLOP/s of one core, by enum dtype */
+    double of[N_INSTRUCTIONS]; /* GFLOP/s of one core, 0 where not known */
 };
+
+static enum instructions instructions_of(const struct attn_kernel *kernel)
+{
+    if (strcmp(kernel->name, "avx512-bf16") == 0)
+        return AVX512_DOT;
+    if (strncmp(kernel->name, "avx512", 6) == 0)
+        return AVX512_FMA;
+    return strncmp(kernel->name, "avx2", 4) == 0 ? AVX2_FMA : PLAIN;
+}
+
+/* cpu_probe_peak() knows the widest multiply-adds only; this is for the kernels that use narrower ones. */
+__attribute__((target("avx2,fma"))) static double probe_avx2(void)
+{
+    enum { SUMS = 12, STEPS = 20000, LANES = 8 };
+    __m256 sum[SUMS], one = _mm256_set1_ps(1.0f);
+    double best = 0;
+    for (int run = 0; run < 8; run++) {
+        for (int i = 0; i < SUMS; i++)
+            sum[i] = one;
+        double start = seconds_now(CLOCK_MONOTONIC);
+        for (int step = 0; step < STEPS; step++)
+            for (int i = 0; i < SUMS; i++) {
+                sum[i] = _mm256_fmadd_ps(sum[i], one, one);
+                __asm__ volatile("" : "+x"(sum[i]));
+            }
+        best = fmax(best, 1e-9 * 2 * LANES * SUMS * STEPS / (seconds_now(CLOCK_MONOTONIC) - start));
+    }
+    return best;
+}
 
 static void probe(struct peaks *peaks)
 {
-    for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
-        peaks->of[dtype] = fmax(peaks->of[dtype], cpu_probe_peak(dtype));
+    struct cpu_features features = cpu_features();
+    if (features.avx512)
+        peaks->of[AVX512_FMA] = fmax(peaks->of[AVX512_FMA], cpu_probe_peak(DTYPE_F32));
+    if (features.avx512_bf16)
+        peaks->of[AVX512_DOT] = fmax(peaks->of[AVX512_DOT], cpu_probe_peak(DTYPE_BF16));
+    if (features.avx2_fma)
+        peaks->of[AVX2_FMA] = fmax(peaks->of[AVX2_FMA], probe_avx2());
 }
 
 static struct rates measure(struct bench *bench, struct pool *pool, struct peaks *peaks)
@@ -166,23 +201,32 @@ static struct rates measure(struct bench *bench, struct pool *pool, struct peaks
     return best;
 }
 
+static void report(const struct bench *bench, struct rates got, const struct peaks *peaks)
+{
+    double best = 0, own = bench->options.threads * peaks->of[instructions_of(bench->kernel)];
+    for (int i = 0; i < N_INSTRUCTIONS; i++)
+        best = fmax(best, bench->options.threads * peaks->of[i]);
+    printf("%-16s %-6s dim %3d keys %6lld: %7.1f GFLOP/s by the clock, %7.1f on the core", bench->kernel->name,
+           bench->causal ? "causal" : "full", bench->options.dim, (long long)bench->options.keys, got.clock,
+           got.core);
+    if (own > 0)
+        printf(", %5.1f%% of its peak %6.1f", 100 * got.core / own, own);
+    if (best > 0)
+        printf(", %5.1f%% of the best %6.1f", 100 * got.core / best, best);
+    printf("\n");
+    fflush(stdout);
+}
+
 static void run_kernel(const struct attn_kernel *kernel, struct options options, struct pool *pool)
 {
     struct bench bench = {.kernel = kernel, .options = options};
     struct peaks peaks = {0};
-    bool pairs = strcmp(kernel->name, "avx512-bf16") == 0; /* the one that multiplies in bf16 */
     prepare(&bench);
     for (int causal = 0; causal <= 1; causal++) {
         bench.causal = causal;
         bench.items = causal ? options.keys / ATTN_QUERY_ROWS : (int64_t)options.threads * ITEMS_PER_THREAD;
         struct rates got = measure(&bench, pool, &peaks);
-        double own = options.threads * peaks.of[pairs ? DTYPE_BF16 : DTYPE_F32];
-        double best = options.threads * fmax(peaks.of[DTYPE_F32], peaks.of[DTYPE_BF16]);
-        printf("%-16s %-6s dim %3d keys %6lld: %7.1f GFLOP/s by the clock, %7.1f on the core, %5.1f%% of its peak "
-               "%6.1f, %5.1f%% of the best\n",
-               kernel->name, causal ? "causal" : "full", options.dim, (long long)options.keys, got.clock, got.core,
-               100 * got.core / own, own, 100 * got.core / best);
-        fflush(stdout);
+        report(&bench, got, &peaks);
     }
     release(&bench);
 }
