@@ -111,6 +111,7 @@ static int plan_text(struct plan *plan, struct plan_document *document, int64_t 
     const struct chunk_text to_cut = {document->text.text, tokens.count, tokens.ends};
     work_init(&document->work, index, tokens.ids, tokens.count);
     tokens.ids = NULL;
+    document->unknown_bytes = tokens.unknown_bytes;
     int status = work_plan(&document->work, plan->task, &plan->limits, &to_cut, err);
     token_list_free(&tokens);
     if (status == 0 && document->work.failed)

@@ -34,9 +34,10 @@ struct plan_document {
     struct work work;
     enum result_status status; /* RESULT_PENDING: to be done; else SKIPPED or FAILED, or what it was when done */
     char reason[256];
-    bool done;        /* settled by an earlier run: nothing to do, nothing to record */
-    int64_t attempts; /* of earlier runs */
-    int64_t scored;   /* what a score run has found, once it is done */
+    bool done;             /* settled by an earlier run: nothing to do, nothing to record */
+    int64_t attempts;      /* of earlier runs */
+    int64_t unknown_bytes; /* of the text, that the vocabulary has no token for */
+    int64_t scored;        /* what a score run has found, once it is done */
     double perplexity;
 };
 

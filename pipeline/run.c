@@ -90,6 +90,21 @@ static int check_error_rate(const struct run *run, struct error *err)
                      run->failed, run->plan->options->max_error_rate);
 }
 
+/* The status of a document whose work is over, with the reason where something was lost. */
+static void judge(struct plan_document *document)
+{
+    const struct work *work = &document->work;
+    const size_t size = sizeof document->reason;
+    document->status = work->failed ? RESULT_FAILED : work->dropped > 0 ? RESULT_PARTIAL : RESULT_OK;
+    if (work->failed)
+        snprintf(document->reason, size, "%.250s", work->failure.text);
+    else if (work->dropped > 0)
+        snprintf(document->reason, size, "--truncate left out its last %" PRId64 " tokens", work->dropped);
+    else if (document->unknown_bytes > 0)
+        snprintf(document->reason, size, "%" PRId64 " bytes have no token in this model's vocabulary",
+                 document->unknown_bytes);
+}
+
 /* A document is settled when nothing of it runs, and all of it is done or it has failed. */
 static int settle(struct run *run, int64_t index, struct error *err)
 {
@@ -98,12 +113,7 @@ static int settle(struct run *run, int64_t index, struct error *err)
     for (int64_t i = 0; i < work->n_nodes; i++)
         if (work->nodes[i].state == NODE_RUNNING || (!work->failed && work->nodes[i].state != NODE_DONE))
             return 0;
-    document->status = work->failed ? RESULT_FAILED : work->dropped > 0 ? RESULT_PARTIAL : RESULT_OK;
-    if (work->failed)
-        snprintf(document->reason, sizeof document->reason, "%.250s", work->failure.text);
-    else if (work->dropped > 0)
-        snprintf(document->reason, sizeof document->reason, "--truncate left out its last %" PRId64 " tokens",
-                 work->dropped);
+    judge(document);
     run->open--;
     if (record(run, index, err) != 0)
         return -1;
