@@ -70,8 +70,6 @@ static int check_options(const struct ring_options *o, struct ring_plan *plan, s
                          o->kv_heads);
     if (o->dim < 16 || o->dim % 16 != 0 || o->dim > ATTN_MAX_DIM)
         return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", o->dim);
-    if (o->group->size > 1 && !o->transport)
-        return error_set(err, ERROR_INTERNAL, "a ring of %d ranks has no transport", o->group->size);
     if (o->max_block < 0 || o->max_shard < 0 || !plan_make(o, plan))
         return error_set(err, ERROR_RESOURCE, "a ring for %lld tokens a rank is too large to count its bytes",
                          (long long)o->max_shard);
@@ -92,6 +90,10 @@ struct ring *ring_create(const struct ring_options *options, struct error *err)
     struct ring_plan plan;
     if (check_options(options, &plan, err) < 0)
         return NULL;
+    if (options->group->size > 1 && !options->transport) {
+        error_set(err, ERROR_INTERNAL, "a ring of %d ranks has no transport", options->group->size);
+        return NULL;
+    }
     struct ring *ring = calloc(1, sizeof *ring);
     if (!ring) {
         error_set(err, ERROR_RESOURCE, "no memory for the description of a ring");

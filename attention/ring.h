@@ -42,7 +42,7 @@ struct ring_options {
     void *poll_context;
 };
 
-/* Bytes that ring_create will allocate. */
+/* Bytes that ring_create will allocate; of the group only its size is looked at, and no transport is needed. */
 int ring_bytes(const struct ring_options *options, size_t *out, struct error *err);
 
 struct ring *ring_create(const struct ring_options *options, struct error *err);

@@ -126,8 +126,12 @@ int pool_threads(const struct pool *pool)
     return pool->threads;
 }
 
+/* With something to poll thread 0 goes on polling: what the others still have in hand is one item each at most. */
 static void await_workers(struct pool *pool)
 {
+    const struct pool_job *job = &pool->job;
+    while (job->poll && atomic_load_explicit(&pool->busy, memory_order_acquire) != 0)
+        job->poll(job->poll_context);
     for (int i = 0; i < SPINS_BEFORE_SLEEP; i++) {
         if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0)
             return;

@@ -47,7 +47,7 @@ struct walk {
     struct walk_entry *entries;
 };
 
-/* All entries of paths [n]. NULL on failure: ERROR_INPUT for a path that does not exist, ERROR_RESOURCE. */
+/* All entries of paths [n]. NULL on failure: ERROR_IO for a path that does not exist, ERROR_RESOURCE. */
 struct walk *walk_paths(const char *const *paths, int n, const struct walk_options *options, struct error *err);
 
 void walk_free(struct walk *walk);

@@ -98,9 +98,7 @@ struct walk_root *walk_roots_create(const char *const *paths, int n, struct erro
     for (int i = 0; i < n; i++) {
         struct stat st;
         if (stat(paths[i], &st) < 0) {
-            int missing = errno == ENOENT || errno == ENOTDIR;
             error_errno(err, "%s", paths[i]);
-            err->code = missing ? ERROR_INPUT : err->code;
             goto fail;
         }
         roots[i].path = strdup(paths[i]);

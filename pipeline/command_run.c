@@ -31,6 +31,7 @@ struct session {
 
     struct identity identity;
     char *hosts; /* all ranks' hosts, each once, by ',' */
+    struct corpus *corpus;
     struct results *results;
     struct plan *plan;
     struct progress *progress;
@@ -117,9 +118,9 @@ static int open_results(struct session *s, struct error *err)
 /* Rank 0: what there is to do. */
 static int make_plan(struct session *s, struct error *err)
 {
-    if (open_results(s, err) != 0)
+    if (!(s->corpus = plan_corpus(s->options, err)) || open_results(s, err) != 0)
         return -1;
-    const struct plan_around around = {s->world.size, s->node.size, s->results};
+    const struct plan_around around = {s->world.size, s->node.size, s->corpus, s->results};
     if (!(s->plan = plan_create(s->options, &s->opened, &around, err)))
         return -1;
     identity_complete(&s->identity, s->plan, s->hosts);
@@ -178,6 +179,7 @@ static int report_progress(void *context, const struct job_progress *progress, s
     return 0;
 }
 
+/* Where there is nothing to compute, because all of it has been done, no weights are packed. */
 static int build_engine(struct session *s, struct error *err)
 {
     const struct engine_options options = {
@@ -192,8 +194,8 @@ static int build_engine(struct session *s, struct error *err)
         .max_tokens = s->setup.max_tokens,
         .hooks = {s->world.rank == 0 ? poll_dealer : NULL, report_progress, s},
     };
-    if (comm_split(&s->world, s->world.rank / s->setup.ring, &s->group, err) != 0)
-        return -1;
+    if (s->setup.max_tokens == 0)
+        return 0;
     return (s->engine = engine_create(&options, err)) ? 0 : -1;
 }
 
@@ -308,7 +310,8 @@ static int open_run(struct session *s, struct error *err)
     plan_describe(s->plan, described, sizeof described);
     progress_note(s->progress, "%s", described);
     log_info("%s", described);
-    log_info("attention kernel %s, weights %s", engine_kernel_name(s->engine), s->options->model);
+    if (s->engine)
+        log_info("attention kernel %s, weights %s", engine_kernel_name(s->engine), s->options->model);
     if (!(s->run = run_create(s->plan, s->results, s->meter, err)))
         return -1;
     struct deal_source of_run = source;
@@ -319,10 +322,10 @@ static int open_run(struct session *s, struct error *err)
 /* The hidden share says how much of the ring's traffic cost no time. */
 static void log_end(const struct session *s)
 {
-    const struct ring_stats stats = engine_ring_stats(s->engine);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     log_info("peak memory %.1f MiB", (double)usage.ru_maxrss / 1024);
+    const struct ring_stats stats = s->engine ? engine_ring_stats(s->engine) : (struct ring_stats){0};
     if (stats.hops > 0)
         log_info("ring: %" PRId64 " hops, %.1f MiB sent, %.2f s under way, %.0f%% of it hidden behind computing",
                  stats.hops, (double)stats.bytes_sent / (1 << 20), stats.transfer_seconds,
@@ -363,6 +366,7 @@ static void session_close(struct session *s)
     meter_free(s->meter);
     progress_free(s->progress);
     plan_free(s->plan);
+    corpus_free(s->corpus);
     results_close(s->results);
     identity_clear(&s->identity);
     free(s->hosts);
@@ -381,6 +385,8 @@ int command_run(const struct options *options, enum error_code *code, struct err
     int status = agree(&s.world, comm_node(&s.world, &s.node, err), err);
     if (status == 0)
         status = prepare(&s, err);
+    if (status == 0)
+        status = comm_split(&s.world, s.world.rank / s.setup.ring, &s.group, err);
     if (status == 0)
         status = agree(&s.world, build_engine(&s, err), err);
     if (status == 0)

@@ -27,7 +27,7 @@ struct corpus {
     struct walk *walk;                 /* what the above lies in */
 };
 
-/* The corpus of paths [n]. NULL on failure: ERROR_INPUT for a path that does not exist, or when there is nothing
+/* The corpus of paths [n]. NULL on failure: ERROR_IO for a path that does not exist, ERROR_INPUT when there is nothing
  * to read at all; ERROR_RESOURCE. */
 struct corpus *corpus_open(const char *const *paths, int n, const struct corpus_options *options,
                            struct error *err);

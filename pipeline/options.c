@@ -66,7 +66,8 @@ static const struct option_row rows[] = {
     {NULL, "top-k", 0, KIND_COUNT, SUMMARIZE, 1, FIELD(top_k), 0, 1e9, "K", "0: all"},
     {NULL, "top-p", 0, KIND_REAL, SUMMARIZE, 1, FIELD(top_p), 0, 1, "P", "1: all"},
     {NULL, "min-p", 0, KIND_REAL, SUMMARIZE, 1, FIELD(min_p), 0, 1, "P", "0: all"},
-    {NULL, "repeat-penalty", 0, KIND_REAL, SUMMARIZE, 1, FIELD(repeat_penalty), 0.01, 100, "X", "1: none"},
+    {NULL, "repeat-penalty", 0, KIND_REAL, SUMMARIZE, 1, FIELD(repeat_penalty), 0.01, 100, "X",
+     "of tokens written before (default 1.1; 1: none)"},
     {NULL, "seed", 0, KIND_COUNT, SUMMARIZE, 1, FIELD(seed), 0, 9e15, "N", "of the random numbers"},
 
     {"Machine", "ring", 0, KIND_COUNT, RUNS, 0, FIELD(ring), 1, 1e6, "RANKS",
@@ -115,7 +116,7 @@ static void options_defaults(struct options *options)
         .overlap = 512,
         .max_new = 200,
         .top_p = 1,
-        .repeat_penalty = 1,
+        .repeat_penalty = 1.1,
         .max_error_rate = 1,
         .log_level = "info",
     };

@@ -166,15 +166,17 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
     return 0;
 }
 
-static int plan_documents(struct plan *plan, struct error *err)
+struct corpus *plan_corpus(const struct options *options, struct error *err)
 {
-    const struct options *options = plan->options;
     const struct corpus_options which = {
         .include = {options->include.items, options->include.count},
         .exclude = {options->exclude.items, options->exclude.count},
     };
-    if (!(plan->corpus = corpus_open(options->operands, options->n_operands, &which, err)))
-        return -1;
+    return corpus_open(options->operands, options->n_operands, &which, err);
+}
+
+static int plan_documents(struct plan *plan, struct error *err)
+{
     plan->documents = calloc((size_t)plan->corpus->n_documents + 1, sizeof *plan->documents);
     if (!plan->documents)
         return error_set(err, ERROR_RESOURCE, "no memory for %" PRId64 " documents", plan->corpus->n_documents);
@@ -254,7 +256,7 @@ static int choose_ring(struct plan *plan, struct error *err)
 static int set_up(struct plan *plan, struct error *err)
 {
     const struct options *options = plan->options;
-    const int64_t max_tokens = i64_max(longest_job(plan), 16);
+    const int64_t max_tokens = plan->chunks > 0 ? longest_job(plan) : 0;
     const int cores = cpu_cores() / plan->ranks_on_node;
     plan->setup = (struct plan_setup){
         .ring = 1,
@@ -266,7 +268,7 @@ static int set_up(struct plan *plan, struct error *err)
         .segment = i64_min(options->segment, max_tokens),
         .max_tokens = max_tokens,
     };
-    return choose_ring(plan, err);
+    return max_tokens > 0 ? choose_ring(plan, err) : 0;
 }
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
@@ -283,6 +285,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->ranks = around->ranks;
     plan->ranks_on_node = around->ranks_on_node;
     plan->results = around->results;
+    plan->corpus = around->corpus;
     if (read_instruction(plan, err) != 0)
         goto fail;
     plan->prompter = (struct prompter){
@@ -308,7 +311,6 @@ void plan_free(struct plan *plan)
         work_clear(&plan->documents[i].work);
     }
     free(plan->documents);
-    corpus_free(plan->corpus);
     free(plan->instruction);
     free(plan);
 }

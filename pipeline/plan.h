@@ -44,9 +44,9 @@ struct plan_document {
 /* What all ranks have to know; plain data, sent as bytes. */
 struct plan_setup {
     int32_t ring, threads;
-    int32_t dtype;  /* enum dtype */
-    int32_t scores; /* the task scores */
-    int64_t segment, max_tokens;
+    int32_t dtype;               /* enum dtype */
+    int32_t scores;              /* the task scores */
+    int64_t segment, max_tokens; /* max_tokens 0: there is nothing to do */
 };
 
 struct plan {
@@ -56,7 +56,7 @@ struct plan {
     char *instruction; /* the text of --prompt, or NULL */
     struct prompter prompter;
     struct work_limits limits;
-    struct corpus *corpus;
+    const struct corpus *corpus;
     int64_t n_documents;
     struct plan_document *documents;
     int64_t tokens, chunks; /* of the pending documents */
@@ -69,8 +69,12 @@ struct plan {
 
 struct plan_around {
     int ranks, ranks_on_node;
+    const struct corpus *corpus;
     const struct results *results; /* what is there already, or NULL */
 };
+
+/* The corpus that the command line names. */
+struct corpus *plan_corpus(const struct options *options, struct error *err);
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
                          const struct plan_around *around, struct error *err);

@@ -133,13 +133,13 @@ static void nothing_to_read_is_an_input_error_that_says_what_was_found(void **st
     assert_non_null(strstr(err.text, "(picture.png: format not supported (.png))"));
 }
 
-static void a_missing_path_is_an_input_error(void **state)
+static void a_missing_path_is_an_error_that_names_it(void **state)
 {
     (void)state;
     struct error err;
     const char *const paths[] = {TEST_DATA_DIR "/data/corpus", "/nowhere/at/all"};
     assert_null(corpus_open(paths, 2, &all, &err));
-    assert_int_equal(err.code, ERROR_INPUT);
+    assert_int_equal(err.code, ERROR_IO);
     assert_non_null(strstr(err.text, "/nowhere/at/all"));
 }
 
@@ -163,7 +163,7 @@ int main(void)
         cmocka_unit_test(every_document_is_read_or_says_why_not),
         cmocka_unit_test(a_document_that_fails_does_not_fail_the_corpus),
         cmocka_unit_test(nothing_to_read_is_an_input_error_that_says_what_was_found),
-        cmocka_unit_test(a_missing_path_is_an_input_error),
+        cmocka_unit_test(a_missing_path_is_an_error_that_names_it),
         cmocka_unit_test(globs_choose_the_documents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

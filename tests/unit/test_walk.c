@@ -341,13 +341,13 @@ static void odd_names_give_ids_that_are_text(void **state)
     walk_free(found);
 }
 
-static void a_missing_path_is_an_input_error_that_names_it(void **state)
+static void a_missing_path_is_an_error_that_names_it(void **state)
 {
     (void)state;
     struct error err;
     const char *const paths[] = {"not-there"};
     assert_null(walk_paths(paths, 1, &all, &err));
-    assert_int_equal(err.code, ERROR_INPUT);
+    assert_int_equal(err.code, ERROR_IO);
     assert_non_null(strstr(err.text, "not-there"));
 }
 
@@ -389,7 +389,7 @@ int main(void)
         IN_FOLDER(an_ignored_folder_that_is_named_is_read),
         IN_FOLDER(outside_of_a_work_tree_gitignore_is_just_a_file),
         IN_FOLDER(odd_names_give_ids_that_are_text),
-        IN_FOLDER(a_missing_path_is_an_input_error_that_names_it),
+        IN_FOLDER(a_missing_path_is_an_error_that_names_it),
         IN_FOLDER(a_folder_that_may_not_be_read_is_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
