@@ -1,4 +1,7 @@
-#define LANES 8
+#include <immintrin.h>
+
+#define LANES    8
+#define WIDEN(h) ((words)_mm256_cvtepu16_epi32((__m128i)(h)))
 #include "attention/decode_body.inc"
 
 static bool supported(void)

@@ -1,4 +1,7 @@
-#define LANES 16
+#include <immintrin.h>
+
+#define LANES    16
+#define WIDEN(h) ((words)_mm512_cvtepu16_epi32((__m256i)(h)))
 #include "attention/decode_body.inc"
 
 static bool supported(void)

@@ -1,4 +1,5 @@
-#define LANES 4
+#define LANES    4
+#define WIDEN(h) __builtin_convertvector(h, words)
 #include "attention/decode_body.inc"
 
 static bool supported(void)

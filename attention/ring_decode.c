@@ -116,7 +116,9 @@ static void score_run(const struct one *one, struct one_scratch *scratch, int64_
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
         const size_t row = (size_t)kv_head * (size_t)ring->group;
         const char *keys = memory_keys(one->memory, one->layer, kv_head);
+        const char *values = memory_values(one->memory, one->layer, kv_head);
         ring->decode->scores[dtype](&(struct decode_run){.keys = keys + (size_t)first * row_bytes,
+                                                         .values = values + (size_t)first * row_bytes,
                                                          .offsets = scratch->offsets,
                                                          .angles = part(ring, ring->plan.one_angles),
                                                          .q = q + row * 2 * (size_t)o->dim,

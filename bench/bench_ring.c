@@ -1,0 +1,177 @@
+/* What the ring costs and what of its transfers is hidden, with the heads and layers of SmolLM2-135M.
+ *
+ *     mpirun -n RANKS bench_ring TOKENS THREADS bf16|f32
+ *
+ * prefill: one segment of TOKENS tokens attends to itself, several times; compare 2 ranks x 1 thread with 1 rank x
+ * 2 threads: the ring is worth its name when they take as long. decode: one query over TOKENS tokens in each of 30
+ * layers, as for one generated token; the bytes of keys and values read a second are the machine's limit.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/ring.h"
+
+enum { HEADS = 9, KV_HEADS = 3, DIM = 64, LAYERS = 30, PREFILLS = 5, GENERATED = 20 };
+
+struct bench {
+    struct comm world;
+    int64_t tokens;
+    int threads;
+    enum dtype dtype;
+    struct pool *pool;
+    struct rope *rope;
+    struct transport *transport;
+    struct memory *memory;
+    struct ring *ring;
+    int64_t block; /* this rank's tokens */
+    float *q;      /* [block][HEADS][DIM] */
+    void *out;
+};
+
+static float noise(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(*state >> 40) / 8388608.0f - 1.0f;
+}
+
+/* This rank's zigzag block of random tokens. */
+static int fill(struct bench *b, struct error *err)
+{
+    uint64_t seed = (uint64_t)b->world.rank + 1;
+    float k[KV_HEADS * DIM], v[KV_HEADS * DIM];
+    struct zigzag block = zigzag_block(0, b->tokens, b->world.rank, b->world.size);
+    for (int i = 0; i < 2; i++) {
+        for (int64_t p = block.first[i]; p < block.end[i]; p++, b->block++) {
+            if (memory_extend(b->memory, &p, 1, err) < 0)
+                return -1;
+            for (int layer = 0; layer < LAYERS; layer++) {
+                for (int e = 0; e < KV_HEADS * DIM; e++) {
+                    k[e] = noise(&seed);
+                    v[e] = noise(&seed);
+                }
+                memory_put(b->memory, layer, b->block, k, v);
+            }
+        }
+    }
+    for (int64_t i = 0; i < b->block * HEADS * DIM; i++)
+        b->q[i] = noise(&seed);
+    return 0;
+}
+
+static int make(struct bench *b, struct error *err)
+{
+    const struct memory_shape shape = {LAYERS, KV_HEADS, DIM, b->dtype, b->tokens};
+    const struct rope_options rope = {.dims = DIM, .base = 100000, .max_positions = b->tokens + 1};
+    struct ring_options options = {.group = &b->world,
+                                   .device = device_cpu(),
+                                   .kernel = attn_kernel_choose(b->dtype, NULL, err),
+                                   .policy = &policy_full,
+                                   .heads = HEADS,
+                                   .kv_heads = KV_HEADS,
+                                   .dim = DIM,
+                                   .max_block = b->tokens,
+                                   .max_shard = b->tokens};
+    if (!options.kernel || !(b->pool = options.pool = pool_create(b->threads, err)) ||
+        !(b->rope = rope_create(&rope, err)) || !(b->transport = transport_mpi_create(&b->world, err)) ||
+        !(b->memory = memory_create(&shape, device_cpu(), err)))
+        return -1;
+    options.rope = b->rope;
+    options.transport = b->transport;
+    b->ring = ring_create(&options, err);
+    b->q = device_cpu()->alloc((size_t)b->tokens * HEADS * DIM * sizeof(float), "queries", err);
+    b->out = device_cpu()->alloc((size_t)b->tokens * HEADS * DIM * sizeof(float), "output", err);
+    if (!b->ring || !b->q || !b->out)
+        return -1;
+    if (b->world.rank == 0)
+        printf("%d ranks x %d threads, %lld tokens, %s, kernel %s\n", b->world.size, b->threads,
+               (long long)b->tokens, dtype_name(b->dtype), options.kernel->name);
+    return fill(b, err);
+}
+
+static void destroy(struct bench *b)
+{
+    device_cpu()->free(b->out);
+    device_cpu()->free(b->q);
+    ring_free(b->ring);
+    memory_free(b->memory);
+    b->transport->free(b->transport);
+    rope_free(b->rope);
+    pool_free(b->pool);
+}
+
+static int prefill(struct bench *b, struct error *err)
+{
+    const struct ring_queries queries = {
+        .q = b->q, .stride = HEADS * DIM, .tokens = b->block, .scale = 0.125f, .out = b->out};
+    double best = 1e30;
+    for (int i = 0; i < PREFILLS; i++) {
+        if (comm_barrier(&b->world, err) < 0)
+            return -1;
+        double start = MPI_Wtime();
+        if (ring_attend(b->ring, b->memory, i, &queries, err) < 0 || comm_barrier(&b->world, err) < 0)
+            return -1;
+        double seconds = MPI_Wtime() - start;
+        best = seconds < best ? seconds : best;
+    }
+    if (b->world.rank > 0)
+        return 0;
+    struct ring_stats stats = ring_stats(b->ring);
+    double products = 2.0 * (double)b->tokens * (double)b->tokens * HEADS * DIM; /* two, causal, 2 flops */
+    printf("prefill: %.1f ms a layer, %.1f GFLOP/s; of rank 0, per layer: pack %.2f ms, attend %.1f ms", best * 1e3,
+           products / best * 1e-9, stats.pack_seconds / PREFILLS * 1e3, stats.attend_seconds / PREFILLS * 1e3);
+    if (stats.hops > 0)
+        printf(", sent %.2f MB, transfer %.2f ms, wait %.2f ms: %.1f%% hidden",
+               (double)stats.bytes_sent / PREFILLS * 1e-6, stats.transfer_seconds / PREFILLS * 1e3,
+               stats.wait_seconds / PREFILLS * 1e3, 100 - 100 * stats.wait_seconds / stats.transfer_seconds);
+    printf("\n");
+    return 0;
+}
+
+static int decode(struct bench *b, struct error *err)
+{
+    float q[HEADS * DIM], out[HEADS * DIM];
+    uint64_t seed = 7;
+    double best = 1e30;
+    for (int e = 0; e < HEADS * DIM; e++)
+        q[e] = noise(&seed);
+    for (int i = 0; i < GENERATED; i++) {
+        if (comm_barrier(&b->world, err) < 0)
+            return -1;
+        double start = MPI_Wtime();
+        for (int layer = 0; layer < LAYERS; layer++) {
+            struct ring_one one = {.q = q, .position = b->tokens, .scale = 0.125f, .out = out};
+            if (ring_attend_one(b->ring, b->memory, layer, &one, err) < 0)
+                return -1;
+        }
+        double seconds = MPI_Wtime() - start;
+        best = seconds < best ? seconds : best;
+    }
+    double bytes = 2.0 * LAYERS * KV_HEADS * DIM * (double)dtype_size(b->dtype) * (double)b->tokens;
+    if (b->world.rank == 0)
+        printf("decode: %.2f ms a token (%d layers), %.1f GB/s of keys and values\n", best * 1e3, LAYERS,
+               bytes / best * 1e-9);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench bench = {0};
+    struct error err;
+    if (comm_init(&bench.world, &err) < 0)
+        comm_abort(&bench.world, &err);
+    if (argc == 4) {
+        bench.tokens = strtoll(argv[1], NULL, 10);
+        bench.threads = (int)strtol(argv[2], NULL, 10);
+        bench.dtype = strcmp(argv[3], "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+    }
+    if (bench.tokens < 1 || bench.threads < 1) {
+        error_set(&err, ERROR_USAGE, "usage: bench_ring TOKENS THREADS bf16|f32");
+        comm_abort(&bench.world, &err);
+    }
+    if (make(&bench, &err) < 0 || prefill(&bench, &err) < 0 || decode(&bench, &err) < 0)
+        comm_abort(&bench.world, &err);
+    destroy(&bench);
+    comm_finish(&bench.world);
+    return 0;
+}
