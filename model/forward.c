@@ -295,7 +295,7 @@ static void layer_tile(void *context, int64_t item, int thread)
 {
     const struct layer_step *step = context;
     struct forward *f = step->forward;
-    const int64_t row = item * LINEAR_TILE_ROWS, rows = i64_min(LINEAR_TILE_ROWS, f->rows - row);
+    const int64_t row = item * f->tile_rows, rows = i64_min(f->tile_rows, f->rows - row);
     if (step->finished)
         finish_layer(f, step->finished, row, rows, &f->scratch[thread]);
     else
@@ -306,7 +306,7 @@ static void layer_tile(void *context, int64_t item, int thread)
 
 static int run_tiles(struct forward *f, void (*work)(void *, int64_t, int), void *context, struct error *err)
 {
-    const struct pool_job job = {i64_ceil_div(f->rows, LINEAR_TILE_ROWS), work, context, f->options.poll,
+    const struct pool_job job = {i64_ceil_div(f->rows, f->tile_rows), work, context, f->options.poll,
                                  f->options.poll_context};
     pool_run(f->options.pool, &job);
     for (int i = 0; i < pool_threads(f->options.pool); i++)
@@ -315,6 +315,27 @@ static int run_tiles(struct forward *f, void (*work)(void *, int64_t, int), void
             return -1;
         }
     return 0;
+}
+
+/* Rows of a tile: the size that ends soonest when the tiles are dealt to the threads. A whole tile is the fastest a
+ * row; 128 and 64 rows take about 7% and 25% more (bench_linear), but may leave no thread idle at the end. */
+static int64_t choose_tile_rows(int64_t rows, int threads)
+{
+    static const struct {
+        int64_t rows;
+        double cost; /* of a row */
+    } sizes[] = {{LINEAR_TILE_ROWS, 1.0}, {128, 1.07}, {64, 1.25}};
+    int64_t best = LINEAR_TILE_ROWS;
+    double least = INFINITY;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t rounds = i64_ceil_div(i64_ceil_div(rows, sizes[i].rows), threads);
+        const double time = (double)(rounds * sizes[i].rows) * sizes[i].cost;
+        if (time < least) {
+            least = time;
+            best = sizes[i].rows;
+        }
+    }
+    return best;
 }
 
 static int check_tokens(const struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
@@ -343,6 +364,7 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
             (*block_tokens)[f->rows] = tokens[p - f->first];
             f->row_positions[f->rows++] = p;
         }
+    f->tile_rows = choose_tile_rows(f->rows, pool_threads(f->options.pool));
     return memory_extend(f->memory, f->row_positions, f->rows, err);
 }
 
@@ -401,7 +423,7 @@ static void score_tile(void *context, int64_t item, int thread)
     const struct score_step *step = context;
     struct forward *f = step->forward;
     struct forward_scratch *scratch = &f->scratch[thread];
-    const int64_t row = item * LINEAR_TILE_ROWS, rows = i64_min(LINEAR_TILE_ROWS, f->rows - row);
+    const int64_t row = item * f->tile_rows, rows = i64_min(f->tile_rows, f->rows - row);
     const struct rms_norm norm = {f->model->output_norm, f->model->shape.width, (float)f->model->shape.norm_eps};
     ops_rms_norm(&norm, f->x + row * f->model->shape.width, scratch->in, f->model->dtype, rows);
     apply(f->model->packed_head, scratch->in, rows, scratch);

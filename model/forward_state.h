@@ -28,6 +28,7 @@ struct forward {
     int64_t first, end;
     struct zigzag block;
     int64_t rows;
+    int64_t tile_rows;               /* at most LINEAR_TILE_ROWS: what a thread takes at a time */
     int64_t *row_positions;          /* [max_block] */
     float *x;                        /* [max_block][width]: the residual stream */
     float *q;                        /* [max_block][heads * dim] */

@@ -325,6 +325,11 @@ static void log_end(const struct session *s)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     log_info("peak memory %.1f MiB", (double)usage.ru_maxrss / 1024);
+    if (s->world.rank == 0 && s->engine)
+        log_info("planned: %.1f MiB of packed weights (shared by a node's ranks) and %.1f MiB a rank, beside the "
+                 "%.1f MiB of the mapped model file and the corpus",
+                 (double)s->plan->memory.weights / (1 << 20), (double)s->plan->memory.forward / (1 << 20),
+                 (double)s->opened.model_bytes / (1 << 20));
     const struct ring_stats stats = s->engine ? engine_ring_stats(s->engine) : (struct ring_stats){0};
     if (stats.hops > 0)
         log_info("ring: %" PRId64 " hops, %.1f MiB sent, %.2f s under way, %.0f%% of it hidden behind computing",

@@ -27,8 +27,8 @@ struct corpus {
     struct walk *walk;                 /* what the above lies in */
 };
 
-/* The corpus of paths [n]. NULL on failure: ERROR_IO for a path that does not exist, ERROR_INPUT when there is nothing
- * to read at all; ERROR_RESOURCE. */
+/* The corpus of paths [n]. NULL on failure: ERROR_IO for a path that does not exist, ERROR_INPUT when there is
+ * nothing to read at all; ERROR_RESOURCE. */
 struct corpus *corpus_open(const char *const *paths, int n, const struct corpus_options *options,
                            struct error *err);
 

@@ -16,6 +16,8 @@ int opened_model_open(struct opened_model *out, const char *path, struct error *
     if (!(out->gguf = gguf_open(path, err)) || !(out->model = model_open(gguf_bundle(out->gguf), err)) ||
         !(out->tokenizer = tokenizer_create(gguf_bundle(out->gguf), err)))
         goto fail;
+    for (int64_t i = 0; i < gguf_bundle(out->gguf)->n_tensors; i++)
+        out->model_bytes += gguf_bundle(out->gguf)->tensors[i].bytes;
     if (tokenizer_size(out->tokenizer) != out->model->shape.vocab) {
         error_set(err, ERROR_INPUT, "%s: the tokenizer has %lld tokens, the embedding %d rows", path,
                   (long long)tokenizer_size(out->tokenizer), out->model->shape.vocab);

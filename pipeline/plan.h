@@ -24,6 +24,7 @@ struct opened_model {
     struct gguf *gguf;
     struct model *model;
     struct tokenizer *tokenizer;
+    size_t model_bytes; /* of its tensors, in the mapped file */
 };
 int opened_model_open(struct opened_model *out, const char *path, struct error *err);
 void opened_model_close(struct opened_model *opened);
