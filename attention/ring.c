@@ -7,7 +7,12 @@
 #include "attention/ring_parts.h"
 #include "attention/rows.h"
 
-enum { ROTATE_TOKENS = 16 }; /* tokens of one work item when queries are rotated and results handed out */
+enum {
+    ROTATE_TOKENS = 16, /* tokens of one work item when queries are rotated and results handed out */
+    CALL_KEYS = 1024,   /* keys between two looks at the hop in flight; a multiple of ATTN_KEY_TILE */
+    LEAST_ROWS = 24,    /* rows of a kernel call where there are few: below, keys are read for too little work */
+    ITEMS_A_THREAD = 4  /* work items that a thread should find at least, so that none is idle for long */
+};
 
 double ring_seconds(void)
 {
@@ -266,27 +271,41 @@ static void pack_item(void *context, int64_t item, int thread)
                       ring_scratch(pass->ring, thread));
 }
 
+/* Which keys of the shard in hand the rows of a query tile see; returns the number of rows. */
+static int tile_spans(const struct pass *pass, int64_t first, int64_t tokens, struct attn_span *spans)
+{
+    const struct policy *policy = pass->ring->options.policy;
+    const int group = pass->ring->group;
+    for (int64_t t = 0; t < tokens; t++) {
+        struct attn_span span =
+            policy->visible(pass->layer, pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
+        for (int g = 0; g < group; g++)
+            spans[t * group + g] = span;
+    }
+    return (int)tokens * group;
+}
+
 /* One query tile of one kv head over the shard in hand. The late tiles, which see most, come first. */
 static void attend_item(void *context, int64_t item, int thread)
 {
     const struct pass *pass = context;
-    const struct ring *ring = pass->ring;
+    struct ring *ring = pass->ring;
     const struct ring_options *o = &ring->options;
     const int kv_head = (int)(item / pass->tiles);
     const int64_t first = (pass->tiles - 1 - item % pass->tiles) * pass->tile_tokens;
     const int64_t tokens = i64_min(pass->tile_tokens, pass->queries->tokens - first);
-    struct attn_span spans[ATTN_QUERY_ROWS];
-    for (int64_t t = 0; t < tokens; t++) {
-        struct attn_span span =
-            o->policy->visible(pass->layer, pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
-        for (int g = 0; g < ring->group; g++)
-            spans[t * ring->group + g] = span;
-    }
+    struct attn_span seen[ATTN_QUERY_ROWS], spans[ATTN_QUERY_ROWS];
+    const int rows = tile_spans(pass, first, tokens, seen);
     const size_t row = row_of(pass, kv_head, first);
-    const struct attn_tile tile = {
-        .q = query_at(ring, row), .spans = spans, .rows = (int)tokens * ring->group, .dim = o->dim};
+    const struct attn_tile tile = {.q = query_at(ring, row), .spans = spans, .rows = rows, .dim = o->dim};
     const struct attn_state state = state_at(ring, row);
-    o->kernel->attend(&tile, message_run(&pass->shard, kv_head), &state, ring_scratch(ring, thread));
+    for (int64_t at = seen[0].first / CALL_KEYS * CALL_KEYS; at < seen[rows - 1].end; at += CALL_KEYS) {
+        for (int r = 0; r < rows; r++)
+            spans[r] = (struct attn_span){i64_max(seen[r].first - at, 0), i64_min(seen[r].end - at, CALL_KEYS)};
+        o->kernel->attend(&tile, message_run(&pass->shard, kv_head, at), &state, ring_scratch(ring, thread));
+        if (thread == 0)
+            poll(ring);
+    }
 }
 
 /* Close the sums of a few tokens and hand their rows out. */
@@ -325,6 +344,15 @@ static int gather_lengths(struct ring *ring, int64_t length, int64_t *lengths, s
                              r, (long long)lengths[r], (long long)o->max_shard);
     }
     return 0;
+}
+
+/* Query tokens of a work item: as many as a kernel call takes, fewer where threads would stay idle. */
+static int64_t tile_tokens_for(const struct ring *ring, int64_t tokens)
+{
+    const int64_t items = (int64_t)ITEMS_A_THREAD * pool_threads(ring->options.pool);
+    const int64_t even = i64_ceil_div(tokens * ring->options.kv_heads, items);
+    const int64_t least = i64_ceil_div(LEAST_ROWS, ring->group), most = ATTN_QUERY_ROWS / ring->group;
+    return i64_min(i64_max(even, least), most);
 }
 
 static void pack_shard(struct pass *pass)
@@ -377,7 +405,7 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
                          (long long)queries->tokens, (long long)memory->length, (long long)ring->options.max_block);
     if (gather_lengths(ring, memory->length, lengths, err) < 0)
         return -1;
-    const int64_t tile_tokens = ATTN_QUERY_ROWS / ring->group;
+    const int64_t tile_tokens = tile_tokens_for(ring, queries->tokens);
     struct pass pass = {
         .ring = ring,
         .memory = memory,

@@ -8,8 +8,10 @@
  * Zigzag: a segment is cut in 2R blocks, rank r takes blocks r and 2R-1-r, so that causal work is equal and no
  * masked tile is computed. Borders lie at absolute multiples of ATTN_KEY_TILE; blocks may be empty.
  *
- * ring_create; per segment: zigzag_positions to learn this rank's tokens, memory_extend; per layer: memory_put
- * for each token, ring_attend; in decode: ring_attend_one. All ranks of the group make the same calls.
+ * ring_create; per segment: zigzag_block to learn this rank's tokens, memory_extend; per layer: memory_put
+ * for each token, ring_attend; in decode: ring_attend_one. All ranks of the group make the same calls, but their
+ * shards may be of any length, also empty, and hold any tokens: positions travel with the keys. In decode a new
+ * token is put into the memory of one rank, each rank in its turn.
  */
 #ifndef LONGHAUL_ATTENTION_RING_H
 #define LONGHAUL_ATTENTION_RING_H
@@ -42,9 +44,12 @@ struct ring_options {
     void *poll_context;
 };
 
-/* Bytes that ring_create will allocate; of the group only its size is looked at, and no transport is needed. */
+/* Bytes that ring_create will allocate: two packed shards of one layer (one in a ring of one), the queries and sums
+ * of a block, and what is small beside them. Of the group only its size is looked at, and no transport is needed.
+ */
 int ring_bytes(const struct ring_options *options, size_t *out, struct error *err);
 
+/* ERROR_INPUT for heads it cannot do, ERROR_RESOURCE without memory. Nothing is allocated later. */
 struct ring *ring_create(const struct ring_options *options, struct error *err);
 void ring_free(struct ring *ring);
 
@@ -55,7 +60,10 @@ struct zigzag {
 };
 struct zigzag zigzag_block(int64_t first, int64_t end, int rank, int ranks);
 
-/* The queries of this rank's block: the last `tokens` tokens of its memory.
+/* Queries and decode fail with ERROR_INTERNAL for what the ring was not made for, ERROR_CLUSTER for MPI; after that
+ * the ring is of no more use, and neither are those of the other ranks.
+ *
+ * The queries of this rank's block: the last `tokens` tokens of its memory.
  * q: row t is q + t * stride, [heads][dim] f32, raw; scale is 1/sqrt(dim) or the model's own.
  * out [tokens][heads * dim] in the kernel's dtype. `tokens` may be 0: the rank still passes keys on. */
 struct ring_queries {
@@ -68,8 +76,9 @@ struct ring_queries {
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err);
 
-/* Decode: one query, the same on every rank, at `position`; each rank attends to its shard and one collective
- * merges (o, lse). q [heads][dim] f32 raw; out [heads * dim] f32, the same bits on every rank. */
+/* Decode: one query, the same on every rank, at `position`, which is not before the tokens it sees; each rank
+ * attends to its shard and one collective merges (o, lse). q [heads][dim] f32 raw; out [heads * dim] f32, the same
+ * bits on every rank. */
 struct ring_one {
     const float *q;
     int64_t position;

@@ -41,9 +41,9 @@ static char *tile_at(const struct message *message, int kv_head, int64_t tile)
     return message->packed + (size_t)(kv_head * message->tiles + tile) * message->tile_bytes;
 }
 
-const void *message_run(const struct message *message, int kv_head)
+const void *message_run(const struct message *message, int kv_head, int64_t first_key)
 {
-    return tile_at(message, kv_head, 0);
+    return tile_at(message, kv_head, first_key / ATTN_KEY_TILE);
 }
 
 /* The angles of a tile's keys, which all heads share, and the rotated keys of one head. */

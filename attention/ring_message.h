@@ -29,8 +29,8 @@ struct message message_at(const struct ring_options *options, void *start, int64
 
 void message_positions(struct message *message, const int64_t *positions);
 
-/* The packed run of a kv head. */
-const void *message_run(const struct message *message, int kv_head);
+/* The packed run of a kv head from `first_key` on, a multiple of ATTN_KEY_TILE. */
+const void *message_run(const struct message *message, int kv_head, int64_t first_key);
 
 /* Where the keys of a tile are taken from. */
 struct message_source {

@@ -339,6 +339,14 @@ static void several_segments_equal_dense(void **state)
     segments_equal_dense(&SMALL, SEGMENTS(130, 1, 777, 64, 0, 512, 3), 1);
 }
 
+static void a_short_segment_after_a_long_one_equals_dense(void **state)
+{
+    (void)state;
+    struct shape shape = SMALL;
+    shape.heads = 3;
+    segments_equal_dense(&shape, SEGMENTS(5000, 5, 70), 9);
+}
+
 static void an_empty_segment_is_no_trouble(void **state)
 {
     (void)state;
@@ -467,6 +475,7 @@ int main(void)
         mpi_unit_test(an_odd_length_equals_dense),
         mpi_unit_test(a_long_segment_equals_dense),
         mpi_unit_test(several_segments_equal_dense),
+        mpi_unit_test(a_short_segment_after_a_long_one_equals_dense),
         mpi_unit_test(an_empty_segment_is_no_trouble),
         mpi_unit_test(a_ring_with_an_empty_shard_equals_dense),
         mpi_unit_test(a_ring_with_all_keys_on_one_rank_equals_dense),
