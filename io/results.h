@@ -50,7 +50,7 @@ struct results_run {
     const char *version; /* of longhaul */
     const char *model_path;
     const char *model_sha256;
-    const char *tokenizer_sha256;
+    const char *tokenizer_hash; /* two tokenizers that give the same ids share it */
     const char *architecture;
     const char *options;     /* all options in effect: a JSON object */
     const char *config_hash; /* of what decides the answers: runs that differ must not share a directory */
@@ -141,6 +141,9 @@ struct results *results_open(const char *directory, const struct results_run *ru
 
 /* The configuration of the results that were there, "" in a new directory. The caller compares it with its own. */
 const char *results_config_hash(const struct results *results);
+
+/* The arithmetic of the last run there, "" in a new directory: a run that goes on keeps to it. */
+const char *results_dtype(const struct results *results);
 
 /* Documents whose part has been deleted by somebody: they count as never done. */
 int64_t results_lost(const struct results *results);

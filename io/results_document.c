@@ -29,7 +29,7 @@ static const struct store_field run_fields[] = {
     {STORE_FIELD("version", STORE_STRING, results_run, version)},
     {STORE_FIELD("model_path", STORE_NAME, results_run, model_path)},
     {STORE_FIELD("model_sha256", STORE_STRING, results_run, model_sha256)},
-    {STORE_FIELD("tokenizer_sha256", STORE_STRING, results_run, tokenizer_sha256)},
+    {STORE_FIELD("tokenizer_hash", STORE_STRING, results_run, tokenizer_hash)},
     {STORE_FIELD("architecture", STORE_STRING, results_run, architecture)},
     {STORE_FIELD("options", STORE_STRING, results_run, options)},
     {STORE_FIELD("config_hash", STORE_STRING, results_run, config_hash)},

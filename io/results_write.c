@@ -183,6 +183,11 @@ const char *results_config_hash(const struct results *results)
     return results->found_config_hash;
 }
 
+const char *results_dtype(const struct results *results)
+{
+    return results->index.n_runs > 0 ? results->index.runs[results->index.n_runs - 1].dtype : "";
+}
+
 int64_t results_lost(const struct results *results)
 {
     return results->lost;

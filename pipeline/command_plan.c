@@ -1,24 +1,41 @@
 #include <stdio.h>
 
+#include "base/comm.h"
 #include "base/log.h"
 #include "pipeline/commands.h"
 #include "pipeline/plan.h"
 
-int command_plan(const struct options *options, struct error *err)
+/* For the ranks that --ranks names, all on one node, or else for those that are running. */
+static int print_plan(const struct options *options, const struct plan_around *running, struct error *err)
 {
     struct opened_model opened;
     enum log_level level;
     if (log_level_parse(options->log_level, &level, err) != 0 ||
         opened_model_open(&opened, options->model, err) != 0)
         return -1;
-    /* --ring says for how many ranks to plan; they are taken to be on this node. */
-    const int ranks = options->ring > 0 ? (int)options->ring : 1;
+    struct plan_around around = *running;
+    if (options->ranks > 0)
+        around.ranks = around.ranks_on_node = (int)options->ranks;
     struct corpus *corpus = plan_corpus(options, err);
-    const struct plan_around around = {ranks, ranks, corpus, NULL};
+    around.corpus = corpus;
     struct plan *plan = corpus ? plan_create(options, &opened, &around, err) : NULL;
     const int status = plan ? plan_print(plan, stdout, err) : -1;
     plan_free(plan);
     corpus_free(corpus);
     opened_model_close(&opened);
+    return status;
+}
+
+int command_plan(const struct options *options, struct error *err)
+{
+    struct comm world, node = {.mpi = MPI_COMM_NULL};
+    if (comm_init(&world, err) != 0)
+        return -1;
+    int status = comm_node(&world, &node, err);
+    const struct plan_around running = {.ranks = world.size, .ranks_on_node = node.size};
+    if (status == 0 && world.rank == 0)
+        status = print_plan(options, &running, err);
+    comm_free(&node);
+    comm_finish(&world);
     return status;
 }

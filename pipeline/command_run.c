@@ -291,9 +291,14 @@ static int follow(struct session *s, struct error *err)
 
 static struct progress_totals totals(const struct plan *plan)
 {
-    struct progress_totals totals = {.documents = plan->n_documents, .tokens = {plan->tokens, 0}};
-    for (int64_t i = 0; i < plan->n_documents && plan->task->job == JOB_GENERATE; i++)
-        totals.tokens[PROGRESS_DECODE] += plan->documents[i].work.n_nodes * plan->limits.max_new;
+    struct progress_totals totals = {.documents = plan->n_documents};
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        const struct work *work = &plan->documents[i].work;
+        for (int64_t c = 0; c < work->chunks.count; c++)
+            totals.tokens[PROGRESS_PREFILL] += work->chunks.items[c].end_token - work->chunks.items[c].first_token;
+        if (plan->task->job == JOB_GENERATE)
+            totals.tokens[PROGRESS_DECODE] += work->n_nodes * plan->limits.max_new;
+    }
     return totals;
 }
 
@@ -387,6 +392,7 @@ int command_run(const struct options *options, enum error_code *code, struct err
     struct session s = {.options = options, .group.mpi = MPI_COMM_NULL, .node.mpi = MPI_COMM_NULL};
     if (comm_init(&s.world, err) != 0)
         return -1;
+    watch_signals();
     int status = agree(&s.world, comm_node(&s.world, &s.node, err), err);
     if (status == 0)
         status = prepare(&s, err);
@@ -397,7 +403,6 @@ int command_run(const struct options *options, enum error_code *code, struct err
     if (status == 0)
         status = agree(&s.world, s.world.rank == 0 ? open_run(&s, err) : 0, err);
     if (status == 0) {
-        watch_signals();
         if ((s.world.rank == 0 ? lead_world(&s, err) : follow(&s, err)) != 0) {
             log_error("%s", err->text);
             comm_abort(&s.world, err);

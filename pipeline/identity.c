@@ -44,7 +44,7 @@ int identity_make(struct identity *identity, const struct options *options, cons
         .version = LONGHAUL_VERSION,
         .model_path = options->model,
         .model_sha256 = identity->model_sha256,
-        .tokenizer_sha256 = identity->tokenizer_hash,
+        .tokenizer_hash = identity->tokenizer_hash,
         .architecture = identity->architecture,
         .options = identity->options,
         .config_hash = identity->config_hash,

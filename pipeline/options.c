@@ -53,7 +53,7 @@ static const struct option_row rows[] = {
     {NULL, "max-new", 0, KIND_COUNT, SUMMARIZE | PLAN, 1, FIELD(max_new), 1, 1e6, "TOKENS",
      "longest summary (default 200)"},
     {NULL, "truncate", 0, KIND_FLAG, RUNS, 1, FIELD(truncate), 0, 0, NULL,
-     "cut documents that are too long, and record it"},
+     "cut documents beyond the context instead of chunking"},
 
     {"Context", "context", 0, KIND_COUNT, RUNS, 1, FIELD(context), 16, 1e12, "TOKENS",
      "in place of the model's trained length"},
@@ -76,6 +76,8 @@ static const struct option_row rows[] = {
      "carried through the model at a time (default 2048)"},
     {NULL, "dtype", 0, KIND_CHOICE, RUNS, 1, FIELD(dtype), 0, 0, "auto|f32|bf16",
      "arithmetic (default: the faster)"},
+    {NULL, "ranks", 0, KIND_COUNT, PLAN, 0, FIELD(ranks), 1, 1e6, "N",
+     "plan for so many (default: those it runs on)"},
     {NULL, "threads", 0, KIND_COUNT, RUNS, 0, FIELD(threads), 1, 4096, "N",
      "per rank (default: its share of cores)"},
 
@@ -113,7 +115,7 @@ static void options_defaults(struct options *options)
 {
     *options = (struct options){
         .segment = 2048,
-        .overlap = 512,
+        .overlap = -1,
         .max_new = 200,
         .top_p = 1,
         .repeat_penalty = 1.1,
@@ -274,7 +276,10 @@ static int check(const struct options *options, struct error *err)
         return error_set(err, ERROR_USAGE, "%s needs a model: -m FILE.gguf", name);
     if ((SUMMARIZE | SCORE) & 1 << options->command && !options->output && !options->dry_run)
         return error_set(err, ERROR_USAGE, "%s needs a folder for its results: -o OUT", name);
-    if (options->chunk > 0 && options->overlap >= options->chunk / 2 && options->overlap != 512)
+    if (options->strategy == STRATEGY_WHOLE && options->chunk > 0)
+        return error_set(err, ERROR_USAGE,
+                         "--strategy whole takes a document as one chunk: --chunk cannot go with it");
+    if (options->chunk > 0 && options->overlap >= options->chunk / 2)
         return error_set(err, ERROR_USAGE, "--overlap %lld is not less than half of --chunk %lld",
                          (long long)options->overlap, (long long)options->chunk);
     return 0;
@@ -352,6 +357,17 @@ void options_help(enum command command, FILE *out)
     }
 }
 
+/* A choice by its word. */
+static int add_choice(cJSON *json, const struct option_row *row, int64_t chosen)
+{
+    const char *word = row->argument;
+    for (int64_t i = 0; i < chosen; i++)
+        word += strcspn(word, "|") + 1;
+    char name[32];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "|"), word);
+    return cJSON_AddStringToObject(json, row->name, name) != NULL;
+}
+
 static int add_json(cJSON *json, const struct options *options, const struct option_row *row)
 {
     const char *at = (const char *)options + row->where;
@@ -365,6 +381,9 @@ static int add_json(cJSON *json, const struct options *options, const struct opt
     case KIND_STRING:
         memcpy(&string, at, sizeof string);
         return cJSON_AddStringToObject(json, row->name, string ? string : "") != NULL;
+    case KIND_CHOICE:
+        memcpy(&integer, at, sizeof integer);
+        return add_choice(json, row, integer);
     default:
         memcpy(&integer, at, sizeof integer);
         return cJSON_AddNumberToObject(json, row->name, (double)integer) != NULL;

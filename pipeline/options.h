@@ -39,7 +39,8 @@ struct options {
     int n_operands;
 
     const char *model, *output, *prompt, *log_level;
-    int64_t ring, segment, chunk, overlap, context, threads, max_new;
+    int64_t ring, ranks, segment, chunk, context, threads, max_new;
+    int64_t overlap; /* -1: not said */
     int64_t top_k, seed;
     double temperature, top_p, min_p, repeat_penalty, max_error_rate;
     int64_t strategy, dtype, format; /* the enums above */

@@ -37,6 +37,9 @@ void opened_model_close(struct opened_model *opened)
     *opened = (struct opened_model){0};
 }
 
+/* Tokens that neighbouring chunks share, where the user does not say. */
+enum { DEFAULT_OVERLAP = 512 };
+
 /* ---- what the options mean for this model and machine ---- */
 
 static int read_instruction(struct plan *plan, struct error *err)
@@ -62,7 +65,8 @@ static int set_limits(struct plan *plan, struct error *err)
         .strategy = (enum strategy)options->strategy,
         .context = options->context ? options->context : trained,
         .chunk = options->chunk,
-        .overlap = options->overlap,
+        .overlap = options->overlap < 0 ? DEFAULT_OVERLAP : options->overlap,
+        .overlap_asked = options->overlap >= 0,
         .max_new = options->max_new,
         .truncate = options->truncate != 0,
     };
@@ -84,10 +88,16 @@ static int set_limits(struct plan *plan, struct error *err)
     return 0;
 }
 
-static enum dtype choose_dtype(const struct options *options)
+/* A run that goes on keeps to what it began with, whatever machine it is on now: the answers must be the same. */
+static enum dtype choose_dtype(const struct plan *plan)
 {
-    if (options->dtype != DTYPE_CHOICE_AUTO)
-        return options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    const char *before = plan->results ? results_dtype(plan->results) : "";
+    if (plan->options->dtype != DTYPE_CHOICE_AUTO)
+        return plan->options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    if (strcmp(before, dtype_name(DTYPE_F32)) == 0)
+        return DTYPE_F32;
+    if (strcmp(before, dtype_name(DTYPE_BF16)) == 0)
+        return DTYPE_BF16;
     return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
 }
 
@@ -265,7 +275,7 @@ static int set_up(struct plan *plan, struct error *err)
         .threads = options->threads ? (int32_t)options->threads
                    : cores > 1      ? cores
                                     : 1,
-        .dtype = choose_dtype(options),
+        .dtype = choose_dtype(plan),
         .scores = plan->task->job == JOB_SCORE,
         .segment = i64_min(options->segment, max_tokens),
         .max_tokens = max_tokens,

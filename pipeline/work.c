@@ -80,8 +80,7 @@ static int make_chunks(struct work *work, int64_t room, int64_t overlap, const s
     struct chunk_text part = *text;
     part.n_tokens = work->n_tokens - work->dropped;
     struct chunk_limits limits = {.max_tokens = room, .overlap = overlap};
-    /* The built-in overlap gives way to small chunks; one that was asked for has been checked with the options. */
-    if (limits.overlap >= room / 2)
+    if (limits.overlap >= room / 2) /* the built-in overlap gives way to small chunks */
         limits.overlap = room / 8;
     return chunk_cut(&part, &limits, &work->chunks, err);
 }
@@ -129,6 +128,9 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
     else if (room < 16)
         refuse(work, ERROR_USAGE, "a context of %lld tokens leaves %lld beside the prompt and the answer",
                limits->context, room);
+    else if (limits->overlap_asked && tokens > room && limits->overlap >= room / 2)
+        refuse(work, ERROR_USAGE, "an overlap of %lld tokens is not less than half of a chunk of %lld",
+               limits->overlap, room);
     if (work->failed)
         return 0;
     if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)

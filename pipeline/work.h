@@ -45,6 +45,7 @@ struct work_limits {
     int64_t context; /* effective context */
     int64_t chunk;   /* --chunk, 0: as large as fits */
     int64_t overlap;
+    bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
     int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */

@@ -35,7 +35,7 @@ static inline struct results_run sample_run(enum result_task task)
         .version = "0.1.0",
         .model_path = "/models/tiny.gguf",
         .model_sha256 = "00ff",
-        .tokenizer_sha256 = "11ee",
+        .tokenizer_hash = "11ee",
         .architecture = "llama",
         .options = "{\"chunk\":1024,\"temperature\":0}",
         .config_hash = "c0ffee",

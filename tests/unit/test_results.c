@@ -215,7 +215,7 @@ static void every_field_of_a_run_comes_back(void **state)
     assert_string_equal(read->version, run.version);
     assert_string_equal(read->model_path, run.model_path);
     assert_string_equal(read->model_sha256, run.model_sha256);
-    assert_string_equal(read->tokenizer_sha256, run.tokenizer_sha256);
+    assert_string_equal(read->tokenizer_hash, run.tokenizer_hash);
     assert_string_equal(read->architecture, run.architecture);
     assert_string_equal(read->options, run.options);
     assert_string_equal(read->config_hash, run.config_hash);
