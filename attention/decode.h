@@ -35,12 +35,13 @@ struct decode_turn {
 
 /* Keys of one kv head near to one base. */
 struct decode_run {
-    const void *keys;       /* [n][dim] raw, of the dtype of the variant */
-    const void *values;     /* [n][dim], which sums() will read: only fetched ahead here */
-    const uint8_t *offsets; /* [n] position - base */
-    const float *angles;    /* [DECODE_OFFSETS][cosine, sine][dim] */
-    const float *q;         /* [rows][a, b][dim], from turn() */
-    float *scores;          /* row r at scores + r * DECODE_STRIDE; up to 15 floats behind the n are spoilt */
+    const void *keys;        /* [n][dim] raw, of the dtype of the variant */
+    const void *values;      /* [n][dim], which sums() will read: only fetched ahead here */
+    const uint8_t *offsets;  /* [n] position - base */
+    const float *angles;     /* [DECODE_OFFSETS][cosine, sine][dim] */
+    const float *key_offset; /* [dim] added to each key, or NULL */
+    const float *q;          /* [rows][a, b][dim], from turn() */
+    float *scores;           /* row r at scores + r * DECODE_STRIDE; up to 15 floats behind the n are spoilt */
     int n, rows, dim;
 };
 

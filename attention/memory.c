@@ -119,3 +119,9 @@ const void *memory_values(const struct memory *memory, int layer, int kv_head)
 {
     return (const char *)memory->values + offset_of(&memory->shape, layer, kv_head, 0);
 }
+
+const float *memory_key_offset(const struct memory *memory, int layer, int kv_head)
+{
+    const float *const *offsets = memory->shape.key_offsets;
+    return offsets ? offsets[layer] + (int64_t)kv_head * memory->shape.dim : NULL;
+}

@@ -18,6 +18,10 @@ struct memory_shape {
     int layers, kv_heads, dim;
     enum dtype dtype;
     int64_t capacity; /* tokens */
+    /* [layers] of [kv_heads][dim], borrowed, or NULL: what every key of a layer has in common and is kept without
+     * (the key bias of a model). It is added again, in f32, where keys are used: bf16 then rounds what tells keys
+     * apart, not a sum that is a hundred times larger. */
+    const float *const *key_offsets;
 };
 
 struct memory {
@@ -43,6 +47,9 @@ int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, st
 
 /* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. */
 void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v);
+
+/* What is to be added to the raw keys of a head, [dim], or NULL. */
+const float *memory_key_offset(const struct memory *memory, int layer, int kv_head);
 
 /* The run [capacity][dim] of one head. */
 const void *memory_keys(const struct memory *memory, int layer, int kv_head);

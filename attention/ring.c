@@ -1,5 +1,6 @@
 #include "attention/ring.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -90,6 +91,24 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
     return 0;
 }
 
+/* Elements that turn by less than a radian in STILL_TURN positions: one position moves hardly anything of them into
+ * their partner. */
+static void find_still(struct ring *ring)
+{
+    enum { STILL_TURN = 16384 };
+    const int dim = ring->options.dim;
+    float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
+    rope_angles(ring->options.rope, 1, cosines, sines);
+    for (int e = 0; e < dim; e++) {
+        float turned[ATTN_MAX_DIM] = {0}, moved = 0;
+        turned[e] = 1;
+        rope_rotate(ring->options.rope, cosines, sines, turned, turned, dim, 1.0f);
+        for (int other = 0; other < dim; other++)
+            moved += other == e ? 0 : fabsf(turned[other]);
+        ring->still[e] = moved < 1.0f / STILL_TURN;
+    }
+}
+
 struct ring *ring_create(const struct ring_options *options, struct error *err)
 {
     struct ring_plan plan;
@@ -112,6 +131,7 @@ struct ring *ring_create(const struct ring_options *options, struct error *err)
         free(ring);
         return NULL;
     }
+    find_still(ring);
     ring->decode = decode_choose();
     ring_decode_prepare(ring);
     return ring;
@@ -267,7 +287,7 @@ static void pack_item(void *context, int64_t item, int thread)
 {
     const struct pass *pass = context;
     const struct ring_options *o = &pass->ring->options;
-    message_pack_tile(&pass->shard, o, &(struct message_source){pass->memory, pass->layer, item},
+    message_pack_tile(&pass->shard, o, &(struct message_source){pass->memory, pass->layer, item, pass->ring->still},
                       ring_scratch(pass->ring, thread));
 }
 

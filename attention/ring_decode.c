@@ -117,15 +117,17 @@ static void score_run(const struct one *one, struct one_scratch *scratch, int64_
         const size_t row = (size_t)kv_head * (size_t)ring->group;
         const char *keys = memory_keys(one->memory, one->layer, kv_head);
         const char *values = memory_values(one->memory, one->layer, kv_head);
-        ring->decode->scores[dtype](&(struct decode_run){.keys = keys + (size_t)first * row_bytes,
-                                                         .values = values + (size_t)first * row_bytes,
-                                                         .offsets = scratch->offsets,
-                                                         .angles = part(ring, ring->plan.one_angles),
-                                                         .q = q + row * 2 * (size_t)o->dim,
-                                                         .scores = scratch->scores + row * DECODE_STRIDE + at,
-                                                         .n = n,
-                                                         .rows = ring->group,
-                                                         .dim = o->dim});
+        ring->decode->scores[dtype](
+            &(struct decode_run){.keys = keys + (size_t)first * row_bytes,
+                                 .values = values + (size_t)first * row_bytes,
+                                 .offsets = scratch->offsets,
+                                 .angles = part(ring, ring->plan.one_angles),
+                                 .key_offset = memory_key_offset(one->memory, one->layer, kv_head),
+                                 .q = q + row * 2 * (size_t)o->dim,
+                                 .scores = scratch->scores + row * DECODE_STRIDE + at,
+                                 .n = n,
+                                 .rows = ring->group,
+                                 .dim = o->dim});
     }
 }
 

@@ -53,9 +53,31 @@ struct pack_scratch {
     float keys[ATTN_KEY_TILE * ATTN_MAX_DIM];
 };
 
+/* A key of a tile and where it lies. */
+struct key_place {
+    int head, index;
+    const void *raw;
+};
+
 size_t message_scratch_bytes(void)
 {
     return sizeof(struct pack_scratch);
+}
+
+/* One key of a head, rotated. Of its offset the part that rotation leaves where it is goes off again: it adds the
+ * same to all scores of a query, which the softmax does not see, and the packed key is rounded more finely. */
+static void rotate_key(const struct ring_options *options, const struct message_source *source,
+                       const struct key_place *place, struct pack_scratch *s)
+{
+    const int dim = options->dim;
+    const float *offset = memory_key_offset(source->memory, source->layer, place->head);
+    float *key = s->keys + place->index * dim;
+    row_to_f32(source->memory->shape.dtype, place->raw, s->raw, dim);
+    for (int e = 0; offset && e < dim; e++)
+        s->raw[e] += offset[e];
+    rope_rotate(options->rope, s->cosines[place->index], s->sines[place->index], s->raw, key, dim, 1.0f);
+    for (int e = 0; offset && e < dim; e++)
+        key[e] -= offset[e] * source->still[e];
 }
 
 void message_pack_tile(const struct message *message, const struct ring_options *options,
@@ -72,10 +94,8 @@ void message_pack_tile(const struct message *message, const struct ring_options 
     for (int head = 0; head < options->kv_heads; head++) {
         const char *k = (const char *)memory_keys(memory, source->layer, head) + (size_t)first * row_bytes;
         const char *v = (const char *)memory_values(memory, source->layer, head) + (size_t)first * row_bytes;
-        for (int i = 0; i < n; i++) {
-            row_to_f32(memory->shape.dtype, k + (size_t)i * row_bytes, s->raw, dim);
-            rope_rotate(options->rope, s->cosines[i], s->sines[i], s->raw, s->keys + i * dim, dim, 1.0f);
-        }
+        for (int i = 0; i < n; i++)
+            rotate_key(options, source, &(struct key_place){head, i, k + (size_t)i * row_bytes}, s);
         options->kernel->pack(tile_at(message, head, source->tile), s->keys, v, n, dim);
     }
 }

@@ -37,6 +37,7 @@ struct message_source {
     const struct memory *memory;
     int layer;
     int64_t tile;
+    const float *still; /* [dim] 1 where rotation hardly moves an element, else 0 */
 };
 
 /* Rotate and pack one tile of every kv head. scratch: message_scratch_bytes(), aligned. Any thread. */

@@ -31,7 +31,8 @@ struct ring {
     struct ring_options options;
     struct ring_plan plan;
     char *block;
-    int group; /* query heads of a kv head */
+    int group;                 /* query heads of a kv head */
+    float still[ATTN_MAX_DIM]; /* 1 where rotation hardly moves an element of a head, else 0 */
     const struct decode_variant *decode;
     struct ring_stats stats;
 

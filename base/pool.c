@@ -130,8 +130,11 @@ int pool_threads(const struct pool *pool)
 static void await_workers(struct pool *pool)
 {
     const struct pool_job *job = &pool->job;
-    while (job->poll && atomic_load_explicit(&pool->busy, memory_order_acquire) != 0)
-        job->poll(job->poll_context);
+    if (job->poll) {
+        do
+            job->poll(job->poll_context);
+        while (atomic_load_explicit(&pool->busy, memory_order_acquire) != 0);
+    }
     for (int i = 0; i < SPINS_BEFORE_SLEEP; i++) {
         if (atomic_load_explicit(&pool->busy, memory_order_acquire) == 0)
             return;

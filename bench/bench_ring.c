@@ -61,7 +61,8 @@ static int fill(struct bench *b, struct error *err)
 
 static int make(struct bench *b, struct error *err)
 {
-    const struct memory_shape shape = {LAYERS, KV_HEADS, DIM, b->dtype, b->tokens};
+    const struct memory_shape shape = {
+        .layers = LAYERS, .kv_heads = KV_HEADS, .dim = DIM, .dtype = b->dtype, .capacity = b->tokens};
     const struct rope_options rope = {.dims = DIM, .base = 100000, .max_positions = b->tokens + 1};
     struct ring_options options = {.group = &b->world,
                                    .device = device_cpu(),

@@ -39,8 +39,13 @@ static int64_t max_block(const struct forward_options *options)
 static struct memory_shape memory_shape(const struct forward_options *options)
 {
     const struct model_shape *shape = &options->model->shape;
-    return (struct memory_shape){shape->layers, shape->kv_heads, shape->dim, options->kernel->dtype,
-                                 shard_bound(options)};
+    return (struct memory_shape){
+        .layers = shape->layers,
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .dtype = options->kernel->dtype,
+        .capacity = shard_bound(options),
+    };
 }
 
 static struct ring_options ring_options(const struct forward_options *options, const struct rope *rope,
@@ -117,11 +122,26 @@ int forward_bytes(const struct forward_options *options, size_t *out, struct err
 
 /* ---- life ---- */
 
+static int find_key_offsets(struct forward *f, struct error *err)
+{
+    const int layers = f->model->shape.layers;
+    if (!f->model->layers[0].key_bias)
+        return 0;
+    if (!(f->key_offsets = calloc((size_t)layers, sizeof *f->key_offsets)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the biases of %d layers", layers);
+    for (int layer = 0; layer < layers; layer++)
+        f->key_offsets[layer] = f->model->layers[layer].key_bias;
+    return 0;
+}
+
 static int create_attention(struct forward *f, struct error *err)
 {
     const struct forward_options *options = &f->options;
     const struct rope_options rope = model_rope_options(f->model, options->max_tokens);
-    const struct memory_shape shape = memory_shape(options);
+    struct memory_shape shape = memory_shape(options);
+    if (find_key_offsets(f, err) != 0)
+        return -1;
+    shape.key_offsets = f->key_offsets;
     if (!(f->rope = rope_create(&rope, err)))
         return -1;
     if (options->group->size > 1 && !(f->transport = transport_mpi_create(options->group, err)))
@@ -210,6 +230,7 @@ void forward_free(struct forward *f)
     device->free(f->token.x);
     free(f->token.parts);
     memory_free(f->memory);
+    free(f->key_offsets);
     ring_free(f->ring);
     if (f->transport)
         f->transport->free(f->transport);

@@ -20,6 +20,7 @@ struct forward {
     struct transport *transport;
     struct ring *ring;
     struct memory *memory;
+    const float **key_offsets; /* [layers], for the memory; NULL where the model has no key bias */
 
     int64_t length;    /* tokens of the chunk so far */
     int64_t prefilled; /* of those, the ones that came by segments: the others were dealt round-robin */

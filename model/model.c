@@ -91,6 +91,18 @@ static int bind_matrices(struct binding *b, struct layer *layer, int index)
     return 0;
 }
 
+/* Memory keeps keys without their bias (attention/memory.h): it moves to a place of its own. */
+static void take_key_bias(struct binding *b, struct layer *layer)
+{
+    const struct model_shape *s = &b->model->shape;
+    const size_t bytes = (size_t)s->kv_heads * (size_t)s->dim * sizeof(float);
+    float *in_qkv = b->next_float - 2 * s->kv_heads * s->dim, *own = b->next_float;
+    memcpy(own, in_qkv, bytes);
+    memset(in_qkv, 0, bytes);
+    layer->key_bias = own;
+    b->next_float += s->kv_heads * s->dim;
+}
+
 static int bind_bias(struct binding *b, struct layer *layer, int index)
 {
     const struct model_shape *s = &b->model->shape;
@@ -102,6 +114,7 @@ static int bind_bias(struct binding *b, struct layer *layer, int index)
         if (!find_floats(b, name, (int64_t)(i == 0 ? s->heads : s->kv_heads) * s->dim))
             return -1;
     }
+    take_key_bias(b, layer);
     return 0;
 }
 
@@ -169,7 +182,7 @@ static int bind_all(struct binding *b)
 /* Floats of all norms, biases and divisors, at most. */
 static size_t float_count(const struct model_shape *shape)
 {
-    size_t qkv = (size_t)(shape->heads + 2 * shape->kv_heads) * (size_t)shape->dim;
+    size_t qkv = (size_t)(shape->heads + 3 * shape->kv_heads) * (size_t)shape->dim; /* the keys' bias twice */
     return (size_t)shape->layers * (2 * (size_t)shape->width + qkv) + (size_t)shape->width +
            (size_t)shape->rope_dims;
 }

@@ -28,7 +28,8 @@ struct stack {
 
 struct layer {
     const float *attention_norm, *ffn_norm; /* [width] */
-    const float *qkv_bias;                  /* [(heads + 2 kv_heads) * dim], or NULL */
+    const float *qkv_bias;                  /* [(heads + 2 kv_heads) * dim], 0 for the keys, or NULL */
+    const float *key_bias;                  /* [kv_heads * dim] or NULL: memory keeps keys without it */
     struct stack stacks[LINEARS_PER_LAYER];
     struct linear *linears[LINEARS_PER_LAYER]; /* NULL until packed */
 };

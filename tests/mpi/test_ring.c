@@ -8,17 +8,19 @@
 
 #include "attention/ring.h"
 
-enum { LAYERS = 2, LAYER = 1, MAX_TOKENS = 8192 };
+enum { LAYERS = 2, LAYER = 1, MAX_TOKENS = 8192, MAX_KV = 4 * ATTN_MAX_DIM };
 
 /* Who holds which tokens of a segment. */
 enum layout { ZIGZAG, ALL_ON_LAST, FIRST_IS_EMPTY, PIECES_OF_17 };
 
 struct shape {
     int heads, kv_heads, dim, rotated;
+    double base;
     enum dtype dtype;
     enum rope_pairs pairs;
     enum layout layout;
     float scale;
+    float common;     /* what all keys have in common and are kept without; 0: they are kept whole */
     double tolerance; /* largest difference of one output; the values are between -1 and 1 */
 };
 
@@ -26,6 +28,7 @@ static const struct shape SMALL = {.heads = 1,
                                    .kv_heads = 1,
                                    .dim = 16,
                                    .rotated = 16,
+                                   .base = 10000.0,
                                    .dtype = DTYPE_F32,
                                    .pairs = ROPE_NEIGHBOURS,
                                    .layout = ZIGZAG,
@@ -47,11 +50,19 @@ static float number(enum kind kind, int64_t position, int element)
     return (float)(x >> 40) / 8388608.0f - 1.0f;
 }
 
+/* What a key's element has in common with that of all other keys. */
+static float common(const struct shape *shape, int element)
+{
+    return shape->common * number(KEY, -1, element);
+}
+
 /* The same as it comes out of a memory of that dtype. */
 static double kept(const struct shape *shape, enum kind kind, int64_t position, int element)
 {
     float x = number(kind, position, element);
-    return shape->dtype == DTYPE_BF16 && kind != QUERY ? (double)bf16_to_f32(bf16_from_f32(x)) : (double)x;
+    double rounded =
+        shape->dtype == DTYPE_BF16 && kind != QUERY ? (double)bf16_to_f32(bf16_from_f32(x)) : (double)x;
+    return kind == KEY ? rounded + (double)common(shape, element) : rounded;
 }
 
 static int owner(const struct shape *shape, int64_t first, int64_t end, int64_t position)
@@ -85,7 +96,7 @@ static void rotated(const struct shape *shape, enum kind kind, int64_t position,
         out[e] = kept(shape, kind, position, first + e);
     for (int i = 0; i < half; i++) {
         int a = shape->pairs == ROPE_NEIGHBOURS ? 2 * i : i, b = shape->pairs == ROPE_NEIGHBOURS ? a + 1 : i + half;
-        double angle = (double)position * pow(10000.0, -2.0 * i / shape->rotated);
+        double angle = (double)position * pow(shape->base, -2.0 * i / shape->rotated);
         double x = out[a], y = out[b];
         out[a] = x * cos(angle) - y * sin(angle);
         out[b] = x * sin(angle) + y * cos(angle);
@@ -136,6 +147,8 @@ struct bed {
     struct transport *transport;
     struct ring *ring;
     struct memory *memory;
+    float offset[MAX_KV]; /* what all keys of a layer have in common */
+    const float *offsets[LAYERS];
     int64_t end;        /* positions 0 .. end-1 are in the memories */
     int64_t block;      /* this rank's tokens of the last segment */
     float *q;           /* [block][heads][dim] */
@@ -151,15 +164,22 @@ static void count_poll(void *context)
 static void bed_make(struct bed *bed, const struct shape *shape)
 {
     const size_t row = (size_t)shape->heads * (size_t)shape->dim * sizeof(float);
-    *bed = (struct bed){.shape = shape};
+    *bed = (struct bed){.shape = shape, .offsets = {bed->offset, bed->offset}};
+    for (int e = 0; e < shape->kv_heads * shape->dim; e++)
+        bed->offset[e] = common(shape, e);
     bed->pool = pool_create(2, &err);
     bed->rope = rope_create(
         &(struct rope_options){
-            .dims = shape->rotated, .base = 10000.0, .pairs = shape->pairs, .max_positions = MAX_TOKENS},
+            .dims = shape->rotated, .base = shape->base, .pairs = shape->pairs, .max_positions = MAX_TOKENS},
         &err);
     bed->transport = transport_mpi_create(&world, &err);
-    bed->memory = memory_create(
-        &(struct memory_shape){LAYERS, shape->kv_heads, shape->dim, shape->dtype, MAX_TOKENS}, device_cpu(), &err);
+    bed->memory = memory_create(&(struct memory_shape){.layers = LAYERS,
+                                                       .kv_heads = shape->kv_heads,
+                                                       .dim = shape->dim,
+                                                       .dtype = shape->dtype,
+                                                       .capacity = MAX_TOKENS,
+                                                       .key_offsets = shape->common != 0 ? bed->offsets : NULL},
+                                device_cpu(), &err);
     struct ring_options options = {.group = &world,
                                    .pool = bed->pool,
                                    .device = device_cpu(),
@@ -378,30 +398,47 @@ static void uneven_shards_in_pieces_equal_dense(void **state)
 }
 
 static const struct shape MODELS[] = {
-    {9, 3, 64, 64, DTYPE_F32, ROPE_NEIGHBOURS, ZIGZAG, 0.125f, 1e-5},
-    {14, 2, 64, 64, DTYPE_F32, ROPE_HALVES, ZIGZAG, 0.125f, 1e-5},
-    {4, 4, 80, 32, DTYPE_F32, ROPE_HALVES, PIECES_OF_17, 0.1118034f, 1e-5},
-    {2, 1, 128, 128, DTYPE_F32, ROPE_NEIGHBOURS, ZIGZAG, 0.0883883f, 1e-5},
-    {5, 1, 96, 96, DTYPE_F32, ROPE_HALVES, FIRST_IS_EMPTY, 0.1020621f, 1e-5},
-    {2, 1, 256, 256, DTYPE_F32, ROPE_HALVES, ZIGZAG, 0.0625f, 1e-5},
+    {9, 3, 64, 64, 10000.0, DTYPE_F32, ROPE_NEIGHBOURS, ZIGZAG, 0.125f, 0, 1e-5},
+    {14, 2, 64, 64, 10000.0, DTYPE_F32, ROPE_HALVES, ZIGZAG, 0.125f, 0, 1e-5},
+    {4, 4, 80, 32, 10000.0, DTYPE_F32, ROPE_HALVES, PIECES_OF_17, 0.1118034f, 0, 1e-5},
+    {2, 1, 128, 128, 10000.0, DTYPE_F32, ROPE_NEIGHBOURS, ZIGZAG, 0.0883883f, 0, 1e-5},
+    {5, 1, 96, 96, 10000.0, DTYPE_F32, ROPE_HALVES, FIRST_IS_EMPTY, 0.1020621f, 0, 1e-5},
+    {2, 1, 256, 256, 10000.0, DTYPE_F32, ROPE_HALVES, ZIGZAG, 0.0625f, 0, 1e-5},
     /* bf16: the scores come from rounded queries and keys, the output is rounded, too */
-    {9, 3, 64, 64, DTYPE_BF16, ROPE_NEIGHBOURS, ZIGZAG, 0.125f, 4e-3},
-    {14, 2, 64, 64, DTYPE_BF16, ROPE_HALVES, ZIGZAG, 0.125f, 4e-3},
-    {2, 2, 80, 80, DTYPE_BF16, ROPE_HALVES, PIECES_OF_17, 0.1118034f, 4e-3},
-    {2, 1, 128, 128, DTYPE_BF16, ROPE_NEIGHBOURS, ZIGZAG, 0.0883883f, 4e-3},
+    {9, 3, 64, 64, 10000.0, DTYPE_BF16, ROPE_NEIGHBOURS, ZIGZAG, 0.125f, 0, 4e-3},
+    {14, 2, 64, 64, 10000.0, DTYPE_BF16, ROPE_HALVES, ZIGZAG, 0.125f, 0, 4e-3},
+    {2, 2, 80, 80, 10000.0, DTYPE_BF16, ROPE_HALVES, PIECES_OF_17, 0.1118034f, 0, 4e-3},
+    {2, 1, 128, 128, 10000.0, DTYPE_BF16, ROPE_NEIGHBOURS, ZIGZAG, 0.0883883f, 0, 4e-3},
 };
+
+enum { N_MODELS = sizeof MODELS / sizeof MODELS[0] };
 
 static void shapes_of_models_equal_dense(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof MODELS / sizeof MODELS[0]; i++)
+    for (size_t i = 0; i < N_MODELS; i++)
         segments_equal_dense(&MODELS[i], SEGMENTS(300, 37, 130), 5);
+}
+
+/* As with Qwen2, whose keys share up to 200 in elements that turn slowly: bf16 must not round the sum. */
+static void keys_kept_without_what_they_share_equal_dense(void **state)
+{
+    (void)state;
+    struct shape shape = MODELS[N_MODELS - 3];
+    shape.base = 1e12;
+    shape.common = 20.0f;
+    shape.scale /= 8; /* or one key would take all the weight */
+    for (shape.dtype = DTYPE_F32; shape.dtype <= DTYPE_BF16; shape.dtype++) {
+        shape.tolerance = shape.dtype == DTYPE_F32 ? 2e-5 : 2e-2;
+        segments_equal_dense(&shape, SEGMENTS(300, 37, 130), 5);
+        decode_equals_dense(&shape, 200, 6);
+    }
 }
 
 static void decode_after_prefill_equals_dense(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof MODELS / sizeof MODELS[0]; i++)
+    for (size_t i = 0; i < N_MODELS; i++)
         decode_equals_dense(&MODELS[i], 700, 6);
 }
 
@@ -481,6 +518,7 @@ int main(void)
         mpi_unit_test(a_ring_with_all_keys_on_one_rank_equals_dense),
         mpi_unit_test(uneven_shards_in_pieces_equal_dense),
         mpi_unit_test(shapes_of_models_equal_dense),
+        mpi_unit_test(keys_kept_without_what_they_share_equal_dense),
         mpi_unit_test(decode_after_prefill_equals_dense),
         mpi_unit_test(decode_from_nothing_equals_dense),
         mpi_unit_test(decode_over_many_dealt_tokens_equals_dense),
