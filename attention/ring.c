@@ -2,11 +2,11 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "attention/ring_message.h"
 #include "attention/ring_parts.h"
 #include "attention/rows.h"
+#include "base/clock.h"
 
 enum {
     ROTATE_TOKENS = 16, /* tokens of one work item when queries are rotated and results handed out */
@@ -14,13 +14,6 @@ enum {
     LEAST_ROWS = 24,    /* rows of a kernel call where there are few: below, keys are read for too little work */
     ITEMS_A_THREAD = 4  /* work items that a thread should find at least, so that none is idle for long */
 };
-
-double ring_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* ---- making a ring -------------------------------------------------------------------------------------- */
 
@@ -174,7 +167,7 @@ int ring_check_memory(const struct ring *ring, const struct memory *memory, int 
 static void hop_over(struct ring *ring)
 {
     ring->in_flight = false;
-    ring->stats.transfer_seconds += ring_seconds() - ring->hop_started;
+    ring->stats.transfer_seconds += clock_seconds() - ring->hop_started;
 }
 
 static void poll(void *context)
@@ -202,7 +195,7 @@ void ring_run(struct ring *ring, int64_t items, void (*work)(void *context, int6
 
 static int hop_start(struct ring *ring, const struct transport_hop *hop, struct error *err)
 {
-    ring->hop_started = ring_seconds();
+    ring->hop_started = clock_seconds();
     ring->in_flight = true;
     ring->stats.hops++;
     ring->stats.bytes_sent += hop->send_bytes;
@@ -217,11 +210,11 @@ static int hop_finish(struct ring *ring, struct error *err)
     }
     if (!ring->in_flight)
         return 0;
-    double start = ring_seconds();
+    double start = clock_seconds();
     if (ring->options.transport->finish(ring->options.transport, err) < 0)
         return -1;
     hop_over(ring);
-    ring->stats.wait_seconds += ring_seconds() - start;
+    ring->stats.wait_seconds += clock_seconds() - start;
     return 0;
 }
 
@@ -377,17 +370,17 @@ static int64_t tile_tokens_for(const struct ring *ring, int64_t tokens)
 
 static void pack_shard(struct pass *pass)
 {
-    double start = ring_seconds();
+    double start = clock_seconds();
     message_positions(&pass->shard, pass->memory->positions);
     ring_run(pass->ring, pass->shard.tiles, pack_item, pass);
-    pass->ring->stats.pack_seconds += ring_seconds() - start;
+    pass->ring->stats.pack_seconds += clock_seconds() - start;
 }
 
 static void attend_shard(struct pass *pass)
 {
-    double start = ring_seconds();
+    double start = clock_seconds();
     ring_run(pass->ring, pass->tiles * pass->ring->options.kv_heads, attend_item, pass);
-    pass->ring->stats.attend_seconds += ring_seconds() - start;
+    pass->ring->stats.attend_seconds += clock_seconds() - start;
 }
 
 /* The way of all shards past this rank's queries; its own is packed in pass->shard. */

@@ -42,8 +42,6 @@ struct ring {
     struct error poll_error;
 };
 
-double ring_seconds(void);
-
 /* Do the work items in the pool; between them the calling thread pushes on the hop in flight and calls the
  * caller's poll function. */
 void ring_run(struct ring *ring, int64_t items, void (*work)(void *context, int64_t item, int thread),

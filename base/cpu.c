@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct cpu_features cpu_features(void)
 {
@@ -128,13 +129,6 @@ static struct peak_loop peak_loop_choose(enum dtype dtype)
     return (struct peak_loop){run_sse, 12 * 4};
 }
 
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 double cpu_probe_peak(enum dtype dtype)
 {
     /* Short runs, the best one counted: on a shared machine some of them are interrupted. */
@@ -144,9 +138,9 @@ double cpu_probe_peak(enum dtype dtype)
         return 0;
     double best = 0;
     for (int run = 0; run < RUNS; run++) {
-        double start = seconds_now();
+        double start = clock_seconds();
         loop.run(ITERATIONS);
-        double seconds = seconds_now() - start;
+        double seconds = clock_seconds() - start;
         if (seconds > 0 && (best == 0 || seconds < best))
             best = seconds;
     }

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/device.h"
 #include "base/pool.h"
@@ -44,13 +44,6 @@ static void *alloc_or_die(size_t bytes, const char *what)
     return memory;
 }
 
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 struct run {
     struct linear *const *linears;
     int64_t n_linears;
@@ -77,9 +70,9 @@ static double measure(struct run *run, struct pool *pool)
 {
     double best = 0;
     for (int i = 0; i <= REPEATS; i++) {
-        double start = seconds_now();
+        double start = clock_seconds();
         pool_run(pool, &(struct pool_job){.n_items = ROWS / LINEAR_TILE_ROWS, .work = work, .context = run});
-        double seconds = seconds_now() - start;
+        double seconds = clock_seconds() - start;
         if (i > 0 && (best == 0 || seconds < best)) /* the first run warms up */
             best = seconds;
     }
@@ -157,10 +150,10 @@ static void bench_dtype(enum dtype dtype, int n_counts, const int *counts)
     }
     /* one of each, then the layers; they live until the program ends */
     struct linear *linears[MATRICES + LAYERS * PER_LAYER];
-    double start = seconds_now();
+    double start = clock_seconds();
     for (int i = 0; i < MATRICES + LAYERS * PER_LAYER; i++)
         linears[i] = make(&matrices[i < MATRICES ? i : (i - MATRICES) % PER_LAYER], dtype);
-    printf("%s: made and packed in %.2f s\n", dtype_name(dtype), seconds_now() - start);
+    printf("%s: made and packed in %.2f s\n", dtype_name(dtype), clock_seconds() - start);
     for (int i = 0; i < n_counts; i++) {
         struct error err;
         struct pool *pool = pool_create(counts[i], &err);

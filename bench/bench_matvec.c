@@ -10,19 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/num.h"
 #include "model/matvec.h"
 
 enum { MATRIX_BYTES = 96 << 20, SLICE_BYTES = 2 << 20, N_SLICES = MATRIX_BYTES / SLICE_BYTES, MAX_TIMES = 1 << 16 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 struct job {
     const struct matvec_kernel *kernel; /* NULL: only read */
@@ -66,16 +59,16 @@ static int compare_times(const void *a, const void *b)
 static double measure(struct job *job, double seconds)
 {
     static double times[MAX_TIMES];
-    double end = now() + seconds;
+    double end = clock_seconds() + seconds;
     int n = 0;
-    for (; n < 10 || (n < MAX_TIMES && now() < end); n++) {
+    for (; n < 10 || (n < MAX_TIMES && clock_seconds() < end); n++) {
         const uint8_t *slice = job->bytes + (size_t)(n % N_SLICES) * SLICE_BYTES;
-        double start = now();
+        double start = clock_seconds();
         if (job->kernel)
             multiply_slice(job, slice);
         else
             read_slice(job, slice);
-        times[n] = now() - start;
+        times[n] = clock_seconds() - start;
     }
     qsort(times, (size_t)n, sizeof *times, compare_times);
     return SLICE_BYTES / times[n / 10];

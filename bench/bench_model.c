@@ -7,8 +7,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "io/gguf.h"
 #include "model/forward.h"
@@ -25,21 +25,14 @@ struct bench {
     float *logits;
 };
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static int read_tokens(struct bench *b, struct forward *forward, int64_t length, double *seconds, struct error *err)
 {
-    const double begun = now();
+    const double begun = clock_seconds();
     forward_reset(forward);
     for (int64_t at = 0; at < length; at += SEGMENT)
         if (forward_segment(forward, b->tokens + at, i64_min(SEGMENT, length - at), err) != 0)
             return -1;
-    *seconds = now() - begun;
+    *seconds = clock_seconds() - begun;
     return 0;
 }
 
@@ -47,11 +40,11 @@ static int write_tokens(struct bench *b, struct forward *forward, double *second
 {
     if (forward_next(forward, b->logits, err) != 0)
         return -1;
-    const double begun = now();
+    const double begun = clock_seconds();
     for (int i = 0; i < DECODED; i++)
         if (forward_step(forward, b->tokens[i], b->logits, err) != 0)
             return -1;
-    *seconds = now() - begun;
+    *seconds = clock_seconds() - begun;
     return 0;
 }
 

@@ -8,17 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "io/gguf.h"
 #include "model/tokenizer.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The whole file; the caller frees the bytes. */
 static int read_file(const char *path, struct text *out, struct error *err)
@@ -51,11 +44,11 @@ static int tokenize(const char *path, const struct bundle *bundle, struct error 
     struct token_list tokens = {0};
     if (read_file(path, &text, err) < 0)
         return -1;
-    double start = now();
+    double start = clock_seconds();
     struct tokenizer *tokenizer = tokenizer_create(bundle, err);
-    double made = now();
+    double made = clock_seconds();
     int status = tokenizer ? tokenizer_encode(tokenizer, text, &tokens, err) : -1;
-    double seconds = now() - made;
+    double seconds = clock_seconds() - made;
     if (status == 0)
         fprintf(stderr, "tokenizer made in %.3f s; %zu bytes, %lld tokens in %.3f s: %.1f MB/s\n", made - start,
                 text.length, (long long)tokens.count, seconds, (double)text.length / seconds / 1e6);

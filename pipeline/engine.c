@@ -3,7 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 /* Generated tokens between two reports of progress. */
 enum { REPORT_EVERY = 8 };
@@ -16,13 +17,6 @@ struct engine {
     float *logits;           /* [vocab] */
     struct error poll_error; /* a poll deep inside the forward pass cannot return one */
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static void poll_hook(void *context)
 {
@@ -220,15 +214,15 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
     *result = (struct job_result){.id = job->id};
     if (make_room(job, result, err) != 0)
         return -1;
-    const double begun = now();
+    const double begun = clock_seconds();
     if (prefill(engine, job, result, err) != 0)
         goto fail;
-    const double prefilled = now();
+    const double prefilled = clock_seconds();
     if (job->kind == JOB_GENERATE && generate(engine, job, result, err) != 0)
         goto fail;
     check_finite(job, result);
     result->prefill_seconds = prefilled - begun;
-    result->decode_seconds = now() - prefilled;
+    result->decode_seconds = clock_seconds() - prefilled;
     return 0;
 fail:
     job_result_free(result);

@@ -1,9 +1,9 @@
 #include "pipeline/probe.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "attention/kernel.h"
+#include "base/clock.h"
 #include "base/device.h"
 #include "model/matvec.h"
 
@@ -13,13 +13,6 @@ enum {
     MATVEC_ROWS = 64,
     REPEATS = 5 /* the best counts: others use the machine, too */
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 /* Everything a measurement works on; each thread has its own slice where it writes. */
 struct probe {
@@ -70,9 +63,9 @@ static double measure(struct pool *pool, const struct pool_job *job)
 {
     double best = 0;
     for (int i = 0; i < REPEATS; i++) {
-        const double begun = now();
+        const double begun = clock_seconds();
         pool_run(pool, job);
-        const double rate = (double)job->n_items / (now() - begun);
+        const double rate = (double)job->n_items / (clock_seconds() - begun);
         best = rate > best ? rate : best;
     }
     return best;

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/num.h"
 
 static const double live_seconds = 0.2, plain_seconds = 10;
@@ -33,9 +33,7 @@ struct progress {
 static double monotonic_clock(void *context)
 {
     (void)context;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return clock_seconds();
 }
 
 void progress_defaults(struct progress_options *options, FILE *out)

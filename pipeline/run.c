@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "pipeline/record.h"
 
@@ -24,13 +24,6 @@ struct run {
     double *begun;        /* [n_documents]: when the first job was handed out, 0 before */
     struct error failure; /* run_take cannot return one: the next run_give does */
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 /* A job's id names its document and node. */
 enum { NODE_BITS = 32 };
@@ -55,7 +48,7 @@ static int64_t node_of(int64_t id)
 static int record(struct run *run, int64_t index, struct error *err)
 {
     struct plan_document *document = &run->plan->documents[index];
-    const double wall = run->begun[index] > 0 ? now() - run->begun[index] : 0;
+    const double wall = run->begun[index] > 0 ? clock_seconds() - run->begun[index] : 0;
     if (record_document(run->plan, index, wall, run->results, err) != 0)
         return error_wrap(err, "%s", document->id);
     char outcome[300];
@@ -66,14 +59,14 @@ static int record(struct run *run, int64_t index, struct error *err)
     run->failed += document->status == RESULT_FAILED;
     work_clear(&document->work);
     run->unpublished++;
-    if (now() - run->published < PUBLISH_SECONDS)
+    if (clock_seconds() - run->published < PUBLISH_SECONDS)
         return 0;
     return run_publish(run, err);
 }
 
 int run_publish(struct run *run, struct error *err)
 {
-    run->published = now();
+    run->published = clock_seconds();
     if (run->unpublished == 0)
         return 0;
     log_debug("publishing %" PRId64 " documents", run->unpublished);
@@ -132,7 +125,8 @@ struct run *run_create(struct plan *plan, struct results *results, struct meter 
         error_set(err, ERROR_RESOURCE, "no memory for a run of %" PRId64 " documents", plan->n_documents);
         return NULL;
     }
-    *run = (struct run){.plan = plan, .results = results, .meter = meter, .published = now(), .begun = begun};
+    *run = (struct run){
+        .plan = plan, .results = results, .meter = meter, .published = clock_seconds(), .begun = begun};
     for (int64_t i = 0; i < plan->n_documents; i++) {
         if (plan->documents[i].done)
             continue;
@@ -237,7 +231,7 @@ bool run_take(struct run *run, struct job *out)
     if (work_take(&run->plan->documents[document].work, node, &run->plan->prompter, out, &run->failure) != 0)
         return false;
     if (run->begun[document] == 0)
-        run->begun[document] = now();
+        run->begun[document] = clock_seconds();
     run->running++;
     begin_metering(run, document, node, out);
     log_debug("%s: node %" PRId64 " of %" PRId64 " tokens handed out", run->plan->documents[document].id, node,
