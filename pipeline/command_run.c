@@ -254,7 +254,7 @@ static int lead_world(struct session *s, struct error *err)
 {
     while (!run_over(s->run)) {
         bool worked;
-        if (poll_dealer(s, err) != 0 || work_on_one(s, &worked, err) != 0)
+        if (poll_dealer(s, err) != 0 || work_on_one(s, &worked, err) != 0 || run_check(s->run, err) != 0)
             return -1;
         if (!worked && !run_over(s->run))
             usleep(IDLE_MICROSECONDS);

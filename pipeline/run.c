@@ -22,7 +22,7 @@ struct run {
     double published;     /* when */
     int64_t unpublished;  /* documents */
     double *begun;        /* [n_documents]: when the first job was handed out, 0 before */
-    struct error failure; /* run_take cannot return one: the next run_give does */
+    struct error failure; /* run_take cannot return one: run_check does */
 };
 
 /* A job's id names its document and node. */
@@ -74,11 +74,14 @@ int run_publish(struct run *run, struct error *err)
     return results_publish(run->results, err);
 }
 
-static int check_error_rate(const struct run *run, struct error *err)
+/* Too many failures end the run; what they were is published first. */
+static int check_error_rate(struct run *run, struct error *err)
 {
     const double most = run->plan->options->max_error_rate * (double)(run->plan->n_documents - run->plan->done);
     if (run->failed == 0 || (double)run->failed <= most)
         return 0;
+    if (run_publish(run, err) != 0)
+        return -1;
     return error_set(err, ERROR_INPUT, "%" PRId64 " documents failed, more than --max-error-rate %g allows",
                      run->failed, run->plan->options->max_error_rate);
 }
@@ -150,6 +153,14 @@ void run_free(struct run *run)
         return;
     free(run->begun);
     free(run);
+}
+
+int run_check(const struct run *run, struct error *err)
+{
+    if (run->failure.code == ERROR_NONE)
+        return 0;
+    *err = run->failure;
+    return -1;
 }
 
 bool run_over(const struct run *run)
@@ -243,10 +254,8 @@ int run_give(struct run *run, struct job_result *result, struct error *err)
 {
     struct plan_document *document = document_of(run, result->id);
     run->running--;
-    if (run->failure.code != ERROR_NONE) {
-        *err = run->failure;
+    if (run_check(run, err) != 0)
         return -1;
-    }
     log_debug("%s: node %" PRId64 " done in %.2f s of prefill, %.2f s of decode", document->id, node_of(result->id),
               result->prefill_seconds, result->decode_seconds);
     meter_end(run->meter, result->id, result->tokens ? result->count : 0);

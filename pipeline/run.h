@@ -28,6 +28,9 @@ int run_give(struct run *run, struct job_result *result, struct error *err);
 /* What a group says on the way. */
 void run_progress(struct run *run, const struct job_progress *progress);
 
+/* -1 when a job could not be made for lack of memory: the run cannot go on. */
+int run_check(const struct run *run, struct error *err);
+
 /* No document is open any more. */
 bool run_over(const struct run *run);
 
