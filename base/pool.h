@@ -3,7 +3,8 @@
  * pool_create, then any number of pool_run from the thread that created it, then pool_free. The caller works
  * too, as thread 0: a pool of one thread starts none. Items are dealt one at a time in rising order, so unequal
  * items balance themselves. Between its items, and while it waits for the others, thread 0 calls the job's poll
- * function, at least once a job, where a transfer that is under way can be pushed on; no other thread ever calls it, so MPI_THREAD_FUNNELED is enough.
+ * function, at least once a job, where a transfer that is under way can be pushed on; no other thread ever calls
+ * it, so MPI_THREAD_FUNNELED is enough.
  */
 #ifndef LONGHAUL_BASE_POOL_H
 #define LONGHAUL_BASE_POOL_H
