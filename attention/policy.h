@@ -1,24 +1,89 @@
 /* Policies: per layer, what a token may attend to and what is kept of the past.
  *
- * visible() gives, for the query at `position`, the span of indices into a run of keys with rising positions;
- * keep() is called once per layer after a segment, when its keys are in memory, and may drop or compress them.
- * One file per policy. `full` sees every earlier token and keeps all.
+ * A layer's keys lie in up to three banks, and a query's softmax runs over all of them:
+ *   sinks  the first tokens of the chunk;
+ *   slots  what is kept of the tokens that have left the near part, at most so many, a list for each kv head;
+ *   near   the recent tokens, raw and complete.
+ * A policy says where the near part begins for a query (near), how many slots there are and what fills them (keep, or
+ * a choice made anew for each group of queries), and which positions slots have. attention/bounded.h does the rest,
+ * alike for all of them. `full` keeps everything and goes round the ring instead (attention/ring.h).
+ *
+ * One file per policy, policy_NAME.c; its parameters, their units and its source stand there, and policy_parse()
+ * reads "NAME[:parameter=value,...]". A policy_spec is plain data: it can be sent to other ranks as it is.
  */
 #ifndef LONGHAUL_ATTENTION_POLICY_H
 #define LONGHAUL_ATTENTION_POLICY_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#include "attention/kernel.h"
-#include "attention/memory.h"
+#include "base/error.h"
 
-struct policy {
-    const char *name;
-    /* positions [n], rising: those of the run. */
-    struct attn_span (*visible)(int layer, int64_t position, const int64_t *positions, int64_t n);
-    int (*keep)(int layer, struct memory *memory, struct error *err);
+enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_KINDS };
+
+/* One layer's policy and its parameters; those that a policy does not name are 0. */
+struct policy_spec {
+    enum policy_kind kind;
+    int64_t window; /* tokens of the near part, as the policy's near_rule counts them */
+    int64_t sinks;  /* first tokens of the chunk that stay visible */
+    int64_t slots;  /* most slots of a kv head */
 };
 
-extern const struct policy policy_full;
+/* Where the near part of the query at position p begins, in a segment that begins at f; never below 0. */
+enum near_rule {
+    NEAR_ALL,     /* 0 */
+    NEAR_SLIDING, /* p - window + 1: the window counts the query itself */
+    NEAR_SEGMENT, /* f - window: what was there before the segment, and the segment up to the query */
+    NEAR_GROUP,   /* g - window, g = p rounded down to POLICY_GROUP: the same for a group of queries */
+};
+
+/* Queries that share one choice of slots; a group lies on one rank. */
+enum { POLICY_GROUP = 128 };
+
+/* What positions sinks and slots have for a query; near keys have their own. */
+enum slot_positions {
+    SLOTS_INDEXED, /* 0, 1, 2 ... over the visible sinks and slots, the near part following on: the query's
+                      position is its index inside the cache (Xiao et al. 2023) */
+    SLOTS_AT_ONE,  /* all at 0, the query at `window`: one distance for all of them (Xiao et al. 2024) */
+};
+
+/* A parameter of a policy, and where it goes in a policy_spec. */
+struct policy_parameter {
+    const char *name; /* NULL ends a table */
+    size_t where;     /* of an int64_t */
+    int64_t fallback, least, most;
+    const char *help;
+};
+
+struct keep;
+
+struct policy {
+    const char *name, *purpose;
+    const struct policy_parameter *parameters;
+    enum near_rule near;
+    enum slot_positions positions;
+    /* What cannot work together: ERROR_USAGE. May be NULL. */
+    int (*check)(const struct policy_spec *spec, struct error *err);
+    /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
+    int (*keep)(struct keep *keep, struct error *err);
+};
+
+/* The table of all policies. */
+const struct policy *policy_of(enum policy_kind kind);
+
+/* Read "NAME[:parameter=value,...]"; ERROR_USAGE says what is wrong and what there is. */
+int policy_parse(const char *text, struct policy_spec *out, struct error *err);
+
+/* The same the other way, with all parameters: "sinks:window=1024,sinks=4". */
+void policy_describe(const struct policy_spec *spec, char *out, size_t size);
+
+/* The first position of the near part for the query at `position` in a segment that begins at `segment_first`. */
+int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int64_t segment_first);
+
+/* No near part begins further before its query, or before its segment, than this. */
+int64_t policy_near_reach(const struct policy_spec *spec);
+
+extern const struct policy policy_full, policy_window, policy_sinks;
 
 #endif

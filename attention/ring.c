@@ -6,6 +6,7 @@
 #include "attention/ring_message.h"
 #include "attention/ring_parts.h"
 #include "attention/rows.h"
+#include "attention/span.h"
 #include "base/clock.h"
 
 enum {
@@ -287,11 +288,10 @@ static void pack_item(void *context, int64_t item, int thread)
 /* Which keys of the shard in hand the rows of a query tile see; returns the number of rows. */
 static int tile_spans(const struct pass *pass, int64_t first, int64_t tokens, struct attn_span *spans)
 {
-    const struct policy *policy = pass->ring->options.policy;
     const int group = pass->ring->group;
     for (int64_t t = 0; t < tokens; t++) {
         struct attn_span span =
-            policy->visible(pass->layer, pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
+            causal_span(pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
         for (int g = 0; g < group; g++)
             spans[t * group + g] = span;
     }

@@ -2,6 +2,7 @@
 
 #include "attention/decode.h"
 #include "attention/ring_parts.h"
+#include "attention/span.h"
 
 /* ---- angles by element ---------------------------------------------------------------------------------- */
 
@@ -217,7 +218,7 @@ int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, c
                       .memory = memory,
                       .query = query,
                       .layer = layer,
-                      .span = o->policy->visible(layer, query->position, memory->positions, memory->length),
+                      .span = causal_span(query->position, memory->positions, memory->length),
                       .o = mine,
                       .lse = mine + o_floats};
     one.stretches = i64_ceil_div(i64_max(0, one.span.end - one.span.first), DECODE_STRETCH);

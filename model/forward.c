@@ -399,9 +399,7 @@ static int attend(struct forward *f, int layer, struct error *err)
         .scale = 1.0f / sqrtf((float)shape->dim),
         .out = f->attended,
     };
-    if (ring_attend(f->ring, f->memory, layer, &queries, err) != 0)
-        return -1;
-    return f->options.policy->keep(layer, f->memory, err);
+    return ring_attend(f->ring, f->memory, layer, &queries, err);
 }
 
 int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct error *err)

@@ -114,7 +114,7 @@ static int attend_token(struct forward *f, int index, struct error *err)
         multiply(f, &layer->stacks[LINEAR_OUT], t->attended, t->out, err) != 0)
         return -1;
     ops_add(t->x, t->out, shape->width);
-    return f->options.policy->keep(index, f->memory, err);
+    return 0;
 }
 
 static int feed_token(struct forward *f, const struct layer *layer, struct error *err)

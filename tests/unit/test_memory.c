@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "attention/memory.h"
-#include "attention/policy.h"
+#include "attention/span.h"
 
 static struct error err;
 static const struct memory_shape shape = {.layers = 2, .kv_heads = 3, .dim = 4, .dtype = DTYPE_F32, .capacity = 5};
@@ -102,7 +102,7 @@ static void bytes_are_counted_and_overflow_is_an_error(void **state)
     assert_int_equal(err.code, ERROR_RESOURCE);
 }
 
-static void policy_full_sees_itself_and_all_before(void **state)
+static void causal_span_sees_itself_and_all_before(void **state)
 {
     (void)state;
     const int64_t positions[] = {0, 5, 6, 100};
@@ -110,12 +110,12 @@ static void policy_full_sees_itself_and_all_before(void **state)
         int64_t position, end;
     } cases[] = {{0, 1}, {4, 1}, {5, 2}, {6, 3}, {99, 3}, {100, 4}, {INT64_MAX, 4}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct attn_span span = policy_full.visible(0, cases[i].position, positions, 4);
+        struct attn_span span = causal_span(cases[i].position, positions, 4);
         assert_int_equal(span.first, 0);
         assert_int_equal(span.end, cases[i].end);
     }
-    assert_int_equal(policy_full.visible(0, 7, positions, 0).end, 0);
-    assert_int_equal(policy_full.visible(0, 4, positions + 1, 3).end, 0);
+    assert_int_equal(causal_span(7, positions, 0).end, 0);
+    assert_int_equal(causal_span(4, positions + 1, 3).end, 0);
 }
 
 int main(void)
@@ -126,7 +126,7 @@ int main(void)
         cmocka_unit_test(more_tokens_than_the_capacity_are_refused),
         cmocka_unit_test(positions_that_do_not_rise_are_refused),
         cmocka_unit_test(bytes_are_counted_and_overflow_is_an_error),
-        cmocka_unit_test(policy_full_sees_itself_and_all_before),
+        cmocka_unit_test(causal_span_sees_itself_and_all_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
