@@ -5,8 +5,8 @@
  *
  * bounded_create; per chunk bounded_reset; per segment bounded_begin, then per layer bounded_put for each of this
  * rank's tokens (those of its zigzag block) and bounded_attend, which also applies the policy's rule at the end; in
- * decode per token bounded_begin_one, then per layer bounded_put on every rank and bounded_attend_one. Layers are counted
- * among the bounded ones only. All ranks of the group make the same calls.
+ * decode per token bounded_begin_one, then per layer bounded_put on every rank and bounded_attend_one. Layers are
+ * counted among the bounded ones only. All ranks of the group make the same calls.
  */
 #ifndef LONGHAUL_ATTENTION_BOUNDED_H
 #define LONGHAUL_ATTENTION_BOUNDED_H
@@ -28,9 +28,9 @@ struct bounded_options {
     struct pool *pool;
     const struct device *device;
     const struct attn_kernel *kernel;
-    struct decoder *decoder;          /* NULL: no decode */
-    const struct policy_spec *specs;  /* [layers], none of them POLICY_FULL */
-    const float *const *key_offsets;  /* [layers] of [kv_heads][dim], what keys are kept without; or NULL */
+    struct decoder *decoder;         /* NULL: no decode */
+    const struct policy_spec *specs; /* [layers], none of them POLICY_FULL */
+    const float *const *key_offsets; /* [layers] of [kv_heads][dim], what keys are kept without; or NULL */
     int layers, heads, kv_heads, dim;
     int64_t max_segment, max_generated; /* tokens of a segment; tokens of a chunk that come one by one */
     void (*poll)(void *context);        /* called often from the calling thread, may be NULL */
@@ -47,7 +47,8 @@ void bounded_reset(struct bounded *bounded);
 /* The next segment [first, end), in every layer. */
 int bounded_begin(struct bounded *bounded, int64_t first, int64_t end, struct error *err);
 
-/* Keys and values [kv_heads][dim] f32 of the token at `position`. Different tokens from different threads at once. */
+/* Keys and values [kv_heads][dim] f32 of the token at `position`. Different tokens from different threads at once.
+ */
 void bounded_put(struct bounded *bounded, int layer, int64_t position, const float *k, const float *v);
 
 /* The queries of this rank's block of the segment. q: row t is q + t * stride, [heads][dim] f32, raw;

@@ -65,9 +65,9 @@ static int measure(struct bench *b, int64_t length, struct error *err)
         .pool = b->pool,
         .device = device_cpu(),
         .kernel = b->kernel,
-        .policy = &policy_full,
         .segment = SEGMENT,
         .max_tokens = length + DECODED + 1,
+        .max_generated = DECODED,
     };
     struct forward *forward = forward_create(&options, err);
     double read = 0, written = 0, best = 0;

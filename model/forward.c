@@ -6,70 +6,6 @@
 
 /* ---- sizes ---- */
 
-/* Most tokens of one rank in a segment of n tokens: an even share of 2R blocks, and each of the four borders of its
- * two blocks moved by half a key tile at most. */
-static int64_t block_bound(int64_t n, int ranks)
-{
-    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ATTN_KEY_TILE);
-}
-
-/* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */
-static int64_t shard_bound(const struct forward_options *options)
-{
-    const int ranks = options->group->size;
-    if (ranks == 1)
-        return options->max_tokens;
-    int64_t most = 0;
-    for (int rank = 0; rank < ranks; rank++) {
-        int64_t tokens = 0;
-        for (int64_t first = 0; first + options->segment <= options->max_tokens; first += options->segment) {
-            const struct zigzag z = zigzag_block(first, first + options->segment, rank, ranks);
-            tokens += z.end[0] - z.first[0] + z.end[1] - z.first[1];
-        }
-        most = i64_max(most, tokens);
-    }
-    return i64_min(options->max_tokens, most + block_bound(options->segment, ranks) + 1);
-}
-
-static int64_t max_block(const struct forward_options *options)
-{
-    return block_bound(i64_min(options->segment, options->max_tokens), options->group->size);
-}
-
-static struct memory_shape memory_shape(const struct forward_options *options)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct memory_shape){
-        .layers = shape->layers,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .dtype = options->kernel->dtype,
-        .capacity = shard_bound(options),
-    };
-}
-
-static struct ring_options ring_options(const struct forward_options *options, const struct rope *rope,
-                                        struct transport *transport)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct ring_options){
-        .group = options->group,
-        .pool = options->pool,
-        .device = options->device,
-        .kernel = options->kernel,
-        .policy = options->policy,
-        .rope = rope,
-        .transport = transport,
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .max_block = max_block(options),
-        .max_shard = shard_bound(options),
-        .poll = options->poll,
-        .poll_context = options->poll_context,
-    };
-}
-
 /* Elements of a thread's two tile buffers. Only scoring has outputs as wide as the vocabulary. */
 static size_t scratch_in(const struct model *model)
 {
@@ -106,57 +42,26 @@ static size_t token_floats(const struct model_shape *shape)
 int forward_bytes(const struct forward_options *options, size_t *out, struct error *err)
 {
     const struct model *model = options->model;
-    const struct memory_shape memory = memory_shape(options);
-    const struct ring_options ring = ring_options(options, NULL, NULL);
-    size_t of_memory, of_ring;
-    if (memory_bytes(&memory, &of_memory, err) != 0 || ring_bytes(&ring, &of_ring, err) != 0)
+    size_t of_attention;
+    if (forward_attention_bytes(options, &of_attention, err) != 0)
         return -1;
     const size_t element = dtype_size(options->kernel->dtype);
     const size_t row = sizeof(float) * (size_t)(model->shape.width + forward_q_width(&model->shape)) +
                        element * (size_t)forward_q_width(&model->shape) + sizeof(int64_t);
     const size_t per_thread = element * scratch_in(model) + sizeof(float) * scratch_out(options);
-    *out = of_memory + of_ring + row * (size_t)max_block(options) +
+    *out = of_attention + row * (size_t)forward_attention_block(options) +
            per_thread * (size_t)pool_threads(options->pool) + sizeof(float) * token_floats(&model->shape);
     return 0;
 }
 
 /* ---- life ---- */
 
-static int find_key_offsets(struct forward *f, struct error *err)
-{
-    const int layers = f->model->shape.layers;
-    if (!f->model->layers[0].key_bias)
-        return 0;
-    if (!(f->key_offsets = calloc((size_t)layers, sizeof *f->key_offsets)))
-        return error_set(err, ERROR_RESOURCE, "no memory for the biases of %d layers", layers);
-    for (int layer = 0; layer < layers; layer++)
-        f->key_offsets[layer] = f->model->layers[layer].key_bias;
-    return 0;
-}
-
-static int create_attention(struct forward *f, struct error *err)
-{
-    const struct forward_options *options = &f->options;
-    const struct rope_options rope = model_rope_options(f->model, options->max_tokens);
-    struct memory_shape shape = memory_shape(options);
-    if (find_key_offsets(f, err) != 0)
-        return -1;
-    shape.key_offsets = f->key_offsets;
-    if (!(f->rope = rope_create(&rope, err)))
-        return -1;
-    if (options->group->size > 1 && !(f->transport = transport_mpi_create(options->group, err)))
-        return -1;
-    const struct ring_options ring = ring_options(options, f->rope, f->transport);
-    if (!(f->ring = ring_create(&ring, err)) || !(f->memory = memory_create(&shape, options->device, err)))
-        return -1;
-    return 0;
-}
-
 static int create_buffers(struct forward *f, struct error *err)
 {
     const struct device *device = f->options.device;
     const struct model_shape *shape = &f->model->shape;
-    const size_t rows = (size_t)max_block(&f->options), element = dtype_size(f->options.kernel->dtype);
+    const size_t rows = (size_t)forward_attention_block(&f->options),
+                 element = dtype_size(f->options.kernel->dtype);
     const size_t q = (size_t)forward_q_width(shape);
     f->row_positions = device->alloc(rows * sizeof *f->row_positions, "positions", err);
     f->x = device->alloc(rows * (size_t)shape->width * sizeof *f->x, "activations", err);
@@ -205,7 +110,8 @@ struct forward *forward_create(const struct forward_options *options, struct err
     }
     f->options = *options;
     f->model = options->model;
-    if (create_attention(f, err) != 0 || create_buffers(f, err) != 0 || create_token(f, err) != 0) {
+    if (forward_attention_create(&f->attention, &f->options, err) != 0 || create_buffers(f, err) != 0 ||
+        create_token(f, err) != 0) {
         forward_free(f);
         return NULL;
     }
@@ -229,18 +135,13 @@ void forward_free(struct forward *f)
     device->free(f->attended);
     device->free(f->token.x);
     free(f->token.parts);
-    memory_free(f->memory);
-    free(f->key_offsets);
-    ring_free(f->ring);
-    if (f->transport)
-        f->transport->free(f->transport);
-    rope_free(f->rope);
+    forward_attention_free(&f->attention);
     free(f);
 }
 
 void forward_reset(struct forward *f)
 {
-    memory_reset(f->memory);
+    forward_attention_reset(&f->attention);
     f->length = f->prefilled = f->first = f->end = f->rows = 0;
 }
 
@@ -249,9 +150,14 @@ int64_t forward_length(const struct forward *f)
     return f->length;
 }
 
+size_t forward_resident(const struct forward *f)
+{
+    return forward_attention_resident(&f->attention);
+}
+
 struct ring_stats forward_ring_stats(const struct forward *f)
 {
-    return ring_stats(f->ring);
+    return f->attention.ring ? ring_stats(f->attention.ring) : (struct ring_stats){0};
 }
 
 /* ---- one segment ---- */
@@ -263,7 +169,6 @@ struct layer_step {
     const struct layer *finished; /* NULL before the first layer */
     const struct layer *begun;    /* NULL behind the last */
     int begun_index;
-    int64_t memory_first; /* index in memory of the block's first token */
 };
 
 /* scratch->y = the linear layer of x; the first failure of a thread is kept for run_tiles. */
@@ -307,8 +212,8 @@ static void begin_layer(const struct layer_step *step, int64_t row, int64_t rows
     for (int64_t i = 0; i < rows; i++) {
         const float *qkv = scratch->y + i * qkv_width;
         memcpy(f->q + (row + i) * q_width, qkv, (size_t)q_width * sizeof *qkv);
-        memory_put(f->memory, step->begun_index, step->memory_first + row + i, qkv + q_width,
-                   qkv + q_width + (int64_t)shape->kv_heads * shape->dim);
+        forward_attention_put(&f->attention, step->begun_index, row + i, qkv + q_width,
+                              qkv + q_width + (int64_t)shape->kv_heads * shape->dim);
     }
 }
 
@@ -377,7 +282,7 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
 {
     f->block = zigzag_block(f->first, f->end, f->options.group->rank, f->options.group->size);
     f->rows = 0;
-    *block_tokens = malloc((size_t)max_block(&f->options) * sizeof **block_tokens);
+    *block_tokens = malloc((size_t)forward_attention_block(&f->options) * sizeof **block_tokens);
     if (!*block_tokens)
         return error_set(err, ERROR_RESOURCE, "no memory for the tokens of a segment");
     for (int part = 0; part < 2; part++)
@@ -386,20 +291,8 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
             f->row_positions[f->rows++] = p;
         }
     f->tile_rows = choose_tile_rows(f->rows, pool_threads(f->options.pool));
-    return memory_extend(f->memory, f->row_positions, f->rows, err);
-}
-
-static int attend(struct forward *f, int layer, struct error *err)
-{
-    const struct model_shape *shape = &f->model->shape;
-    const struct ring_queries queries = {
-        .q = f->q,
-        .stride = forward_q_width(shape),
-        .tokens = f->rows,
-        .scale = 1.0f / sqrtf((float)shape->dim),
-        .out = f->attended,
-    };
-    return ring_attend(f->ring, f->memory, layer, &queries, err);
+    return forward_attention_begin(&f->attention, (struct stretch){f->first, f->end}, f->row_positions, f->rows,
+                                   err);
 }
 
 int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
@@ -407,7 +300,6 @@ int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct 
     if (check_tokens(f, tokens, n, err) != 0)
         return -1;
     const int layers = f->model->shape.layers;
-    const int64_t memory_first = f->memory->length;
     int32_t *block_tokens;
     f->first = f->length;
     f->end = f->length + n;
@@ -419,11 +311,10 @@ int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct 
             .finished = layer > 0 ? &f->model->layers[layer - 1] : NULL,
             .begun = layer < layers ? &f->model->layers[layer] : NULL,
             .begun_index = layer,
-            .memory_first = memory_first,
         };
         status = run_tiles(f, layer_tile, &step, err);
         if (status == 0 && layer < layers)
-            status = attend(f, layer, err);
+            status = forward_attention_attend(&f->attention, layer, f->q, f->attended, err);
     }
     free(block_tokens);
     f->length = f->prefilled = f->end;

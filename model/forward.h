@@ -14,6 +14,7 @@
 
 #include <stdint.h>
 
+#include "attention/policy.h"
 #include "attention/ring.h"
 #include "base/comm.h"
 #include "base/device.h"
@@ -29,10 +30,11 @@ struct forward_options {
     struct pool *pool;
     const struct device *device;
     const struct attn_kernel *kernel;
-    const struct policy *policy;
+    const struct policy_spec *policies; /* [layers], or NULL: all of them full */
     bool scores;                 /* forward_score will be called: the model is packed with its head */
     int64_t segment;             /* most tokens of one forward_segment */
     int64_t max_tokens;          /* most tokens of a chunk, generated ones counted */
+    int64_t max_generated;       /* most forward_steps of a chunk */
     void (*poll)(void *context); /* called often while computing, may be NULL */
     void *poll_context;
 };
@@ -68,6 +70,9 @@ int forward_next(struct forward *forward, float *logits, struct error *err);
 
 /* Take one more token into memory and give the logits of the one after it. */
 int forward_step(struct forward *forward, int32_t token, float *logits, struct error *err);
+
+/* Bytes of keys and values that this rank holds now. */
+size_t forward_resident(const struct forward *forward);
 
 /* Times and traffic of the ring since forward_create. */
 struct ring_stats forward_ring_stats(const struct forward *forward);

@@ -106,11 +106,8 @@ static int attend_token(struct forward *f, int index, struct error *err)
         return -1;
     if (layer->qkv_bias)
         ops_add(t->qkv, layer->qkv_bias, forward_qkv_width(shape));
-    const float *k = t->qkv + forward_q_width(shape);
-    if (owns_token(f))
-        memory_put(f->memory, index, f->memory->length - 1, k, k + (int64_t)shape->kv_heads * shape->dim);
-    const struct ring_one query = {t->qkv, f->length, 1.0f / sqrtf((float)shape->dim), t->attended};
-    if (ring_attend_one(f->ring, f->memory, index, &query, err) != 0 ||
+    const struct forward_one one = {f->length, owns_token(f), t->qkv, t->attended};
+    if (forward_attention_attend_one(&f->attention, index, &one, err) != 0 ||
         multiply(f, &layer->stacks[LINEAR_OUT], t->attended, t->out, err) != 0)
         return -1;
     ops_add(t->x, t->out, shape->width);
@@ -160,7 +157,7 @@ int forward_step(struct forward *f, int32_t token, float *logits, struct error *
     if (f->length == f->options.max_tokens)
         return error_set(err, ERROR_INTERNAL, "no room for a token behind %lld", (long long)f->length);
     ops_embed(f->model->embedding, &token, 1, f->token.x);
-    if (owns_token(f) && memory_extend(f->memory, &f->length, 1, err) != 0)
+    if (forward_attention_begin_one(&f->attention, f->length, owns_token(f), err) != 0)
         return -1;
     for (int layer = 0; layer < f->model->shape.layers; layer++)
         if (attend_token(f, layer, err) != 0 || feed_token(f, &f->model->layers[layer], err) != 0)

@@ -3,6 +3,7 @@
 #define LONGHAUL_MODEL_FORWARD_STATE_H
 
 #include "model/forward.h"
+#include "model/forward_attention.h"
 #include "model/ops.h"
 
 /* A thread's workspace for one tile of rows. */
@@ -16,11 +17,7 @@ struct forward_scratch {
 struct forward {
     struct forward_options options;
     const struct model *model;
-    struct rope *rope;
-    struct transport *transport;
-    struct ring *ring;
-    struct memory *memory;
-    const float **key_offsets; /* [layers], for the memory; NULL where the model has no key bias */
+    struct forward_attention attention;
 
     int64_t length;    /* tokens of the chunk so far */
     int64_t prefilled; /* of those, the ones that came by segments: the others were dealt round-robin */

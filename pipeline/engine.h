@@ -32,6 +32,8 @@ struct engine_options {
     bool scores; /* JOB_SCORE will be asked */
     int threads;
     int64_t segment, max_tokens; /* of any job, what it generates counted */
+    int64_t max_new;             /* most tokens that a job generates */
+    const struct policy_spec *policies; /* [layers], or NULL: all of them full */
     struct engine_hooks hooks;
 };
 

@@ -1,0 +1,242 @@
+#include "attention/bounded_parts.h"
+
+#include "attention/pack.h"
+#include "attention/ring.h"
+#include "attention/rows.h"
+
+/* One of the stretches of this rank's queries, as its work items see it. */
+struct pass {
+    struct bounded *bounded;
+    const struct bounded_layer *layer;
+    const struct bounded_queries *queries;
+    int64_t first, end; /* positions of the queries */
+    int64_t row;        /* of the first, in the block */
+    int64_t near_first; /* position of the first packed near key */
+    int64_t tiles;      /* of near keys */
+    int64_t tile_tokens, query_tiles;
+};
+
+struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t position, int64_t near_first)
+{
+    const int64_t visible = i64_min(layer->sinks, near_first) + layer->slots.count;
+    if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)
+        return (struct kept_view){layer->spec.window, visible};
+    return (struct kept_view){visible + position - near_first, visible};
+}
+
+/* ---- keys ----------------------------------------------------------------------------------------------- */
+
+static void *tile_at(const struct bounded *b, char *packed, int64_t tiles, int kv_head, int64_t tile)
+{
+    return packed + (size_t)((int64_t)kv_head * tiles + tile) * b->options.kernel->tile_bytes(b->options.dim);
+}
+
+static const float *head_offset(const struct pass *pass, int kv_head)
+{
+    const float *offset = pass->layer->key_offset;
+    return offset ? offset + kv_head * pass->bounded->options.dim : NULL;
+}
+
+static int64_t kept_tiles(const struct bounded *b)
+{
+    return i64_ceil_div(b->kept, ATTN_KEY_TILE);
+}
+
+/* Item: a tile of one kv head's sinks and slots. */
+static void pack_kept_item(void *context, int64_t item, int thread)
+{
+    const struct pass *pass = context;
+    const struct bounded *b = pass->bounded;
+    const int64_t tiles = kept_tiles(b), first = item % tiles * ATTN_KEY_TILE;
+    const int kv_head = (int)(item / tiles);
+    const bool indexed = policy_of(pass->layer->spec.kind)->positions == SLOTS_INDEXED;
+    const size_t at = (size_t)((int64_t)kv_head * b->most_kept + first) * (size_t)b->options.dim *
+                      dtype_size(b->options.kernel->dtype);
+    (void)thread;
+    pack_tile(&(struct pack_rows){.kernel = b->options.kernel,
+                                  .rope = pass->queries->rope,
+                                  .keys = b->kept_keys + at,
+                                  .values = b->kept_values + at,
+                                  .key_offset = head_offset(pass, kv_head),
+                                  .first_position = indexed ? first : 0,
+                                  .step = indexed,
+                                  .n = (int)i64_min(ATTN_KEY_TILE, b->kept - first),
+                                  .dim = b->options.dim},
+              tile_at(b, b->packed_kept, tiles, kv_head, item % tiles));
+}
+
+/* Item: a tile of one kv head's near keys. */
+static void pack_near_item(void *context, int64_t item, int thread)
+{
+    const struct pass *pass = context;
+    const struct bounded *b = pass->bounded;
+    const int kv_head = (int)(item / pass->tiles);
+    const int64_t position = pass->near_first + item % pass->tiles * ATTN_KEY_TILE;
+    (void)thread;
+    pack_tile(&(struct pack_rows){.kernel = b->options.kernel,
+                                  .rope = pass->queries->rope,
+                                  .keys = near_keys(&pass->layer->near, kv_head, position),
+                                  .values = near_values(&pass->layer->near, kv_head, position),
+                                  .key_offset = head_offset(pass, kv_head),
+                                  .first_position = position,
+                                  .step = 1,
+                                  .n = (int)i64_min(ATTN_KEY_TILE, pass->end - position),
+                                  .dim = b->options.dim},
+              tile_at(b, b->packed_near, pass->tiles, kv_head, item % pass->tiles));
+}
+
+/* ---- queries -------------------------------------------------------------------------------------------- */
+
+/* A tile of query tokens of one kv head, in a thread's scratch memory. */
+struct query_tile {
+    const struct pass *pass;
+    struct bounded_scratch *scratch;
+    int kv_head;
+    int64_t first, end; /* positions */
+};
+
+static int64_t near_first_of(const struct pass *pass, int64_t position)
+{
+    return policy_near_first(&pass->layer->spec, position, pass->bounded->first);
+}
+
+/* The group's rows of one token, rotated to `position`, at row `row` of the scratch memory. */
+static void rotate_token(const struct query_tile *tile, int64_t token, int64_t position, int row)
+{
+    const struct pass *pass = tile->pass;
+    const struct bounded_options *o = &pass->bounded->options;
+    const int group = pass->bounded->group;
+    const float scale = pass->queries->scale * BOUNDED_LOG2_E;
+    const float *q = pass->queries->q + (pass->row + token - pass->first) * pass->queries->stride +
+                     (int64_t)tile->kv_head * group * o->dim;
+    float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], rotated[ATTN_MAX_DIM];
+    rope_angles(pass->queries->rope, position, cosines, sines);
+    for (int g = 0; g < group; g++) {
+        rope_rotate(pass->queries->rope, cosines, sines, q + g * o->dim, rotated, o->dim, scale);
+        row_from_f32(o->kernel->dtype, rotated,
+                     (char *)tile->scratch->q + (size_t)(row + g) * (size_t)o->dim * dtype_size(o->kernel->dtype),
+                     o->dim);
+    }
+}
+
+static void attend_run(const struct query_tile *tile, const struct attn_span *spans, const void *run)
+{
+    const struct bounded *b = tile->pass->bounded;
+    struct bounded_scratch *s = tile->scratch;
+    const struct attn_tile rows = {s->q, spans, (int)(tile->end - tile->first) * b->group, b->options.dim};
+    b->options.kernel->attend(&rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
+}
+
+static void attend_kept(const struct query_tile *tile)
+{
+    const struct pass *pass = tile->pass;
+    struct bounded *b = pass->bounded;
+    struct attn_span spans[ATTN_QUERY_ROWS];
+    int row = 0;
+    for (int64_t p = tile->first; p < tile->end; p++) {
+        const struct kept_view view = bounded_kept_view(pass->layer, p, near_first_of(pass, p));
+        rotate_token(tile, p, view.position, row);
+        for (int g = 0; g < b->group; g++)
+            spans[row++] = (struct attn_span){0, view.visible};
+    }
+    attend_run(tile, spans, tile_at(b, b->packed_kept, kept_tiles(b), tile->kv_head, 0));
+}
+
+static void attend_near(const struct query_tile *tile)
+{
+    const struct pass *pass = tile->pass;
+    struct bounded *b = pass->bounded;
+    struct attn_span spans[ATTN_QUERY_ROWS];
+    int row = 0;
+    for (int64_t p = tile->first; p < tile->end; p++) {
+        rotate_token(tile, p, p, row);
+        for (int g = 0; g < b->group; g++)
+            spans[row++] = (struct attn_span){near_first_of(pass, p) - pass->near_first, p + 1 - pass->near_first};
+    }
+    attend_run(tile, spans, tile_at(b, b->packed_near, pass->tiles, tile->kv_head, 0));
+}
+
+static void finish_tile(const struct query_tile *tile)
+{
+    const struct pass *pass = tile->pass;
+    const struct bounded_options *o = &pass->bounded->options;
+    const int group = pass->bounded->group;
+    const struct bounded_scratch *s = tile->scratch;
+    const int64_t tokens = tile->end - tile->first, row = pass->row + tile->first - pass->first;
+    const size_t element = dtype_size(o->kernel->dtype);
+    attn_state_finish(&(struct attn_state){s->o, s->m, s->l}, (int)tokens * group, o->dim, NULL);
+    for (int64_t t = 0; t < tokens; t++) {
+        const size_t head = (size_t)(row + t) * (size_t)o->heads + (size_t)tile->kv_head * (size_t)group;
+        row_from_f32(o->kernel->dtype, s->o + t * group * o->dim,
+                     (char *)pass->queries->out + head * (size_t)o->dim * element, (int64_t)group * o->dim);
+    }
+}
+
+/* Item: a tile of query tokens of one kv head; tiles lie at multiples of tile_tokens, so none crosses a group. */
+static void attend_item(void *context, int64_t item, int thread)
+{
+    const struct pass *pass = context;
+    struct bounded *b = pass->bounded;
+    const int64_t index = pass->first / pass->tile_tokens + item % pass->query_tiles;
+    const struct query_tile tile = {
+        .pass = pass,
+        .scratch = &b->scratch[thread],
+        .kv_head = (int)(item / pass->query_tiles),
+        .first = i64_max(pass->first, index * pass->tile_tokens),
+        .end = i64_min(pass->end, (index + 1) * pass->tile_tokens),
+    };
+    const struct bounded_scratch *s = tile.scratch;
+    attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->group,
+                     b->options.dim);
+    if (b->kept > 0)
+        attend_kept(&tile);
+    attend_near(&tile);
+    finish_tile(&tile);
+}
+
+/* ---- a block -------------------------------------------------------------------------------------------- */
+
+static void run_items(const struct pass *pass, int64_t items, void (*work)(void *, int64_t, int))
+{
+    const struct bounded_options *o = &pass->bounded->options;
+    const struct pool_job job = {items, work, (void *)pass, o->poll, o->poll_context};
+    if (items > 0)
+        pool_run(o->pool, &job);
+}
+
+/* The largest power of two of tokens whose rows fit a kernel call. */
+static int64_t tile_tokens_for(int group)
+{
+    int64_t tokens = 1;
+    while (2 * tokens * group <= ATTN_QUERY_ROWS && 2 * tokens <= POLICY_GROUP)
+        tokens *= 2;
+    return tokens;
+}
+
+static void attend_stretch(struct pass *pass)
+{
+    const int kv_heads = pass->bounded->options.kv_heads;
+    pass->near_first = near_first_of(pass, pass->first);
+    pass->tiles = i64_ceil_div(pass->end - pass->near_first, ATTN_KEY_TILE);
+    pass->query_tiles = (pass->end - 1) / pass->tile_tokens - pass->first / pass->tile_tokens + 1;
+    run_items(pass, pass->tiles * kv_heads, pack_near_item);
+    run_items(pass, pass->query_tiles * kv_heads, attend_item);
+}
+
+void bounded_attend_block(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries)
+{
+    struct zigzag block = zigzag_block(b->first, b->end, b->options.group->rank, b->options.group->size);
+    if (block.end[0] == block.first[1]) { /* neighbours: one stretch, whose near keys are packed once */
+        block.end[0] = block.end[1];
+        block.first[1] = block.end[1];
+    }
+    struct pass pass = {.bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->group)};
+    run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
+    for (int part = 0; part < 2; part++) {
+        pass.first = block.first[part];
+        pass.end = block.end[part];
+        if (pass.first < pass.end)
+            attend_stretch(&pass);
+        pass.row += pass.end - pass.first;
+    }
+}

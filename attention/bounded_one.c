@@ -1,0 +1,80 @@
+#include "attention/bounded_parts.h"
+
+int bounded_begin_one(struct bounded *b, struct error *err)
+{
+    for (int i = 0; i < b->options.layers; i++)
+        if (near_extend(&b->layers[i].near, 1, err) != 0)
+            return -1;
+    return 0;
+}
+
+/* An even share of the near rows that the query at `position` sees, by rank. */
+static struct decoder_part near_part(const struct bounded *b, const struct bounded_layer *layer, int64_t position,
+                                     int64_t near_first)
+{
+    const int64_t ranks = b->options.group->size, rank = b->options.group->rank, n = position + 1 - near_first;
+    const int64_t first = near_first + n * rank / ranks, end = near_first + n * (rank + 1) / ranks;
+    return (struct decoder_part){
+        .keys = near_keys(&layer->near, 0, first),
+        .values = near_values(&layer->near, 0, first),
+        .head_stride_bytes =
+            (size_t)layer->near.shape.capacity * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .first_position = first,
+        .n = end - first,
+        .query_position = position,
+        .key_offset = layer->key_offset,
+        .weight = 1,
+    };
+}
+
+/* The sinks are everywhere; the first rank attends to them. */
+static struct decoder_part sink_part(const struct bounded *b, const struct bounded_layer *layer,
+                                     const struct kept_view *view, int64_t near_first)
+{
+    return (struct decoder_part){
+        .keys = layer->sink_keys,
+        .values = layer->sink_values,
+        .head_stride_bytes =
+            (size_t)layer->spec.sinks * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .n = b->options.group->rank == 0 ? i64_min(layer->sinks, near_first) : 0,
+        .query_position = view->position,
+        .key_offset = layer->key_offset,
+        .weight = 1,
+    };
+}
+
+static struct decoder_part slot_part(const struct bounded *b, const struct bounded_layer *layer,
+                                     const struct kept_view *view)
+{
+    const bool indexed = policy_of(layer->spec.kind)->positions == SLOTS_INDEXED;
+    for (int64_t i = 0; i < slots_own(&layer->slots); i++)
+        b->slot_positions[i] = indexed ? layer->sinks + b->options.group->rank + i * b->options.group->size : 0;
+    return (struct decoder_part){
+        .keys = layer->slots.keys,
+        .values = layer->slots.values,
+        .head_stride_bytes =
+            (size_t)layer->slots.held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .positions = b->slot_positions,
+        .n = slots_own(&layer->slots),
+        .query_position = view->position,
+        .key_offset = layer->key_offset,
+        .weight = 1,
+    };
+}
+
+int bounded_attend_one(struct bounded *b, int index, const struct decoder_query *query, struct error *err)
+{
+    struct bounded_layer *layer = &b->layers[index];
+    const int64_t position = layer->near.first + layer->near.length - 1;
+    const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
+    bounded_take_sinks(b, layer, position + 1);
+    const struct kept_view view = bounded_kept_view(layer, position, near_first);
+    struct decoder_part parts[] = {
+        sink_part(b, layer, &view, near_first),
+        slot_part(b, layer, &view),
+        near_part(b, layer, position, near_first),
+    };
+    if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)
+        parts[0].positions = b->zeros;
+    return decoder_attend(b->options.decoder, query, parts, 3, err);
+}

@@ -1,0 +1,67 @@
+/* What the files of bounded attention share: its state and one pass over a layer. Private to attention/bounded*.c.
+ *
+ * bounded.c         making it, segments, and what happens at their ends
+ * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
+ * bounded_one.c     decode: one query
+ */
+#ifndef LONGHAUL_ATTENTION_BOUNDED_PARTS_H
+#define LONGHAUL_ATTENTION_BOUNDED_PARTS_H
+
+#include "attention/bounded.h"
+#include "attention/near.h"
+#include "attention/slots.h"
+
+#define BOUNDED_LOG2_E 1.44269504088896340736f
+
+struct bounded_layer {
+    struct policy_spec spec;
+    const float *key_offset; /* [kv_heads][dim] or NULL */
+    struct near near;
+    int64_t sinks;                 /* tokens that the sinks' rows hold so far */
+    char *sink_keys, *sink_values; /* [kv_heads][spec.sinks][dim], on every rank */
+    struct slots slots;
+};
+
+/* A thread's memory for one tile of query rows. */
+struct bounded_scratch {
+    float *o, *m, *l; /* [ATTN_QUERY_ROWS](dim): the state */
+    void *q;          /* [ATTN_QUERY_ROWS][dim] in the kernel's dtype */
+    void *kernel;     /* kernel->scratch_bytes(dim) */
+};
+
+struct bounded {
+    struct bounded_options options;
+    int group;          /* query heads of a kv head */
+    int64_t first, end; /* the segment in hand, or the last one */
+    struct bounded_layer *layers;
+    struct near_share *shares; /* [ranks] */
+
+    /* Of the layer in hand; sized for the largest. */
+    char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
+    int64_t most_kept, kept;         /* rows of a head; there now */
+    char *packed_kept, *packed_near; /* runs of tiles, one a kv head */
+    int64_t near_tiles;              /* of a kv head's run of near keys, at most */
+    void *stage;                     /* for exchanges between ranks */
+    struct slot_recipe *recipes;     /* [kv_heads][most slots] */
+    int64_t *slot_positions;         /* [most slots of a rank], in decode */
+    int64_t *zeros;                  /* [most sinks]: the positions of sinks that are all at one */
+    struct bounded_scratch *scratch; /* [threads] */
+};
+
+/* The query's position among sinks and slots, and how many of these it sees. */
+struct kept_view {
+    int64_t position, visible;
+};
+struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t position, int64_t near_first);
+
+/* The sinks take what the near part has of the first tokens, up to position `end`. */
+void bounded_take_sinks(struct bounded *bounded, struct bounded_layer *layer, int64_t end);
+
+/* The sinks and slots of a layer, together, to bounded->kept_keys and kept_values. Collective. */
+int bounded_gather_kept(struct bounded *bounded, struct bounded_layer *layer, struct error *err);
+
+/* The attention of this rank's block; near and kept rows are in place. */
+void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,
+                          const struct bounded_queries *queries);
+
+#endif

@@ -1,0 +1,333 @@
+#include "model/forward_attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "model/forward_state.h"
+
+/* ---- sizes ---- */
+
+/* Most tokens of one rank in a segment of n tokens: an even share of 2R blocks, and each of the four borders of its
+ * two blocks moved by half a grain at most. */
+static int64_t block_bound(int64_t n, int ranks)
+{
+    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ATTN_KEY_TILE);
+}
+
+/* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */
+static int64_t shard_bound(const struct forward_options *options)
+{
+    const int ranks = options->group->size;
+    if (ranks == 1)
+        return options->max_tokens;
+    int64_t most = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        int64_t tokens = 0;
+        for (int64_t first = 0; first + options->segment <= options->max_tokens; first += options->segment) {
+            const struct zigzag z = zigzag_block(first, first + options->segment, rank, ranks);
+            tokens += z.end[0] - z.first[0] + z.end[1] - z.first[1];
+        }
+        most = i64_max(most, tokens);
+    }
+    return i64_min(options->max_tokens, most + block_bound(options->segment, ranks) + 1);
+}
+
+int64_t forward_attention_block(const struct forward_options *options)
+{
+    return block_bound(i64_min(options->segment, options->max_tokens), options->group->size);
+}
+
+static bool is_full(const struct forward_options *options, int layer)
+{
+    return !options->policies || options->policies[layer].kind == POLICY_FULL;
+}
+
+static int count_full(const struct forward_options *options)
+{
+    int n = 0;
+    for (int layer = 0; layer < options->model->shape.layers; layer++)
+        n += is_full(options, layer);
+    return n;
+}
+
+static struct memory_shape memory_shape(const struct forward_options *options)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct memory_shape){
+        .layers = count_full(options),
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .dtype = options->kernel->dtype,
+        .capacity = shard_bound(options),
+    };
+}
+
+static struct ring_options ring_options(const struct forward_options *options, struct transport *transport)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct ring_options){
+        .group = options->group,
+        .pool = options->pool,
+        .device = options->device,
+        .kernel = options->kernel,
+        .transport = transport,
+        .heads = shape->heads,
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .max_block = forward_attention_block(options),
+        .max_shard = shard_bound(options),
+        .poll = options->poll,
+        .poll_context = options->poll_context,
+    };
+}
+
+/* Without the specs, offsets and the decoder, which count nothing. */
+static struct bounded_options bounded_options(const struct forward_options *options,
+                                              const struct policy_spec *specs)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct bounded_options){
+        .group = options->group,
+        .pool = options->pool,
+        .device = options->device,
+        .kernel = options->kernel,
+        .specs = specs,
+        .layers = shape->layers - count_full(options),
+        .heads = shape->heads,
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .max_segment = i64_min(options->segment, options->max_tokens),
+        .max_generated = options->max_generated,
+        .poll = options->poll,
+        .poll_context = options->poll_context,
+    };
+}
+
+/* The policies of the bounded layers, to be freed; NULL: out of memory. */
+static struct policy_spec *bounded_specs(const struct forward_options *options, struct error *err)
+{
+    const int layers = options->model->shape.layers;
+    struct policy_spec *specs = calloc((size_t)layers, sizeof *specs);
+    if (!specs) {
+        error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", layers);
+        return NULL;
+    }
+    for (int layer = 0, n = 0; layer < layers; layer++)
+        if (!is_full(options, layer))
+            specs[n++] = options->policies[layer];
+    return specs;
+}
+
+static int64_t most_decoded_keys(const struct forward_options *options, const struct policy_spec *specs, int n)
+{
+    int64_t most = count_full(options) > 0 ? shard_bound(options) : 0;
+    for (int i = 0; i < n; i++)
+        most = i64_max(most, policy_near_reach(&specs[i]) + options->segment + options->max_generated +
+                                 specs[i].sinks + specs[i].slots);
+    return most;
+}
+
+static struct decoder_options decoder_options(const struct forward_options *options,
+                                              const struct policy_spec *specs)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (struct decoder_options){
+        .group = options->group,
+        .pool = options->pool,
+        .device = options->device,
+        .dtype = options->kernel->dtype,
+        .heads = shape->heads,
+        .kv_heads = shape->kv_heads,
+        .dim = shape->dim,
+        .max_keys = most_decoded_keys(options, specs, shape->layers - count_full(options)),
+        .poll = options->poll,
+        .poll_context = options->poll_context,
+    };
+}
+
+int forward_attention_bytes(const struct forward_options *options, size_t *out, struct error *err)
+{
+    size_t parts[4] = {0};
+    struct policy_spec *specs = bounded_specs(options, err);
+    if (!specs)
+        return -1;
+    const struct memory_shape memory = memory_shape(options);
+    const struct ring_options ring = ring_options(options, NULL);
+    const struct bounded_options bounded = bounded_options(options, specs);
+    const struct decoder_options decoder = decoder_options(options, specs);
+    int status = decoder_bytes(&decoder, &parts[0], err);
+    if (status == 0 && memory.layers > 0)
+        status = memory_bytes(&memory, &parts[1], err) | ring_bytes(&ring, &parts[2], err);
+    if (status == 0 && bounded.layers > 0)
+        status = bounded_bytes(&bounded, &parts[3], err);
+    free(specs);
+    *out = parts[0] + parts[1] + parts[2] + parts[3];
+    return status;
+}
+
+/* ---- life ---- */
+
+/* The places of all layers among their kind, and their key biases in the same order. */
+static int sort_layers(struct forward_attention *a, struct error *err)
+{
+    const struct model *model = a->options->model;
+    const int layers = model->shape.layers;
+    a->full_layers = count_full(a->options);
+    a->bounded_layers = layers - a->full_layers;
+    a->places = calloc((size_t)layers, sizeof *a->places);
+    a->bounded_specs = bounded_specs(a->options, err);
+    if (model->layers[0].key_bias)
+        a->key_offsets = calloc((size_t)layers, sizeof *a->key_offsets);
+    if (!a->places || !a->bounded_specs || (model->layers[0].key_bias && !a->key_offsets))
+        return error_set(err, ERROR_RESOURCE, "no memory for the order of %d layers", layers);
+    for (int layer = 0, full = 0, bounded = 0; layer < layers; layer++) {
+        a->places[layer] = is_full(a->options, layer) ? full++ : bounded++;
+        if (a->key_offsets)
+            a->key_offsets[a->places[layer] + (is_full(a->options, layer) ? 0 : a->full_layers)] =
+                model->layers[layer].key_bias;
+    }
+    return 0;
+}
+
+static int create_full(struct forward_attention *a, struct error *err)
+{
+    struct memory_shape shape = memory_shape(a->options);
+    shape.key_offsets = a->key_offsets;
+    if (a->options->group->size > 1 && !(a->transport = transport_mpi_create(a->options->group, err)))
+        return -1;
+    const struct ring_options ring = ring_options(a->options, a->transport);
+    return (a->ring = ring_create(&ring, err)) && (a->memory = memory_create(&shape, a->options->device, err)) ? 0
+                                                                                                               : -1;
+}
+
+int forward_attention_create(struct forward_attention *a, const struct forward_options *options, struct error *err)
+{
+    const struct rope_options rope = model_rope_options(options->model, options->max_tokens);
+    *a = (struct forward_attention){.options = options};
+    if (sort_layers(a, err) != 0 || !(a->rope = rope_create(&rope, err)))
+        return -1;
+    const struct decoder_options decoder = decoder_options(options, a->bounded_specs);
+    if (!(a->decoder = decoder_create(&decoder, err)) || (a->full_layers > 0 && create_full(a, err) != 0))
+        return -1;
+    struct bounded_options bounded = bounded_options(options, a->bounded_specs);
+    bounded.decoder = a->decoder;
+    bounded.key_offsets = a->key_offsets ? a->key_offsets + a->full_layers : NULL;
+    return a->bounded_layers == 0 || (a->bounded = bounded_create(&bounded, err)) ? 0 : -1;
+}
+
+void forward_attention_free(struct forward_attention *a)
+{
+    bounded_free(a->bounded);
+    memory_free(a->memory);
+    ring_free(a->ring);
+    decoder_free(a->decoder);
+    if (a->transport)
+        a->transport->free(a->transport);
+    rope_free(a->rope);
+    free(a->places);
+    free(a->bounded_specs);
+    free(a->key_offsets);
+    *a = (struct forward_attention){0};
+}
+
+void forward_attention_reset(struct forward_attention *a)
+{
+    if (a->memory)
+        memory_reset(a->memory);
+    if (a->bounded)
+        bounded_reset(a->bounded);
+}
+
+size_t forward_attention_resident(const struct forward_attention *a)
+{
+    size_t bytes = a->bounded ? bounded_resident(a->bounded) : 0;
+    if (a->memory) {
+        const struct memory_shape *s = &a->memory->shape;
+        bytes += 2 * (size_t)a->memory->length * (size_t)(s->layers * s->kv_heads * s->dim) * dtype_size(s->dtype);
+    }
+    return bytes;
+}
+
+/* ---- a segment ---- */
+
+static float scale_of(const struct forward_attention *a)
+{
+    return 1.0f / sqrtf((float)a->options->model->shape.dim);
+}
+
+int forward_attention_begin(struct forward_attention *a, struct stretch segment, const int64_t *positions,
+                            int64_t rows, struct error *err)
+{
+    a->positions = positions;
+    a->rows = rows;
+    if (a->memory) {
+        a->begun = a->memory->length;
+        if (memory_extend(a->memory, positions, rows, err) != 0)
+            return -1;
+    }
+    return a->bounded ? bounded_begin(a->bounded, segment.first, segment.end, err) : 0;
+}
+
+void forward_attention_put(struct forward_attention *a, int layer, int64_t row, const float *k, const float *v)
+{
+    const int place = a->places[layer];
+    if (is_full(a->options, layer))
+        memory_put(a->memory, place, a->begun + row, k, v);
+    else
+        bounded_put(a->bounded, place, a->positions[row], k, v);
+}
+
+int forward_attention_attend(struct forward_attention *a, int layer, const float *q, void *out, struct error *err)
+{
+    const int64_t stride = forward_q_width(&a->options->model->shape);
+    if (is_full(a->options, layer)) {
+        const struct ring_queries queries = {
+            .q = q, .stride = stride, .tokens = a->rows, .scale = scale_of(a), .rope = a->rope, .out = out};
+        return ring_attend(a->ring, a->memory, a->places[layer], &queries, err);
+    }
+    const struct bounded_queries queries = {
+        .q = q, .stride = stride, .scale = scale_of(a), .rope = a->rope, .out = out};
+    return bounded_attend(a->bounded, a->places[layer], &queries, err);
+}
+
+/* ---- one token ---- */
+
+int forward_attention_begin_one(struct forward_attention *a, int64_t position, bool owned, struct error *err)
+{
+    if (a->memory && owned && memory_extend(a->memory, &position, 1, err) != 0)
+        return -1;
+    return a->bounded ? bounded_begin_one(a->bounded, err) : 0;
+}
+
+/* The whole shard of a full layer, as decode reads it: the one token is behind all others. */
+static struct decoder_part shard_part(const struct memory *memory, int layer, int64_t position)
+{
+    const size_t row = (size_t)memory->shape.dim * dtype_size(memory->shape.dtype);
+    return (struct decoder_part){
+        .keys = memory_keys(memory, layer, 0),
+        .values = memory_values(memory, layer, 0),
+        .head_stride_bytes = (size_t)memory->shape.capacity * row,
+        .positions = memory->positions,
+        .n = memory->length,
+        .query_position = position,
+        .key_offset = memory_key_offset(memory, layer, 0),
+        .weight = 1,
+    };
+}
+
+int forward_attention_attend_one(struct forward_attention *a, int layer, const struct forward_one *one,
+                                 struct error *err)
+{
+    const struct model_shape *shape = &a->options->model->shape;
+    const float *k = one->qkv + forward_q_width(shape), *v = k + (int64_t)shape->kv_heads * shape->dim;
+    const struct decoder_query query = {.q = one->qkv, .scale = scale_of(a), .rope = a->rope, .out = one->out};
+    const int place = a->places[layer];
+    if (!is_full(a->options, layer)) {
+        bounded_put(a->bounded, place, one->position, k, v);
+        return bounded_attend_one(a->bounded, place, &query, err);
+    }
+    if (one->owned)
+        memory_put(a->memory, place, a->memory->length - 1, k, v);
+    const struct decoder_part part = shard_part(a->memory, place, one->position);
+    return decoder_attend(a->decoder, &query, &part, 1, err);
+}

@@ -1,0 +1,70 @@
+/* The attention of a forward pass: which layers go round the ring and which are bounded, their memories, their
+ * ropes. Part of forward.c and forward_decode.c; not for others.
+ *
+ * Create, then per chunk reset; per segment begin, and per layer put for each row of this rank's block, then
+ * attend; in decode begin_one, and per layer attend_one.
+ */
+#ifndef LONGHAUL_MODEL_FORWARD_ATTENTION_H
+#define LONGHAUL_MODEL_FORWARD_ATTENTION_H
+
+#include "attention/bounded.h"
+#include "attention/near.h"
+#include "attention/ring.h"
+#include "model/forward.h"
+
+struct forward_attention {
+    const struct forward_options *options; /* borrowed */
+    struct rope *rope;
+    struct transport *transport;
+    struct decoder *decoder;
+    int *places;                       /* [layers]: the layer's index among those of its kind, full or bounded */
+    struct policy_spec *bounded_specs; /* [bounded layers] */
+    const float **key_offsets; /* [layers]: of the full layers, then of the bounded ones; NULL: no key bias */
+    int full_layers, bounded_layers;
+    struct ring *ring; /* with the memory of the full layers; NULL where there are none */
+    struct memory *memory;
+    struct bounded *bounded; /* NULL where there are no bounded layers */
+
+    int64_t begun;            /* index in memory, or position, of the block's first token: see put */
+    const int64_t *positions; /* [rows] of the block */
+    int64_t rows;
+};
+
+/* Most tokens of one rank's block in any segment. */
+int64_t forward_attention_block(const struct forward_options *options);
+
+int forward_attention_bytes(const struct forward_options *options, size_t *out, struct error *err);
+int forward_attention_create(struct forward_attention *attention, const struct forward_options *options,
+                             struct error *err);
+void forward_attention_free(struct forward_attention *attention);
+void forward_attention_reset(struct forward_attention *attention);
+
+/* Bytes of keys and values that this rank holds now. */
+size_t forward_attention_resident(const struct forward_attention *attention);
+
+/* The segment [first, end), of which this rank has the rows with these positions [rows], rising; borrowed until its
+ * last layer. */
+int forward_attention_begin(struct forward_attention *attention, struct stretch segment, const int64_t *positions,
+                            int64_t rows, struct error *err);
+
+/* Keys and values of a row of the block, f32. Different rows from different threads at once. */
+void forward_attention_put(struct forward_attention *attention, int layer, int64_t row, const float *k,
+                           const float *v);
+
+/* out [rows][heads * dim] in the kernel's dtype = the attention of q [rows][heads * dim] f32. */
+int forward_attention_attend(struct forward_attention *attention, int layer, const float *q, void *out,
+                             struct error *err);
+
+/* One token, the same on every rank, at `position`; `owned`: this rank is the one that keeps it, in full layers. */
+struct forward_one {
+    int64_t position;
+    bool owned;
+    const float *qkv; /* [(heads + 2 kv_heads) * dim] f32 */
+    float *out;       /* [heads * dim] f32 */
+};
+int forward_attention_begin_one(struct forward_attention *attention, int64_t position, bool owned,
+                                struct error *err);
+int forward_attention_attend_one(struct forward_attention *attention, int layer, const struct forward_one *one,
+                                 struct error *err);
+
+#endif

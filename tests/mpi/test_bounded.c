@@ -1,0 +1,261 @@
+/* Bounded attention against its definition, dense and in fp64, on 1 to 4 ranks: what each query sees, and at which
+ * positions. Queries, keys and values are functions of the position, so every rank can compute what any token is.
+ */
+#include "tests/mpi/mpi_test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/bounded.h"
+#include "attention/ring.h"
+
+enum { HEADS = 4, KV_HEADS = 2, DIM = 32, MAX_TOKENS = 4096, GENERATED = 40 };
+
+static const double BASE = 10000.0;
+static const float SCALE = 0.6f;
+
+/* ---- tokens --------------------------------------------------------------------------------------------- */
+
+enum kind { QUERY, KEY, VALUE };
+
+/* A number in -1 .. 1 that only depends on its place. */
+static float number(enum kind kind, int64_t position, int element)
+{
+    uint64_t x = (uint64_t)position * 3 + kind;
+    x = (x * 100003 + (uint64_t)element + 1) * 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    x ^= x >> 31;
+    return (float)(x >> 40) / 8388608.0f - 1.0f;
+}
+
+static void fill(enum kind kind, int64_t position, int n, float *out)
+{
+    for (int e = 0; e < n; e++)
+        out[e] = number(kind, position, e);
+}
+
+/* ---- the definition ------------------------------------------------------------------------------------- */
+
+/* A head of a token, turned to `position` (neighbours form pairs). */
+static void turned(enum kind kind, int64_t token, int head, int64_t position, double *out)
+{
+    for (int i = 0; i < DIM / 2; i++) {
+        const double angle = (double)position * pow(BASE, -2.0 * i / DIM);
+        const double x = number(kind, token, head * DIM + 2 * i), y = number(kind, token, head * DIM + 2 * i + 1);
+        out[2 * i] = x * cos(angle) - y * sin(angle);
+        out[2 * i + 1] = x * sin(angle) + y * cos(angle);
+    }
+}
+
+/* The tokens that the query at p sees, in order; returns how many. Positions are their indices in this list, the
+ * query's is the last: relative positions are the same for window, and are those of StreamingLLM for sinks. */
+static int64_t visible_tokens(const struct policy_spec *spec, int64_t p, int64_t *tokens)
+{
+    const int64_t near = i64_max(0, p - spec->window + 1);
+    int64_t n = 0;
+    for (int64_t t = 0; t < i64_min(near, spec->sinks); t++)
+        tokens[n++] = t;
+    for (int64_t t = near; t <= p; t++)
+        tokens[n++] = t;
+    return n;
+}
+
+static void dense(const struct policy_spec *spec, int64_t p, int head, double *out)
+{
+    static int64_t tokens[MAX_TOKENS];
+    static double scores[MAX_TOKENS];
+    const int64_t n = visible_tokens(spec, p, tokens);
+    const int kv_head = head / (HEADS / KV_HEADS);
+    double q[DIM], k[DIM], largest = -INFINITY, sum = 0;
+    turned(QUERY, p, head, n - 1, q);
+    for (int64_t i = 0; i < n; i++) {
+        turned(KEY, tokens[i], kv_head, i, k);
+        scores[i] = 0;
+        for (int e = 0; e < DIM; e++)
+            scores[i] += q[e] * k[e] * (double)SCALE;
+        largest = fmax(largest, scores[i]);
+    }
+    memset(out, 0, DIM * sizeof *out);
+    for (int64_t i = 0; i < n; i++) {
+        const double weight = exp(scores[i] - largest);
+        sum += weight;
+        for (int e = 0; e < DIM; e++)
+            out[e] += weight * (double)number(VALUE, tokens[i], kv_head * DIM + e);
+    }
+    for (int e = 0; e < DIM; e++)
+        out[e] /= sum;
+}
+
+static void compare(const struct policy_spec *spec, int64_t p, const float *row)
+{
+    for (int head = 0; head < HEADS; head++) {
+        double expected[DIM];
+        dense(spec, p, head, expected);
+        for (int e = 0; e < DIM; e++)
+            if (!(fabs((double)row[head * DIM + e] - expected[e]) < 2e-5))
+                fail_msg("token %d, head %d, element %d: %g, not %g", (int)p, head, e, (double)row[head * DIM + e],
+                         expected[e]);
+    }
+}
+
+/* ---- the program's way ---------------------------------------------------------------------------------- */
+
+struct fixture {
+    struct pool *pool;
+    struct rope *rope;
+    struct decoder *decoder;
+    struct bounded *bounded;
+    struct policy_spec spec;
+};
+
+static struct fixture open_fixture(const char *policy, int64_t segment)
+{
+    struct fixture f = {0};
+    assert_int_equal(policy_parse(policy, &f.spec, &err), 0);
+    const struct rope_options rope = {
+        .dims = DIM, .base = BASE, .pairs = ROPE_NEIGHBOURS, .max_positions = MAX_TOKENS};
+    assert_non_null(f.pool = pool_create(2, &err));
+    assert_non_null(f.rope = rope_create(&rope, &err));
+    const struct decoder_options decoder = {.group = &world,
+                                            .pool = f.pool,
+                                            .device = device_cpu(),
+                                            .dtype = DTYPE_F32,
+                                            .heads = HEADS,
+                                            .kv_heads = KV_HEADS,
+                                            .dim = DIM,
+                                            .max_keys = MAX_TOKENS};
+    assert_non_null(f.decoder = decoder_create(&decoder, &err));
+    const struct bounded_options options = {.group = &world,
+                                            .pool = f.pool,
+                                            .device = device_cpu(),
+                                            .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
+                                            .decoder = f.decoder,
+                                            .specs = &f.spec,
+                                            .layers = 1,
+                                            .heads = HEADS,
+                                            .kv_heads = KV_HEADS,
+                                            .dim = DIM,
+                                            .max_segment = segment,
+                                            .max_generated = GENERATED};
+    f.bounded = bounded_create(&options, &err);
+    if (!f.bounded)
+        fail_msg("%s", err.text);
+    return f;
+}
+
+static void close_fixture(struct fixture *f)
+{
+    bounded_free(f->bounded);
+    decoder_free(f->decoder);
+    rope_free(f->rope);
+    pool_free(f->pool);
+}
+
+static void run_segment(struct fixture *f, int64_t first, int64_t end)
+{
+    const struct zigzag block = zigzag_block(first, end, world.rank, world.size);
+    const int64_t rows = block.end[0] - block.first[0] + block.end[1] - block.first[1];
+    float *q = calloc((size_t)(rows + 1) * HEADS * DIM, sizeof *q),
+          *out = calloc((size_t)(rows + 1) * HEADS * DIM, sizeof *out);
+    float k[KV_HEADS * DIM], v[KV_HEADS * DIM];
+    assert_int_equal(bounded_begin(f->bounded, first, end, &err), 0);
+    int64_t row = 0;
+    for (int part = 0; part < 2; part++)
+        for (int64_t p = block.first[part]; p < block.end[part]; p++) {
+            fill(QUERY, p, HEADS * DIM, q + row++ * HEADS * DIM);
+            fill(KEY, p, KV_HEADS * DIM, k);
+            fill(VALUE, p, KV_HEADS * DIM, v);
+            bounded_put(f->bounded, 0, p, k, v);
+        }
+    const struct bounded_queries queries = {q, HEADS * DIM, SCALE, f->rope, out};
+    if (bounded_attend(f->bounded, 0, &queries, &err) != 0)
+        fail_msg("%s", err.text);
+    row = 0;
+    for (int part = 0; part < 2; part++)
+        for (int64_t p = block.first[part]; p < block.end[part]; p++)
+            compare(&f->spec, p, out + row++ * HEADS * DIM);
+    free(q);
+    free(out);
+}
+
+static void run_one(struct fixture *f, int64_t position)
+{
+    float q[HEADS * DIM], k[KV_HEADS * DIM], v[KV_HEADS * DIM], out[HEADS * DIM];
+    fill(QUERY, position, HEADS * DIM, q);
+    fill(KEY, position, KV_HEADS * DIM, k);
+    fill(VALUE, position, KV_HEADS * DIM, v);
+    assert_int_equal(bounded_begin_one(f->bounded, &err), 0);
+    bounded_put(f->bounded, 0, position, k, v);
+    const struct decoder_query query = {.q = q, .scale = SCALE, .rope = f->rope, .out = out};
+    if (bounded_attend_one(f->bounded, 0, &query, &err) != 0)
+        fail_msg("%s", err.text);
+    compare(&f->spec, position, out);
+}
+
+/* n tokens by segments, then GENERATED one by one; twice, so that a reset is tried too. */
+static void check(const char *policy, int64_t n, int64_t segment)
+{
+    struct fixture f = open_fixture(policy, segment);
+    size_t most = 0;
+    for (int round = 0; round < 2; round++) {
+        bounded_reset(f.bounded);
+        for (int64_t first = 0; first < n; first += segment) {
+            run_segment(&f, first, i64_min(first + segment, n));
+            const size_t resident = bounded_resident(f.bounded);
+            most = resident > most ? resident : most;
+        }
+        for (int64_t p = n; p < n + GENERATED; p++)
+            run_one(&f, p);
+    }
+    assert_true(most <= 2 * sizeof(float) * KV_HEADS * DIM *
+                            (size_t)(policy_near_reach(&f.spec) + f.spec.sinks + f.spec.slots));
+    close_fixture(&f);
+}
+
+static void a_window_equals_its_definition(void **state)
+{
+    (void)state;
+    check("window:window=100", 700, 256);
+    check("window:window=1", 40, 16);
+}
+
+static void a_window_wider_than_blocks_and_segments_equals_its_definition(void **state)
+{
+    (void)state;
+    check("window:window=500", 900, 128);
+    check("window:window=3000", 900, 300);
+}
+
+static void sinks_stand_at_their_index_inside_the_cache(void **state)
+{
+    (void)state;
+    check("sinks:window=60,sinks=4", 600, 256);
+    check("sinks:window=200,sinks=7", 700, 128);
+}
+
+static void sinks_without_sinks_are_a_window(void **state)
+{
+    (void)state;
+    check("sinks:window=64,sinks=0", 300, 128);
+}
+
+static void tokens_come_in_segments_of_any_length(void **state)
+{
+    (void)state;
+    check("sinks:window=50,sinks=10", 233, 7);
+    check("sinks:window=3,sinks=10", 100, 33);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mpi_unit_test(a_window_equals_its_definition),
+        mpi_unit_test(a_window_wider_than_blocks_and_segments_equals_its_definition),
+        mpi_unit_test(sinks_stand_at_their_index_inside_the_cache),
+        mpi_unit_test(sinks_without_sinks_are_a_window),
+        mpi_unit_test(tokens_come_in_segments_of_any_length),
+    };
+    return mpi_run_tests(tests);
+}
