@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "attention/layout.h"
 #include "attention/ring_message.h"
 #include "attention/ring_parts.h"
 #include "attention/rows.h"
@@ -18,47 +19,29 @@ enum {
 
 /* ---- making a ring -------------------------------------------------------------------------------------- */
 
-/* *at = where count items of `size` bytes go; false where the sum overflows. */
-static bool reserve(size_t *total, size_t count, size_t size, size_t *at)
-{
-    size_t bytes;
-    *at = *total;
-    return size_mul(count, size, &bytes) && size_add(bytes, ATTN_ALIGN - 1, &bytes) &&
-           size_add(*total, bytes / ATTN_ALIGN * ATTN_ALIGN, total);
-}
-
 /* The most that any kind of work item needs. */
 static size_t scratch_bytes(const struct ring_options *o)
 {
-    const size_t needs[] = {message_scratch_bytes(), o->kernel->scratch_bytes(o->dim),
-                            ring_decode_scratch_bytes(o)};
-    size_t most = 0;
-    for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++)
-        most = needs[i] > most ? needs[i] : most;
-    return (most + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
+    const size_t pack = message_scratch_bytes(), attend = o->kernel->scratch_bytes(o->dim);
+    return ((pack > attend ? pack : attend) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
 }
 
 static bool plan_make(const struct ring_options *o, struct ring_plan *plan)
 {
     const size_t ranks = (size_t)o->group->size, heads = (size_t)o->heads, dim = (size_t)o->dim;
-    const size_t stretches = (size_t)i64_ceil_div(o->max_shard, DECODE_STRETCH);
     size_t rows, message, total = 0;
     *plan = (struct ring_plan){0};
     if (!size_mul((size_t)o->max_block, heads, &rows) || !message_bytes_max(o, &message))
         return false;
     plan->scratch_bytes = scratch_bytes(o);
-    bool fits = reserve(&total, 1, message, &plan->messages[0]) &&
-                reserve(&total, ranks > 1, message, &plan->messages[1]) &&
-                reserve(&total, rows, dim * dtype_size(o->kernel->dtype), &plan->q) &&
-                reserve(&total, rows, dim * sizeof(float), &plan->o) &&
-                reserve(&total, rows, sizeof(float), &plan->m) && reserve(&total, rows, sizeof(float), &plan->l) &&
-                reserve(&total, ranks, sizeof(int64_t), &plan->lengths) &&
-                reserve(&total, (size_t)pool_threads(o->pool), plan->scratch_bytes, &plan->scratch) &&
-                reserve(&total, DECODE_OFFSETS, 2 * dim * sizeof(float), &plan->one_angles) &&
-                reserve(&total, dim, sizeof(float), &plan->one_signs) &&
-                reserve(&total, heads, 2 * dim * sizeof(float), &plan->one_q) &&
-                reserve(&total, stretches, heads * (dim + 2) * sizeof(float), &plan->one_states) &&
-                reserve(&total, ranks, heads * (dim + 1) * sizeof(float), &plan->one_results);
+    bool fits = layout_reserve(&total, 1, message, &plan->messages[0]) &&
+                layout_reserve(&total, ranks > 1, message, &plan->messages[1]) &&
+                layout_reserve(&total, rows, dim * dtype_size(o->kernel->dtype), &plan->q) &&
+                layout_reserve(&total, rows, dim * sizeof(float), &plan->o) &&
+                layout_reserve(&total, rows, sizeof(float), &plan->m) &&
+                layout_reserve(&total, rows, sizeof(float), &plan->l) &&
+                layout_reserve(&total, ranks, sizeof(int64_t), &plan->lengths) &&
+                layout_reserve(&total, (size_t)pool_threads(o->pool), plan->scratch_bytes, &plan->scratch);
     plan->total = total;
     return fits;
 }
@@ -87,16 +70,16 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
 
 /* Elements that turn by less than a radian in STILL_TURN positions: one position moves hardly anything of them into
  * their partner. */
-static void find_still(struct ring *ring)
+static void find_still(struct ring *ring, const struct rope *rope)
 {
     enum { STILL_TURN = 16384 };
     const int dim = ring->options.dim;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
-    rope_angles(ring->options.rope, 1, cosines, sines);
+    rope_angles(rope, 1, cosines, sines);
     for (int e = 0; e < dim; e++) {
         float turned[ATTN_MAX_DIM] = {0}, moved = 0;
         turned[e] = 1;
-        rope_rotate(ring->options.rope, cosines, sines, turned, turned, dim, 1.0f);
+        rope_rotate(rope, cosines, sines, turned, turned, dim, 1.0f);
         for (int other = 0; other < dim; other++)
             moved += other == e ? 0 : fabsf(turned[other]);
         ring->still[e] = moved < 1.0f / STILL_TURN;
@@ -125,9 +108,6 @@ struct ring *ring_create(const struct ring_options *options, struct error *err)
         free(ring);
         return NULL;
     }
-    find_still(ring);
-    ring->decode = decode_choose();
-    ring_decode_prepare(ring);
     return ring;
 }
 
@@ -257,11 +237,11 @@ static void rotate_token(const struct pass *pass, int64_t token)
     const float scale = pass->queries->scale * RING_LOG2_E;
     const float *q = pass->queries->q + token * pass->queries->stride;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], rotated[ATTN_MAX_DIM];
-    rope_angles(o->rope, pass->positions[token], cosines, sines);
+    rope_angles(pass->queries->rope, pass->positions[token], cosines, sines);
     for (int head = 0; head < o->heads; head++) {
         size_t row = row_of(pass, head / pass->ring->group, token) + (size_t)(head % pass->ring->group);
         struct attn_state state = state_at(pass->ring, row);
-        rope_rotate(o->rope, cosines, sines, q + (size_t)head * (size_t)o->dim, rotated, o->dim, scale);
+        rope_rotate(pass->queries->rope, cosines, sines, q + (size_t)head * (size_t)o->dim, rotated, o->dim, scale);
         row_from_f32(o->kernel->dtype, rotated, query_at(pass->ring, row), o->dim);
         attn_state_reset(&state, 1, o->dim);
     }
@@ -281,8 +261,10 @@ static void pack_item(void *context, int64_t item, int thread)
 {
     const struct pass *pass = context;
     const struct ring_options *o = &pass->ring->options;
-    message_pack_tile(&pass->shard, o, &(struct message_source){pass->memory, pass->layer, item, pass->ring->still},
-                      ring_scratch(pass->ring, thread));
+    message_pack_tile(
+        &pass->shard, o,
+        &(struct message_source){pass->memory, pass->queries->rope, pass->layer, item, pass->ring->still},
+        ring_scratch(pass->ring, thread));
 }
 
 /* Which keys of the shard in hand the rows of a query tile see; returns the number of rows. */
@@ -290,8 +272,7 @@ static int tile_spans(const struct pass *pass, int64_t first, int64_t tokens, st
 {
     const int group = pass->ring->group;
     for (int64_t t = 0; t < tokens; t++) {
-        struct attn_span span =
-            causal_span(pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
+        struct attn_span span = causal_span(pass->positions[first + t], pass->shard.positions, pass->shard.tokens);
         for (int g = 0; g < group; g++)
             spans[t * group + g] = span;
     }
@@ -429,6 +410,7 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
         .tile_tokens = tile_tokens,
         .tiles = i64_ceil_div(queries->tokens, tile_tokens),
     };
+    find_still(ring, queries->rope);
     pack_shard(&pass);
     if (go_round(&pass, lengths, err) < 0)
         return -1;

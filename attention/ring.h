@@ -9,9 +9,8 @@
  * masked tile is computed. Borders lie at absolute multiples of ATTN_KEY_TILE; blocks may be empty.
  *
  * ring_create; per segment: zigzag_block to learn this rank's tokens, memory_extend; per layer: memory_put
- * for each token, ring_attend; in decode: ring_attend_one. All ranks of the group make the same calls, but their
- * shards may be of any length, also empty, and hold any tokens: positions travel with the keys. In decode a new
- * token is put into the memory of one rank, each rank in its turn.
+ * for each token, ring_attend. All ranks of the group make the same calls, but their shards may be of any length,
+ * also empty, and hold any tokens: positions travel with the keys. (One token's query: attention/decoder.h.)
  */
 #ifndef LONGHAUL_ATTENTION_RING_H
 #define LONGHAUL_ATTENTION_RING_H
@@ -20,7 +19,6 @@
 
 #include "attention/kernel.h"
 #include "attention/memory.h"
-#include "attention/policy.h"
 #include "attention/position.h"
 #include "attention/transport.h"
 #include "base/comm.h"
@@ -34,8 +32,6 @@ struct ring_options {
     struct pool *pool;
     const struct device *device;
     const struct attn_kernel *kernel;
-    const struct policy *policy;
-    const struct rope *rope;
     struct transport *transport; /* may be NULL in a ring of one */
     int heads, kv_heads, dim;
     int64_t max_block;           /* most query tokens of one rank in one segment */
@@ -60,10 +56,7 @@ struct zigzag {
 };
 struct zigzag zigzag_block(int64_t first, int64_t end, int rank, int ranks);
 
-/* Queries and decode fail with ERROR_INTERNAL for what the ring was not made for, ERROR_CLUSTER for MPI; after that
- * the ring is of no more use, and neither are those of the other ranks.
- *
- * The queries of this rank's block: the last `tokens` tokens of its memory.
+/* The queries of this rank's block: the last `tokens` tokens of its memory, which see every token up to themselves.
  * q: row t is q + t * stride, [heads][dim] f32, raw; scale is 1/sqrt(dim) or the model's own.
  * out [tokens][heads * dim] in the kernel's dtype. `tokens` may be 0: the rank still passes keys on. */
 struct ring_queries {
@@ -71,22 +64,15 @@ struct ring_queries {
     int64_t stride; /* in floats */
     int64_t tokens;
     float scale;
+    const struct rope *rope;
     void *out;
 };
+
+/* `layer` counts the layers of this memory, which may be some of a model's. ERROR_INTERNAL for what the ring was
+ * not made for, ERROR_CLUSTER for MPI; after that the ring is of no more use, and neither are those of the other
+ * ranks. */
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err);
-
-/* Decode: one query, the same on every rank, at `position`, which is not before the tokens it sees; each rank
- * attends to its shard and one collective merges (o, lse). q [heads][dim] f32 raw; out [heads * dim] f32, the same
- * bits on every rank. */
-struct ring_one {
-    const float *q;
-    int64_t position;
-    float scale;
-    float *out;
-};
-int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *query,
-                    struct error *err);
 
 /* What the ring has done since it was made, for the log and the benches. Seconds of this rank's calling thread. */
 struct ring_stats {

@@ -75,7 +75,7 @@ static void rotate_key(const struct ring_options *options, const struct message_
     row_to_f32(source->memory->shape.dtype, place->raw, s->raw, dim);
     for (int e = 0; offset && e < dim; e++)
         s->raw[e] += offset[e];
-    rope_rotate(options->rope, s->cosines[place->index], s->sines[place->index], s->raw, key, dim, 1.0f);
+    rope_rotate(source->rope, s->cosines[place->index], s->sines[place->index], s->raw, key, dim, 1.0f);
     for (int e = 0; offset && e < dim; e++)
         key[e] -= offset[e] * source->still[e];
 }
@@ -90,7 +90,7 @@ void message_pack_tile(const struct message *message, const struct ring_options 
     const int n = (int)i64_min(ATTN_KEY_TILE, message->tokens - first);
     const size_t row_bytes = (size_t)dim * dtype_size(memory->shape.dtype);
     for (int i = 0; i < n; i++)
-        rope_angles(options->rope, memory->positions[first + i], s->cosines[i], s->sines[i]);
+        rope_angles(source->rope, memory->positions[first + i], s->cosines[i], s->sines[i]);
     for (int head = 0; head < options->kv_heads; head++) {
         const char *k = (const char *)memory_keys(memory, source->layer, head) + (size_t)first * row_bytes;
         const char *v = (const char *)memory_values(memory, source->layer, head) + (size_t)first * row_bytes;

@@ -35,6 +35,7 @@ const void *message_run(const struct message *message, int kv_head, int64_t firs
 /* Where the keys of a tile are taken from. */
 struct message_source {
     const struct memory *memory;
+    const struct rope *rope;
     int layer;
     int64_t tile;
     const float *still; /* [dim] 1 where rotation hardly moves an element, else 0 */

@@ -1,14 +1,9 @@
-/* What the files of the ring share: its state and its plan of memory. Private to attention/ring*.c.
- *
- * ring.c      making a ring, and one segment's attention round it
- * ring_decode.c  one query over the sharded memory
- */
+/* What the files of the ring share: its state and its plan of memory. Private to attention/ring*.c. */
 #ifndef LONGHAUL_ATTENTION_RING_PARTS_H
 #define LONGHAUL_ATTENTION_RING_PARTS_H
 
 #include <stdbool.h>
 
-#include "attention/decode.h"
 #include "attention/ring.h"
 
 #define RING_LOG2_E 1.44269504088896340736f
@@ -19,11 +14,6 @@ struct ring_plan {
     size_t q, o, m, l;  /* [kv_head][token][group](dim): queries in the kernel's dtype, state in f32 */
     size_t lengths;     /* [ranks] int64: tokens of each shard */
     size_t scratch;     /* [threads] x scratch_bytes */
-    size_t one_angles;  /* decode: [DECODE_OFFSETS][cosine, sine][dim] f32, by element */
-    size_t one_signs;   /* decode: [dim] f32, see ring_decode.c */
-    size_t one_q;       /* decode: [heads][q, perp(q)][dim] f32, scaled */
-    size_t one_states;  /* decode: [stretches] x (o [heads][dim], m [heads], l [heads]) f32 */
-    size_t one_results; /* decode: [ranks] x (o [heads][dim], lse [heads]) f32 */
     size_t scratch_bytes, total;
 };
 
@@ -32,8 +22,7 @@ struct ring {
     struct ring_plan plan;
     char *block;
     int group;                 /* query heads of a kv head */
-    float still[ATTN_MAX_DIM]; /* 1 where rotation hardly moves an element of a head, else 0 */
-    const struct decode_variant *decode;
+    float still[ATTN_MAX_DIM]; /* of the call's rope: 1 where it hardly moves an element of a head, else 0 */
     struct ring_stats stats;
 
     bool in_flight; /* a hop is under way; polled between work items by the calling thread */
@@ -52,9 +41,5 @@ void *ring_scratch(const struct ring *ring, int thread);
 
 /* The call fits the ring it is made on, or ERROR_INTERNAL. */
 int ring_check_memory(const struct ring *ring, const struct memory *memory, int layer, struct error *err);
-
-/* Fill the table of angles, once; the bytes that a thread needs in decode. */
-void ring_decode_prepare(struct ring *ring);
-size_t ring_decode_scratch_bytes(const struct ring_options *options);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/decoder.h"
 #include "attention/ring.h"
 
 enum { HEADS = 9, KV_HEADS = 3, DIM = 64, LAYERS = 30, PREFILLS = 5, GENERATED = 20 };
@@ -24,6 +25,7 @@ struct bench {
     struct transport *transport;
     struct memory *memory;
     struct ring *ring;
+    struct decoder *decoder;
     int64_t block; /* this rank's tokens */
     float *q;      /* [block][HEADS][DIM] */
     void *out;
@@ -67,7 +69,6 @@ static int make(struct bench *b, struct error *err)
     struct ring_options options = {.group = &b->world,
                                    .device = device_cpu(),
                                    .kernel = attn_kernel_choose(b->dtype, NULL, err),
-                                   .policy = &policy_full,
                                    .heads = HEADS,
                                    .kv_heads = KV_HEADS,
                                    .dim = DIM,
@@ -77,12 +78,20 @@ static int make(struct bench *b, struct error *err)
         !(b->rope = rope_create(&rope, err)) || !(b->transport = transport_mpi_create(&b->world, err)) ||
         !(b->memory = memory_create(&shape, device_cpu(), err)))
         return -1;
-    options.rope = b->rope;
     options.transport = b->transport;
     b->ring = ring_create(&options, err);
+    b->decoder = decoder_create(&(struct decoder_options){.group = &b->world,
+                                                          .pool = b->pool,
+                                                          .device = device_cpu(),
+                                                          .dtype = b->dtype,
+                                                          .heads = HEADS,
+                                                          .kv_heads = KV_HEADS,
+                                                          .dim = DIM,
+                                                          .max_keys = b->tokens},
+                                err);
     b->q = device_cpu()->alloc((size_t)b->tokens * HEADS * DIM * sizeof(float), "queries", err);
     b->out = device_cpu()->alloc((size_t)b->tokens * HEADS * DIM * sizeof(float), "output", err);
-    if (!b->ring || !b->q || !b->out)
+    if (!b->ring || !b->decoder || !b->q || !b->out)
         return -1;
     if (b->world.rank == 0)
         printf("%d ranks x %d threads, %lld tokens, %s, kernel %s\n", b->world.size, b->threads,
@@ -94,6 +103,7 @@ static void destroy(struct bench *b)
 {
     device_cpu()->free(b->out);
     device_cpu()->free(b->q);
+    decoder_free(b->decoder);
     ring_free(b->ring);
     memory_free(b->memory);
     b->transport->free(b->transport);
@@ -104,7 +114,7 @@ static void destroy(struct bench *b)
 static int prefill(struct bench *b, struct error *err)
 {
     const struct ring_queries queries = {
-        .q = b->q, .stride = HEADS * DIM, .tokens = b->block, .scale = 0.125f, .out = b->out};
+        .q = b->q, .stride = HEADS * DIM, .tokens = b->block, .scale = 0.125f, .rope = b->rope, .out = b->out};
     double best = 1e30;
     for (int i = 0; i < PREFILLS; i++) {
         if (comm_barrier(&b->world, err) < 0)
@@ -141,8 +151,15 @@ static int decode(struct bench *b, struct error *err)
             return -1;
         double start = MPI_Wtime();
         for (int layer = 0; layer < LAYERS; layer++) {
-            struct ring_one one = {.q = q, .position = b->tokens, .scale = 0.125f, .out = out};
-            if (ring_attend_one(b->ring, b->memory, layer, &one, err) < 0)
+            const struct decoder_query query = {.q = q, .scale = 0.125f, .rope = b->rope, .out = out};
+            const struct decoder_part part = {.keys = memory_keys(b->memory, layer, 0),
+                                              .values = memory_values(b->memory, layer, 0),
+                                              .head_stride_bytes = (size_t)b->tokens * DIM * dtype_size(b->dtype),
+                                              .positions = b->memory->positions,
+                                              .n = b->memory->length,
+                                              .query_position = b->tokens,
+                                              .weight = 1};
+            if (decoder_attend(b->decoder, &query, &part, 1, err) < 0)
                 return -1;
         }
         double seconds = MPI_Wtime() - start;
