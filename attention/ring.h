@@ -6,7 +6,7 @@
  * a shard is being attended to. (Liu et al. 2023; zigzag blocks: zhuzilin/ring-flash-attention.)
  *
  * Zigzag: a segment is cut in 2R blocks, rank r takes blocks r and 2R-1-r, so that causal work is equal and no
- * masked tile is computed. Borders lie at absolute multiples of ATTN_KEY_TILE; blocks may be empty.
+ * masked tile is computed. Borders lie at absolute multiples of ZIGZAG_GRAIN; blocks may be empty.
  *
  * ring_create; per segment: zigzag_block to learn this rank's tokens, memory_extend; per layer: memory_put
  * for each token, ring_attend. All ranks of the group make the same calls, but their shards may be of any length,
@@ -48,6 +48,10 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
 /* ERROR_INPUT for heads it cannot do, ERROR_RESOURCE without memory. Nothing is allocated later. */
 struct ring *ring_create(const struct ring_options *options, struct error *err);
 void ring_free(struct ring *ring);
+
+/* A multiple of ATTN_KEY_TILE, so that tiles are whole, and the number of queries for which some policies choose keys
+ * together: they lie on one rank. */
+enum { ZIGZAG_GRAIN = 128 };
 
 /* The tokens of segment [first, end) that `rank` of `ranks` holds, as at most two stretches in rising order;
  * an unused stretch is empty. Together the ranks hold each token once. */

@@ -1,8 +1,7 @@
-#include "attention/kernel.h"
 #include "attention/ring.h"
 #include "base/num.h"
 
-/* Where block b of n begins: an even share of the segment, moved to the nearest multiple of the key tile. */
+/* Where block b of n begins: an even share of the segment, moved to the nearest multiple of the grain. */
 static int64_t border(int64_t first, int64_t end, int64_t b, int64_t n)
 {
     if (b == 0)
@@ -11,7 +10,7 @@ static int64_t border(int64_t first, int64_t end, int64_t b, int64_t n)
         return end;
     int64_t length = end - first;
     int64_t even = first + length / n * b + length % n * b / n;
-    int64_t near = (even + ATTN_KEY_TILE / 2) / ATTN_KEY_TILE * ATTN_KEY_TILE;
+    int64_t near = (even + ZIGZAG_GRAIN / 2) / ZIGZAG_GRAIN * ZIGZAG_GRAIN;
     return i64_max(first, i64_min(near, end));
 }
 

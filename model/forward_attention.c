@@ -11,7 +11,7 @@
  * two blocks moved by half a grain at most. */
 static int64_t block_bound(int64_t n, int ranks)
 {
-    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ATTN_KEY_TILE);
+    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ZIGZAG_GRAIN);
 }
 
 /* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */

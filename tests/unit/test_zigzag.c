@@ -9,8 +9,8 @@
 #include "attention/ring.h"
 #include "base/num.h"
 
-static const int64_t FIRSTS[] = {0, 64, 1000, 4096, ((int64_t)1 << 40) + 7};
-static const int64_t LENGTHS[] = {0, 1, 2, 7, 63, 64, 65, 100, 511, 512, 4097, 100000};
+static const int64_t FIRSTS[] = {0, 128, 1000, 4096, ((int64_t)1 << 40) + 7};
+static const int64_t LENGTHS[] = {0, 1, 2, 7, 127, 128, 129, 200, 1023, 1024, 4097, 100000};
 
 /* Calls check(first, end, ranks) for many segments and rings. */
 static void for_all(void (*check)(int64_t first, int64_t end, int ranks))
@@ -45,13 +45,13 @@ static void check_borders(int64_t first, int64_t end, int ranks)
     for (int r = 0; r < ranks; r++) {
         struct zigzag block = zigzag_block(first, end, r, ranks);
         for (int i = 0; i < 2; i++) {
-            assert_true(block.first[i] == first || block.first[i] == end || block.first[i] % ATTN_KEY_TILE == 0);
-            assert_true(block.end[i] == first || block.end[i] == end || block.end[i] % ATTN_KEY_TILE == 0);
+            assert_true(block.first[i] == first || block.first[i] == end || block.first[i] % ZIGZAG_GRAIN == 0);
+            assert_true(block.end[i] == first || block.end[i] == end || block.end[i] % ZIGZAG_GRAIN == 0);
         }
     }
 }
 
-static void borders_lie_at_multiples_of_the_key_tile(void **state)
+static void borders_lie_at_multiples_of_the_grain(void **state)
 {
     (void)state;
     for_all(check_borders);
@@ -63,11 +63,11 @@ static void check_balance(int64_t first, int64_t end, int ranks)
     for (int r = 0; r < ranks; r++) {
         struct zigzag block = zigzag_block(first, end, r, ranks);
         int64_t tokens = block.end[0] - block.first[0] + block.end[1] - block.first[1];
-        assert_true(tokens <= even + 2 * ATTN_KEY_TILE + 1 && tokens >= even - 2 * ATTN_KEY_TILE - 1);
+        assert_true(tokens <= even + 2 * ZIGZAG_GRAIN + 1 && tokens >= even - 2 * ZIGZAG_GRAIN - 1);
     }
 }
 
-static void ranks_differ_by_no_more_than_a_few_tiles(void **state)
+static void ranks_differ_by_no_more_than_a_few_grains(void **state)
 {
     (void)state;
     for_all(check_balance);
@@ -90,8 +90,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_hold_each_token_once_in_zigzag_order),
-        cmocka_unit_test(borders_lie_at_multiples_of_the_key_tile),
-        cmocka_unit_test(ranks_differ_by_no_more_than_a_few_tiles),
+        cmocka_unit_test(borders_lie_at_multiples_of_the_grain),
+        cmocka_unit_test(ranks_differ_by_no_more_than_a_few_grains),
         cmocka_unit_test(ranks_share_causal_work_equally),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
