@@ -124,7 +124,7 @@ int model_shape_read(const struct arch *arch, const struct bundle *bundle, struc
             return -1;
     const struct field rest[] = {
         {"rope.dimension_count", 2, dim, dim, &rope_dims},
-        {"attention.sliding_window", 0, INT64_MAX, context, &window},
+        {"attention.sliding_window", 0, INT64_MAX, INT64_MAX, &window},
     };
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         if (read_field(arch, bundle, &rest[i], err) != 0)
@@ -137,7 +137,8 @@ int model_shape_read(const struct arch *arch, const struct bundle *bundle, struc
         .kv_heads = (int)kv_heads,
         .dim = (int)dim,
         .rope_dims = (int)rope_dims,
-        .context = window > 0 && window < context ? window : context,
+        .context = context,
+        .window = window < context ? window : 0,
     };
     if (read_real(arch, bundle, "rope.freq_base", 10000.0, &out->rope_base, err) != 0 ||
         read_real(arch, bundle, "attention.layer_norm_rms_epsilon", 1e-5, &out->norm_eps, err) != 0)

@@ -18,6 +18,7 @@ struct arch {
     const char *name;      /* general.architecture, and the prefix of the other keys */
     enum rope_pairs pairs; /* GGUF's llama has its Q and K rows permuted so that neighbours form a pair */
     bool qkv_bias;         /* q, k and v carry biases; where false, a file that has them is refused */
+    int global_every;      /* where the file names a window: every so many-th layer is global; 0: none is */
 };
 
 struct model_shape {
@@ -27,7 +28,8 @@ struct model_shape {
     int rope_dims;
     double rope_base;
     double norm_eps;
-    int64_t context; /* tokens the model was trained to see (its attention window, if that is less) */
+    int64_t context; /* tokens the model was trained to see */
+    int64_t window;  /* of its local layers, the token itself counted; 0: it has none */
 };
 
 /* The row for the bundle's general.architecture; ERROR_INPUT lists what is known. */

@@ -227,6 +227,12 @@ void model_free(struct model *model)
     free(model);
 }
 
+bool model_layer_is_local(const struct model *model, int layer)
+{
+    const int every = model->arch->global_every;
+    return model->shape.window > 0 && (every == 0 || (layer + 1) % every != 0);
+}
+
 int64_t model_linear_weights(const struct model *model)
 {
     int64_t weights = 0;

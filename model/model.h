@@ -66,6 +66,9 @@ int model_packed_bytes(const struct model *model, const struct model_pack_option
 /* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */
 int model_pack(struct model *model, const struct model_pack_options *options, struct error *err);
 
+/* Whether the model itself attends to a window of model->shape.window tokens in that layer. */
+bool model_layer_is_local(const struct model *model, int layer);
+
 /* Weights in one token's linear layers, without the embedding and the head: 2 flops each. */
 int64_t model_linear_weights(const struct model *model);
 /* Bytes of keys and values of one token. */

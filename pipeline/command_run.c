@@ -27,6 +27,7 @@ struct session {
     struct comm world, node, group;
     struct opened_model opened;
     struct plan_setup setup;
+    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], the engine's */
     struct engine *engine;
 
     struct identity identity;
@@ -182,7 +183,7 @@ static int report_progress(void *context, const struct job_progress *progress, s
 /* Where there is nothing to compute, because all of it has been done, no weights are packed. */
 static int build_engine(struct session *s, struct error *err)
 {
-    const struct engine_options options = {
+    struct engine_options options = {
         .model = s->opened.model,
         .tokenizer = s->opened.tokenizer,
         .group = &s->group,
@@ -191,11 +192,16 @@ static int build_engine(struct session *s, struct error *err)
         .scores = s->setup.scores != 0,
         .threads = s->setup.threads,
         .segment = s->setup.segment,
-        .max_tokens = s->setup.max_tokens,
+        .max_new = s->setup.max_new,
         .hooks = {s->world.rank == 0 ? poll_dealer : NULL, report_progress, s},
     };
-    if (s->setup.max_tokens == 0)
+    if (s->setup.n_settings == 0)
         return 0;
+    const size_t layers = (size_t)s->opened.model->shape.layers;
+    if (!(s->policies = calloc(ENGINE_SETTINGS * layers, sizeof *s->policies)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %zu layers", layers);
+    if (plan_engine_settings(&s->setup, s->options, s->opened.model, s->policies, &options, err) != 0)
+        return -1;
     return (s->engine = engine_create(&options, err)) ? 0 : -1;
 }
 
@@ -381,6 +387,7 @@ static void session_close(struct session *s)
     identity_clear(&s->identity);
     free(s->hosts);
     engine_free(s->engine);
+    free(s->policies);
     opened_model_close(&s->opened);
     comm_free(&s->group);
     comm_free(&s->node);

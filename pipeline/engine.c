@@ -13,7 +13,8 @@ struct engine {
     struct engine_options options;
     struct pool *pool;
     const struct attn_kernel *kernel;
-    struct forward *forward;
+    struct forward *forwards[ENGINE_SETTINGS];
+    struct forward *forward; /* that of the job in hand */
     float *logits;           /* [vocab] */
     struct error poll_error; /* a poll deep inside the forward pass cannot return one */
 };
@@ -25,7 +26,7 @@ static void poll_hook(void *context)
         engine->options.hooks.poll(engine->options.hooks.context, &engine->poll_error);
 }
 
-static struct forward_options forward_options(struct engine *engine)
+static struct forward_options forward_options(struct engine *engine, int setting)
 {
     const struct engine_options *options = &engine->options;
     return (struct forward_options){
@@ -34,11 +35,11 @@ static struct forward_options forward_options(struct engine *engine)
         .pool = engine->pool,
         .device = device_cpu(),
         .kernel = engine->kernel,
-        .policies = options->policies,
+        .policies = options->settings[setting].policies,
         .max_generated = options->max_new,
         .scores = options->scores,
         .segment = options->segment,
-        .max_tokens = options->max_tokens,
+        .max_tokens = options->settings[setting].max_tokens,
         .poll = options->hooks.poll ? poll_hook : NULL,
         .poll_context = engine,
     };
@@ -63,9 +64,11 @@ struct engine *engine_create(const struct engine_options *options, struct error 
     const struct model_pack_options pack = {options->dtype, options->scores, engine->pool, options->node};
     if (model_pack(options->model, &pack, err) != 0)
         goto fail;
-    const struct forward_options forward = forward_options(engine);
-    if (!(engine->forward = forward_create(&forward, err)))
-        goto fail;
+    for (int i = 0; i < options->n_settings; i++) {
+        const struct forward_options forward = forward_options(engine, i);
+        if (!(engine->forwards[i] = forward_create(&forward, err)))
+            goto fail;
+    }
     return engine;
 fail:
     engine_free(engine);
@@ -76,7 +79,8 @@ void engine_free(struct engine *engine)
 {
     if (!engine)
         return;
-    forward_free(engine->forward);
+    for (int i = 0; i < ENGINE_SETTINGS; i++)
+        forward_free(engine->forwards[i]);
     pool_free(engine->pool);
     free(engine->logits);
     free(engine);
@@ -89,7 +93,17 @@ const char *engine_kernel_name(const struct engine *engine)
 
 struct ring_stats engine_ring_stats(const struct engine *engine)
 {
-    return forward_ring_stats(engine->forward);
+    struct ring_stats total = {0};
+    for (int i = 0; i < engine->options.n_settings; i++) {
+        const struct ring_stats one = forward_ring_stats(engine->forwards[i]);
+        total.pack_seconds += one.pack_seconds;
+        total.attend_seconds += one.attend_seconds;
+        total.transfer_seconds += one.transfer_seconds;
+        total.wait_seconds += one.wait_seconds;
+        total.hops += one.hops;
+        total.bytes_sent += one.bytes_sent;
+    }
+    return total;
 }
 
 static int report(struct engine *engine, const struct job *job, int64_t generated, struct error *err)
@@ -213,6 +227,10 @@ static void check_finite(const struct job *job, struct job_result *result)
 int engine_run(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
 {
     *result = (struct job_result){.id = job->id};
+    if (job->setting < 0 || job->setting >= engine->options.n_settings)
+        return error_set(err, ERROR_INTERNAL, "a job for setting %d of %d", job->setting,
+                         engine->options.n_settings);
+    engine->forward = engine->forwards[job->setting];
     if (make_room(job, result, err) != 0)
         return -1;
     const double begun = clock_seconds();
@@ -240,8 +258,14 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         model_packed_bytes(options->model, &pack, &out->weights, err) != 0 ||
         !(planned.pool = pool_create(options->threads, err)))
         return -1;
-    const struct forward_options forward = forward_options(&planned);
-    const int status = forward_bytes(&forward, &out->forward, err);
+    int status = 0;
+    out->forward = 0;
+    for (int i = 0; i < options->n_settings && status == 0; i++) {
+        size_t bytes;
+        const struct forward_options forward = forward_options(&planned, i);
+        status = forward_bytes(&forward, &bytes, err);
+        out->forward += bytes;
+    }
     pool_free(planned.pool);
     return status;
 }

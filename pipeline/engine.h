@@ -24,6 +24,14 @@ struct engine_hooks {
     void *context;
 };
 
+/* One way in which jobs are read; a job names its own. All of an engine's settings share the packed weights, and
+ * each has a memory. */
+enum { ENGINE_SETTINGS = 2 };
+struct engine_setting {
+    const struct policy_spec *policies; /* [layers], borrowed; or NULL: all of them full */
+    int64_t max_tokens;                 /* of any job, what it generates counted */
+};
+
 struct engine_options {
     struct model *model; /* borrowed, as all pointers; engine_create packs it */
     const struct tokenizer *tokenizer;
@@ -31,9 +39,10 @@ struct engine_options {
     enum dtype dtype;
     bool scores; /* JOB_SCORE will be asked */
     int threads;
-    int64_t segment, max_tokens; /* of any job, what it generates counted */
-    int64_t max_new;             /* most tokens that a job generates */
-    const struct policy_spec *policies; /* [layers], or NULL: all of them full */
+    int64_t segment;
+    int64_t max_new; /* most tokens that a job generates */
+    struct engine_setting settings[ENGINE_SETTINGS];
+    int n_settings;
     struct engine_hooks hooks;
 };
 
@@ -42,6 +51,7 @@ void engine_free(struct engine *engine);
 
 /* The kernel that was chosen, for the log. */
 const char *engine_kernel_name(const struct engine *engine);
+/* Of all its settings together. */
 struct ring_stats engine_ring_stats(const struct engine *engine);
 
 /* Run one job. Fails only when the run cannot go on; what is wrong with this job alone goes to result->failure. */

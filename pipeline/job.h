@@ -24,6 +24,7 @@ struct job {
     int64_t n_tokens;
     int32_t *tokens;
     int64_t max_new; /* JOB_GENERATE: at most so many */
+    int32_t setting; /* of the engine: how it is read */
     struct sample_options sampling;
 };
 

@@ -46,8 +46,8 @@ static const struct option_row rows[] = {
     {NULL, "format", 0, KIND_CHOICE, EXPORT, 0, FIELD(format), 0, 0, "auto|jsonl|md|csv",
      "default: jsonl for summaries, csv for scores"},
 
-    {"What is asked", "strategy", 0, KIND_CHOICE, SUMMARIZE | PLAN, 1, FIELD(strategy), 0, 0,
-     "auto|whole|map-reduce|refine", "how chunks become a summary"},
+    {"What is asked", "strategy", 0, KIND_CHOICE, RUNS, 1, FIELD(strategy), 0, 0, "auto|whole|map-reduce|refine",
+     "how chunks become a summary (score: whole, or chunks)"},
     {NULL, "prompt", 0, KIND_STRING, SUMMARIZE | PLAN, 1, FIELD(prompt), 0, 0, "FILE",
      "instruction in place of the built-in one"},
     {NULL, "max-new", 0, KIND_COUNT, SUMMARIZE | PLAN, 1, FIELD(max_new), 1, 1e6, "TOKENS",
@@ -60,6 +60,11 @@ static const struct option_row rows[] = {
     {NULL, "chunk", 0, KIND_COUNT, RUNS, 1, FIELD(chunk), 16, 1e12, "TOKENS", "most document tokens in a chunk"},
     {NULL, "overlap", 0, KIND_COUNT, RUNS, 1, FIELD(overlap), 0, 1e9, "TOKENS",
      "shared by neighbouring chunks (default 512)"},
+
+    {"Memory", "policy", 0, KIND_STRING, RUNS, 1, FIELD(policy), 0, 0, "NAME[:KEY=N,...]",
+     "what layers attend to and keep (default: the model's own)"},
+    {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE",
+     "a policy for each layer, a line \"0-11 window:window=512\" each"},
 
     {"Sampling", "temperature", 0, KIND_REAL, SUMMARIZE, 1, FIELD(temperature), 0, 100, "T",
      "0, the default, is greedy"},
@@ -276,6 +281,9 @@ static int check(const struct options *options, struct error *err)
         return error_set(err, ERROR_USAGE, "%s needs a model: -m FILE.gguf", name);
     if ((SUMMARIZE | SCORE) & 1 << options->command && !options->output && !options->dry_run)
         return error_set(err, ERROR_USAGE, "%s needs a folder for its results: -o OUT", name);
+    if (options->command == COMMAND_SCORE && options->strategy > STRATEGY_WHOLE)
+        return error_set(err, ERROR_USAGE,
+                         "score reads a document whole or in chunks: --strategy is auto or whole");
     if (options->strategy == STRATEGY_WHOLE && options->chunk > 0)
         return error_set(err, ERROR_USAGE,
                          "--strategy whole takes a document as one chunk: --chunk cannot go with it");

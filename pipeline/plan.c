@@ -8,6 +8,7 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "io/gguf.h"
+#include "pipeline/layers.h"
 #include "pipeline/probe.h"
 
 int opened_model_open(struct opened_model *out, const char *path, struct error *err)
@@ -40,6 +41,12 @@ void opened_model_close(struct opened_model *opened)
 /* Tokens that neighbouring chunks share, where the user does not say. */
 enum { DEFAULT_OVERLAP = 512 };
 
+/* The context where every layer's memory is bounded: no text is as long. */
+static const int64_t UNBOUNDED = INT64_C(1) << 40;
+
+/* How a document beyond the context is read as a whole, where the user does not say. */
+static const char BEYOND_THE_CONTEXT[] = "sinks";
+
 /* ---- what the options mean for this model and machine ---- */
 
 static int read_instruction(struct plan *plan, struct error *err)
@@ -56,21 +63,39 @@ static int read_instruction(struct plan *plan, struct error *err)
     return status;
 }
 
+/* What the user asks of the layers; the settings follow from it once the documents are known. */
+static int choose_policies(struct plan *plan, struct error *err)
+{
+    const struct options *options = plan->options;
+    const struct model *model = plan->opened->model;
+    plan->policies = calloc(ENGINE_SETTINGS * (size_t)model->shape.layers, sizeof *plan->policies);
+    if (!plan->policies)
+        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
+    if (options->policy && policy_parse(options->policy, &plan->asked, err) != 0)
+        return -1;
+    return layers_choose(&plan->asked, options->layers, model, plan->policies, err);
+}
+
 static int set_limits(struct plan *plan, struct error *err)
 {
     const struct options *options = plan->options;
-    const int64_t trained = plan->opened->model->shape.context;
+    const struct model *model = plan->opened->model;
+    const int64_t trained = model->shape.context;
     struct work_limits *limits = &plan->limits;
+    const bool bounded = !layers_any_full(plan->policies, model->shape.layers);
     *limits = (struct work_limits){
         .strategy = (enum strategy)options->strategy,
-        .context = options->context ? options->context : trained,
+        .context = options->context ? options->context
+                   : bounded        ? UNBOUNDED
+                                    : trained,
+        .extends = options->strategy == STRATEGY_WHOLE && !options->policy && !options->layers && !bounded,
         .chunk = options->chunk,
         .overlap = options->overlap < 0 ? DEFAULT_OVERLAP : options->overlap,
         .overlap_asked = options->overlap >= 0,
         .max_new = options->max_new,
         .truncate = options->truncate != 0,
     };
-    if (limits->context > trained)
+    if (limits->context > trained && !bounded)
         log_warn("--context %" PRId64 " is beyond the %" PRId64
                  " tokens the model was trained on: expect worse answers",
                  limits->context, trained);
@@ -200,35 +225,55 @@ static int plan_documents(struct plan *plan, struct error *err)
 
 /* ---- ranks, rings and memory ---- */
 
-/* The longest sequence of any job: a chunk, or answers put together, with its prompt and its own answer. */
-static int64_t longest_job(const struct plan *plan)
+/* Tokens of a prompt and its answer beside the material, in whatever role. */
+static int64_t most_beside(const struct plan *plan)
 {
     const struct work_limits *limits = &plan->limits;
-    int64_t longest = 0, most_chunks = 1;
-    for (int64_t i = 0; i < plan->n_documents; i++) {
-        const struct chunk_list *chunks = &plan->documents[i].work.chunks;
-        for (int64_t c = 0; c < chunks->count; c++)
-            longest = i64_max(longest, chunks->items[c].end_token - chunks->items[c].first_token);
-        most_chunks = i64_max(most_chunks, chunks->count);
-    }
-    if (most_chunks > 1 && plan->task->job == JOB_GENERATE)
-        return limits->context;
-    int64_t room = limits->context;
+    int64_t room = limits->room[ROLE_WHOLE];
     for (int role = 0; role < ROLE_COUNT && plan->task->job == JOB_GENERATE; role++)
         room = i64_min(room, limits->room[role]);
-    return i64_min(limits->context, longest + limits->context - i64_min(room, limits->room[ROLE_WHOLE]));
+    return limits->context - room;
 }
 
-static struct engine_options engine_options(const struct plan *plan)
+/* The longest sequence of any job of a setting: a chunk, or answers put together, with its prompt and its own
+ * answer; 0: it has no job. */
+static int64_t longest_job(const struct plan *plan, int setting)
 {
-    return (struct engine_options){
+    int64_t longest = 0;
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        const struct work *work = &plan->documents[i].work;
+        const struct chunk_list *chunks = &work->chunks;
+        for (int64_t c = 0; c < chunks->count && work->setting == setting; c++)
+            longest = i64_max(longest, chunks->items[c].end_token - chunks->items[c].first_token);
+        if (chunks->count > 1 && plan->task->job == JOB_GENERATE)
+            longest = i64_max(longest, work_reduction_tokens(chunks->count, &plan->limits));
+    }
+    return longest ? longest + most_beside(plan) : 0;
+}
+
+int plan_engine_settings(const struct plan_setup *setup, const struct options *options, const struct model *model,
+                         struct policy_spec *policies, struct engine_options *out, struct error *err)
+{
+    out->n_settings = setup->n_settings;
+    for (int i = 0; i < setup->n_settings; i++, policies += model->shape.layers) {
+        if (layers_choose(&setup->settings[i].general, options->layers, model, policies, err) != 0)
+            return -1;
+        out->settings[i] = (struct engine_setting){policies, setup->settings[i].max_tokens};
+    }
+    return 0;
+}
+
+static int engine_options(const struct plan *plan, struct engine_options *out, struct error *err)
+{
+    *out = (struct engine_options){
         .model = plan->opened->model,
         .dtype = (enum dtype)plan->setup.dtype,
         .scores = plan->setup.scores != 0,
         .threads = plan->setup.threads,
         .segment = plan->setup.segment,
-        .max_tokens = plan->setup.max_tokens,
+        .max_new = plan->setup.max_new,
     };
+    return plan_engine_settings(&plan->setup, plan->options, plan->opened->model, plan->policies, out, err);
 }
 
 static bool fits_memory(const struct plan *plan)
@@ -240,11 +285,13 @@ static bool fits_memory(const struct plan *plan)
 /* The smallest ring that fits memory and leaves no rank without a chunk. */
 static int choose_ring(struct plan *plan, struct error *err)
 {
-    const struct engine_options engine = engine_options(plan);
+    struct engine_options engine;
     const int asked = (int)plan->options->ring;
     if (asked && plan->ranks % asked != 0)
         return error_set(err, ERROR_USAGE, "--ring %d does not divide the %d ranks into equal groups", asked,
                          plan->ranks);
+    if (engine_options(plan, &engine, err) != 0)
+        return -1;
     for (int ring = asked ? asked : 1; ring <= plan->ranks; ring++) {
         if (plan->ranks % ring != 0)
             continue;
@@ -265,10 +312,24 @@ static int choose_ring(struct plan *plan, struct error *err)
     return 0;
 }
 
+/* Setting 0 is there even where all documents are read under setting 1, which is the one for the others. */
+static int choose_settings(struct plan *plan, struct error *err)
+{
+    struct plan_setup *setup = &plan->setup;
+    setup->n_settings = plan->limits.extends && longest_job(plan, 1) > 0 ? 2 : 1;
+    setup->settings[0].general = plan->asked;
+    if (setup->n_settings == 2 && policy_parse(BEYOND_THE_CONTEXT, &setup->settings[1].general, err) != 0)
+        return -1;
+    for (int i = 0; i < setup->n_settings; i++)
+        setup->settings[i].max_tokens = i64_max(1, longest_job(plan, i));
+    const int64_t longest = i64_max(setup->settings[0].max_tokens, setup->settings[1].max_tokens);
+    setup->segment = i64_min(plan->options->segment, longest);
+    return 0;
+}
+
 static int set_up(struct plan *plan, struct error *err)
 {
     const struct options *options = plan->options;
-    const int64_t max_tokens = plan->chunks > 0 ? longest_job(plan) : 0;
     const int cores = cpu_cores() / plan->ranks_on_node;
     plan->setup = (struct plan_setup){
         .ring = 1,
@@ -277,10 +338,11 @@ static int set_up(struct plan *plan, struct error *err)
                                     : 1,
         .dtype = choose_dtype(plan),
         .scores = plan->task->job == JOB_SCORE,
-        .segment = i64_min(options->segment, max_tokens),
-        .max_tokens = max_tokens,
+        .max_new = plan->task->job == JOB_SCORE ? 0 : plan->limits.max_new,
     };
-    return max_tokens > 0 ? choose_ring(plan, err) : 0;
+    if (plan->chunks == 0)
+        return 0;
+    return choose_settings(plan, err) == 0 ? choose_ring(plan, err) : -1;
 }
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
@@ -298,7 +360,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->ranks_on_node = around->ranks_on_node;
     plan->results = around->results;
     plan->corpus = around->corpus;
-    if (read_instruction(plan, err) != 0)
+    if (read_instruction(plan, err) != 0 || choose_policies(plan, err) != 0)
         goto fail;
     plan->prompter = (struct prompter){
         .task = plan->task,
@@ -324,6 +386,7 @@ void plan_free(struct plan *plan)
     }
     free(plan->documents);
     free(plan->instruction);
+    free(plan->policies);
     free(plan);
 }
 

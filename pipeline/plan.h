@@ -45,9 +45,14 @@ struct plan_document {
 /* What all ranks have to know; plain data, sent as bytes. */
 struct plan_setup {
     int32_t ring, threads;
-    int32_t dtype;               /* enum dtype */
-    int32_t scores;              /* the task scores */
-    int64_t segment, max_tokens; /* max_tokens 0: there is nothing to do */
+    int32_t dtype;  /* enum dtype */
+    int32_t scores; /* the task scores */
+    int64_t segment, max_new;
+    struct plan_setting {
+        struct policy_spec general; /* of the layers that have none of their own */
+        int64_t max_tokens;         /* of any job */
+    } settings[ENGINE_SETTINGS];    /* 0: as asked, or the model's own; 1: for documents beyond the context */
+    int32_t n_settings;             /* 0: there is nothing to do */
 };
 
 struct plan {
@@ -66,6 +71,8 @@ struct plan {
     struct plan_setup setup;
     struct engine_memory memory; /* per node, per rank */
     int ranks, ranks_on_node;
+    struct policy_spec asked;     /* --policy, or full */
+    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers] */
 };
 
 struct plan_around {
@@ -80,6 +87,10 @@ struct corpus *plan_corpus(const struct options *options, struct error *err);
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
                          const struct plan_around *around, struct error *err);
 void plan_free(struct plan *plan);
+
+/* The engine's settings as the set-up has them; policies [ENGINE_SETTINGS][layers] is filled and pointed to. */
+int plan_engine_settings(const struct plan_setup *setup, const struct options *options, const struct model *model,
+                         struct policy_spec *policies, struct engine_options *out, struct error *err);
 
 /* One document's rows, the totals, memory and the predicted time. */
 int plan_print(const struct plan *plan, FILE *out, struct error *err);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/num.h"
+
 const char *strategy_name(enum strategy strategy)
 {
     static const char *const names[] = {"auto", "whole", "map-reduce", "refine"};
@@ -67,6 +69,10 @@ static int64_t choose(struct work *work, const struct task *task, const struct w
         work->dropped = work->n_tokens - whole;
         work->strategy = STRATEGY_WHOLE;
         return whole;
+    }
+    if (work->strategy == STRATEGY_WHOLE && limits->extends && work->n_tokens > whole) {
+        work->setting = 1;
+        return work->n_tokens;
     }
     if (work->strategy == STRATEGY_WHOLE)
         return whole;
@@ -204,6 +210,7 @@ int work_take(struct work *work, int64_t node, const struct prompter *prompter, 
 {
     if (compose(work, &work->nodes[node], prompter, out, err) != 0)
         return -1;
+    out->setting = work->setting;
     work->nodes[node].state = NODE_RUNNING;
     work->nodes[node].prompt_tokens = out->n_tokens;
     return 0;
@@ -211,13 +218,23 @@ int work_take(struct work *work, int64_t node, const struct prompter *prompter, 
 
 /* ---- answers in ---- */
 
+/* Tokens of an answer and what stands between two of them. */
+static int64_t answer_tokens(const struct work_limits *limits)
+{
+    return limits->max_new + 4;
+}
+
+int64_t work_reduction_tokens(int64_t chunks, const struct work_limits *limits)
+{
+    return i64_min(chunks * answer_tokens(limits), limits->room[ROLE_REDUCE]);
+}
+
 /* Answers first .. end of one level are all there: put them together, as many in each reduction as fit. */
 static int reduce_level(struct work *work, int64_t first, int64_t end, const struct work_limits *limits,
                         struct error *err)
 {
     const int64_t level = work->nodes[first].level + 1;
-    const int64_t each = limits->max_new + 4; /* an answer and what stands between two of them */
-    int64_t fit = limits->room[ROLE_REDUCE] / each;
+    const int64_t fit = limits->room[ROLE_REDUCE] / answer_tokens(limits);
     if (fit < 2) {
         refuse(work, ERROR_USAGE, "summaries of %lld tokens cannot be put together in a room of %lld",
                limits->max_new, limits->room[ROLE_REDUCE]);

@@ -48,6 +48,7 @@ struct work_limits {
     bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
+    bool extends; /* a document beyond the context can be read as a whole all the same, under setting 1 */
     int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */
 };
 
@@ -57,6 +58,7 @@ struct work {
     int32_t *tokens;  /* [n_tokens], owned */
     int64_t dropped;  /* tokens at its end that --truncate left out */
     enum strategy strategy;
+    int32_t setting; /* of the engine: how its jobs are read */
     struct chunk_list chunks;
     int64_t n_nodes, capacity;
     struct node *nodes;
@@ -88,6 +90,9 @@ int64_t work_cost(const struct work *work, const struct work_limits *limits, int
 
 /* Make the node's job. It is running from then on. */
 int work_take(struct work *work, int64_t node, const struct prompter *prompter, struct job *out, struct error *err);
+
+/* The most tokens of answers that are put together when a document has so many chunks. */
+int64_t work_reduction_tokens(int64_t chunks, const struct work_limits *limits);
 
 /* The node's job came back; follow-up nodes may become ready. Takes arrays it keeps out of *result. */
 int work_give(struct work *work, int64_t node, const struct work_limits *limits, struct job_result *result,

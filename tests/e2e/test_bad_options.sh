@@ -23,6 +23,8 @@ expect() {
 
 head -c 1000 "$model" >"$work/short.gguf"
 echo "not a model" >"$work/text.gguf"
+echo "0-99 full" >"$work/wrong-layer"
+printf '# all\n0 forgetful\n' >"$work/wrong-policy"
 
 expect 2
 expect 2 sumarize "$text" -m "$model" -o "$out"
@@ -43,15 +45,23 @@ expect 2 summarize "$text" -m "$model" -o "$out" --temperature -1
 expect 2 summarize "$text" -m "$model" -o "$out" --top-p nan
 expect 2 summarize "$text" -m "$model" -o "$out" --top-p 1.5
 expect 2 summarize "$text" -m "$model" -o "$out" --max-error-rate 2
+expect 2 summarize "$text" -m "$model" -o "$out" --policy forgetful
+expect 2 summarize "$text" -m "$model" -o "$out" --policy window:window=0
+expect 2 summarize "$text" -m "$model" -o "$out" --policy sinks:sinks=many
+expect 2 summarize "$text" -m "$model" -o "$out" --policy full:window=8
+expect 2 score "$text" -m "$model" -o "$out" --strategy refine
 expect 2 export "$work" --format xml
 expect 2 tokenize -m "$model"
 expect 3 summarize "$text" -m "$work/short.gguf" -o "$out"
 expect 3 summarize "$text" -m "$work/text.gguf" -o "$out"
 expect 3 inspect "$work/short.gguf"
 expect 3 inspect "$text"
+expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-layer"
+expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-policy"
 expect 4 inspect "$work/none.gguf"
 expect 4 summarize "$text" -m "$work/none.gguf" -o "$out"
 expect 4 summarize "$work/nowhere" -m "$model" -o "$out"
+expect 4 score "$text" -m "$model" -o "$out" --layers "$work/nowhere"
 expect 4 tokenize "$work/nowhere" -m "$model"
 expect 4 export "$work/nowhere"
 

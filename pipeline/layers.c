@@ -1,0 +1,122 @@
+#include "pipeline/layers.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the file of --layers ---- */
+
+struct layers_file {
+    const char *path;
+    int line;
+    struct policy_spec *policies;
+    int layers;
+};
+
+/* "FIRST[-LAST]" at *text, which then points behind it. */
+static int read_stretch(const struct layers_file *file, char **text, long *first, long *last, struct error *err)
+{
+    char *end;
+    *first = *last = strtol(*text, &end, 10);
+    if (end != *text && *end == '-') {
+        *text = end + 1;
+        *last = strtol(*text, &end, 10);
+    }
+    if (end == *text || !isspace((unsigned char)*end) || *first < 0 || *last < *first || *last >= file->layers)
+        return error_set(err, ERROR_INPUT, "%s:%d: \"%.40s\" is not LAYER or FIRST-LAST within 0-%d, then a policy",
+                         file->path, file->line, *text, file->layers - 1);
+    *text = end;
+    return 0;
+}
+
+static int read_line(const struct layers_file *file, char *line, struct error *err)
+{
+    long first, last;
+    struct policy_spec spec;
+    struct error parse;
+    line[strcspn(line, "#\r\n")] = '\0';
+    line += strspn(line, " \t");
+    if (*line == '\0')
+        return 0;
+    if (read_stretch(file, &line, &first, &last, err) != 0)
+        return -1;
+    line += strspn(line, " \t");
+    for (size_t end = strlen(line); end > 0 && isspace((unsigned char)line[end - 1]); end--)
+        line[end - 1] = '\0';
+    if (policy_parse(line, &spec, &parse) != 0)
+        return error_set(err, ERROR_INPUT, "%s:%d: %.400s", file->path, file->line, parse.text);
+    for (long layer = first; layer <= last; layer++)
+        file->policies[layer] = spec;
+    return 0;
+}
+
+static int read_file(struct layers_file *file, struct error *err)
+{
+    FILE *in = fopen(file->path, "r");
+    if (!in)
+        return error_errno(err, "opening %s", file->path);
+    char *line = NULL;
+    size_t size = 0;
+    int status = 0;
+    while (status == 0 && getline(&line, &size, in) >= 0) {
+        file->line++;
+        status = read_line(file, line, err);
+    }
+    if (status == 0 && ferror(in))
+        status = error_errno(err, "reading %s", file->path);
+    free(line);
+    fclose(in);
+    return status;
+}
+
+/* ---- the choice ---- */
+
+/* The pattern that the model was trained with. */
+static void own_pattern(const struct model *model, struct policy_spec *policies)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++)
+        policies[layer] = model_layer_is_local(model, layer)
+                              ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
+                              : (struct policy_spec){.kind = POLICY_FULL};
+}
+
+int layers_choose(const struct policy_spec *general, const char *path, const struct model *model,
+                  struct policy_spec *policies, struct error *err)
+{
+    own_pattern(model, policies);
+    for (int layer = 0; layer < model->shape.layers; layer++)
+        if (policies[layer].kind == POLICY_FULL)
+            policies[layer] = *general;
+    struct layers_file file = {path, 0, policies, model->shape.layers};
+    return path ? read_file(&file, err) : 0;
+}
+
+bool layers_any_full(const struct policy_spec *policies, int layers)
+{
+    for (int layer = 0; layer < layers; layer++)
+        if (policies[layer].kind == POLICY_FULL)
+            return true;
+    return false;
+}
+
+void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (int layer = 0; layer < layers && used < size; layer++) {
+        int same = 0, before = 0;
+        for (int other = 0; other < layers; other++)
+            if (memcmp(&policies[other], &policies[layer], sizeof *policies) == 0) {
+                before += other < layer;
+                same++;
+            }
+        if (before > 0)
+            continue;
+        char one[256];
+        policy_describe(&policies[layer], one, sizeof one);
+        used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "", one);
+        if (same < layers && used < size)
+            used += (size_t)snprintf(out + used, size - used, " x%d", same);
+    }
+}

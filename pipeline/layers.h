@@ -1,0 +1,29 @@
+/* Which policy each layer of a model has: the model's own pattern, a general policy on the layers that have none of
+ * their own, and the lines of a --layers file on top.
+ *
+ * A --layers file has a line for each stretch of layers, later ones winning; '#' begins a comment:
+ *     0-11  window:window=512
+ *     12    full
+ */
+#ifndef LONGHAUL_PIPELINE_LAYERS_H
+#define LONGHAUL_PIPELINE_LAYERS_H
+
+#include <stdbool.h>
+
+#include "attention/policy.h"
+#include "base/error.h"
+#include "model/model.h"
+
+/* policies [model->shape.layers]. general->kind POLICY_FULL: nothing is asked; file may be NULL. ERROR_INPUT names
+ * the line of the file that is wrong. */
+int layers_choose(const struct policy_spec *general, const char *file, const struct model *model,
+                  struct policy_spec *policies, struct error *err);
+
+/* Whether some layer keeps every token: then the context is bounded by positions and by memory. */
+bool layers_any_full(const struct policy_spec *policies, int layers);
+
+/* "sinks:window=1020,sinks=4", or for several policies how many layers each has: "window:window=512 x15, full x3".
+ */
+void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size);
+
+#endif
