@@ -119,7 +119,8 @@ static int open_results(struct session *s, struct error *err)
 /* Rank 0: what there is to do. */
 static int make_plan(struct session *s, struct error *err)
 {
-    if (!(s->corpus = plan_corpus(s->options, err)) || open_results(s, err) != 0)
+    if (plan_check(s->options, &s->opened, err) != 0 || !(s->corpus = plan_corpus(s->options, err)) ||
+        open_results(s, err) != 0)
         return -1;
     const struct plan_around around = {s->world.size, s->node.size, s->corpus, s->results};
     if (!(s->plan = plan_create(s->options, &s->opened, &around, err)))

@@ -63,17 +63,27 @@ static int read_instruction(struct plan *plan, struct error *err)
     return status;
 }
 
-/* What the user asks of the layers; the settings follow from it once the documents are known. */
-static int choose_policies(struct plan *plan, struct error *err)
+/* What the user asks of the layers, [ENGINE_SETTINGS][layers], of which the first setting is filled: the others
+ * follow from the documents. To be freed; NULL on failure. */
+static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
+                                           struct policy_spec *asked, struct error *err)
 {
-    const struct options *options = plan->options;
-    const struct model *model = plan->opened->model;
-    plan->policies = calloc(ENGINE_SETTINGS * (size_t)model->shape.layers, sizeof *plan->policies);
-    if (!plan->policies)
-        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
-    if (options->policy && policy_parse(options->policy, &plan->asked, err) != 0)
-        return -1;
-    return layers_choose(&plan->asked, options->layers, model, plan->policies, err);
+    struct policy_spec *policies = calloc(ENGINE_SETTINGS * (size_t)model->shape.layers, sizeof *policies);
+    *asked = (struct policy_spec){.kind = POLICY_FULL};
+    if (!policies)
+        error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
+    else if ((!options->policy || policy_parse(options->policy, asked, err) == 0) &&
+             layers_choose(asked, options->layers, model, policies, err) == 0)
+        return policies;
+    free(policies);
+    return NULL;
+}
+
+int plan_check(const struct options *options, const struct opened_model *opened, struct error *err)
+{
+    struct policy_spec asked, *policies = choose_policies(options, opened->model, &asked, err);
+    free(policies);
+    return policies ? 0 : -1;
 }
 
 static int set_limits(struct plan *plan, struct error *err)
@@ -360,7 +370,8 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->ranks_on_node = around->ranks_on_node;
     plan->results = around->results;
     plan->corpus = around->corpus;
-    if (read_instruction(plan, err) != 0 || choose_policies(plan, err) != 0)
+    if (read_instruction(plan, err) != 0 ||
+        !(plan->policies = choose_policies(options, opened->model, &plan->asked, err)))
         goto fail;
     plan->prompter = (struct prompter){
         .task = plan->task,
