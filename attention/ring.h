@@ -1,12 +1,15 @@
 /* Ring Attention: exact attention of one segment over everything earlier, shared by the ranks of a ring group.
  *
- * Every rank holds a block of the segment's queries and a shard of the keys (its memory). Step by step the packed
- * keys and values of each rank travel once round the ring (pass-KV); each rank carries the online softmax of its
- * own queries over every shard that passes, in fp32, and casts once at the end. The next hop is in flight while
- * a shard is being attended to. (Liu et al. 2023; zigzag blocks: zhuzilin/ring-flash-attention.)
+ * Every rank holds a block of the segment's queries and a shard of the keys (its memory). Either the packed keys
+ * and values of each rank travel once round the ring, the next hop in flight while the last is being attended to
+ * (pass-KV, Liu et al. 2023), or the queries do, with what they have summed so far (pass-Q, for a short segment
+ * over a long memory). A cost model chooses for each call; the answer is the same but for the order of fp32 sums.
+ * The online softmax of a query is carried in fp32 over every shard and cast once at the end. Long shards go in
+ * pieces, one round each, so that the buffers do not grow with them.
  *
- * Zigzag: a segment is cut in 2R blocks, rank r takes blocks r and 2R-1-r, so that causal work is equal and no
- * masked tile is computed. Borders lie at absolute multiples of ZIGZAG_GRAIN; blocks may be empty.
+ * Zigzag (zhuzilin/ring-flash-attention): a segment is cut in 2R blocks, rank r takes blocks r and 2R-1-r, so that
+ * causal work is equal and no masked tile is computed. Borders lie at absolute multiples of ZIGZAG_GRAIN; blocks
+ * may be empty.
  *
  * ring_create; per segment: zigzag_block to learn this rank's tokens, memory_extend; per layer: memory_put
  * for each token, ring_attend. All ranks of the group make the same calls, but their shards may be of any length,
@@ -27,6 +30,9 @@
 
 struct ring;
 
+/* Which way round. RING_CHEAPER is for the program; the others for tests and measurements. */
+enum ring_way { RING_CHEAPER, RING_PASS_KV, RING_PASS_Q };
+
 struct ring_options {
     const struct comm *group; /* borrowed, as all below; size 1 is a ring of one */
     struct pool *pool;
@@ -34,14 +40,17 @@ struct ring_options {
     const struct attn_kernel *kernel;
     struct transport *transport; /* may be NULL in a ring of one */
     int heads, kv_heads, dim;
-    int64_t max_block;           /* most query tokens of one rank in one segment */
-    int64_t max_shard;           /* most tokens of any rank's memory */
+    int64_t max_block; /* most query tokens of one rank in one segment */
+    int64_t max_shard; /* most tokens of any rank's memory */
+    int64_t max_piece; /* most tokens that travel at once; 0: what is good for long memories */
+    enum ring_way way;
     void (*poll)(void *context); /* called often from the calling thread, may be NULL */
     void *poll_context;
 };
 
-/* Bytes that ring_create will allocate: two packed shards of one layer (one in a ring of one), the queries and sums
- * of a block, and what is small beside them. Of the group only its size is looked at, and no transport is needed.
+/* Bytes that ring_create will allocate: two packed pieces of a shard of one layer (one in a ring of one), the
+ * queries and sums of a block, and what is small beside them. Of the group only its size is looked at, and no
+ * transport is needed.
  */
 int ring_bytes(const struct ring_options *options, size_t *out, struct error *err);
 
@@ -49,8 +58,8 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
 struct ring *ring_create(const struct ring_options *options, struct error *err);
 void ring_free(struct ring *ring);
 
-/* A multiple of ATTN_KEY_TILE, so that tiles are whole, and the number of queries for which some policies choose keys
- * together: they lie on one rank. */
+/* A multiple of ATTN_KEY_TILE, so that tiles are whole, and the number of queries for which some policies choose
+ * keys together: they lie on one rank. */
 enum { ZIGZAG_GRAIN = 128 };
 
 /* The tokens of segment [first, end) that `rank` of `ranks` holds, as at most two stretches in rising order;
@@ -85,6 +94,10 @@ struct ring_stats {
     double wait_seconds;     /* of those, spent with nothing to compute: 1 - wait/transfer is hidden */
     int64_t hops;
     size_t bytes_sent;
+    /* In a ring of more than one: calls that went either way, what the cost model said of all calls for either way,
+     * and what they took. Packing is in none of the three. */
+    int64_t passed_kv, passed_q;
+    double predicted_kv_seconds, predicted_q_seconds, round_seconds;
 };
 struct ring_stats ring_stats(const struct ring *ring);
 

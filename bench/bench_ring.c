@@ -4,7 +4,9 @@
  *
  * prefill: one segment of TOKENS tokens attends to itself, several times; compare 2 ranks x 1 thread with 1 rank x
  * 2 threads: the ring is worth its name when they take as long. decode: one query over TOKENS tokens in each of 30
- * layers, as for one generated token; the bytes of keys and values read a second are the machine's limit.
+ * layers, as for one generated token; the bytes of keys and values read a second are the machine's limit. ways:
+ * short and long segments at the end of TOKENS tokens, with the keys going round and with the queries, and what the
+ * cost model says of both when it has measured the ring.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +15,14 @@
 #include "attention/decoder.h"
 #include "attention/ring.h"
 
-enum { HEADS = 9, KV_HEADS = 3, DIM = 64, LAYERS = 30, PREFILLS = 5, GENERATED = 20 };
+enum { HEADS = 9, KV_HEADS = 3, DIM = 64, LAYERS = 30, PREFILLS = 5, GENERATED = 20, CALLS = 9 };
 
 struct bench {
     struct comm world;
     int64_t tokens;
     int threads;
     enum dtype dtype;
+    const struct attn_kernel *kernel;
     struct pool *pool;
     struct rope *rope;
     struct transport *transport;
@@ -61,25 +64,32 @@ static int fill(struct bench *b, struct error *err)
     return 0;
 }
 
+static struct ring *make_ring(const struct bench *b, enum ring_way way, struct error *err)
+{
+    return ring_create(&(struct ring_options){.group = &b->world,
+                                              .pool = b->pool,
+                                              .device = device_cpu(),
+                                              .kernel = b->kernel,
+                                              .transport = b->transport,
+                                              .heads = HEADS,
+                                              .kv_heads = KV_HEADS,
+                                              .dim = DIM,
+                                              .max_block = b->tokens,
+                                              .max_shard = b->tokens,
+                                              .way = way},
+                       err);
+}
+
 static int make(struct bench *b, struct error *err)
 {
     const struct memory_shape shape = {
         .layers = LAYERS, .kv_heads = KV_HEADS, .dim = DIM, .dtype = b->dtype, .capacity = b->tokens};
     const struct rope_options rope = {.dims = DIM, .base = 100000, .max_positions = b->tokens + 1};
-    struct ring_options options = {.group = &b->world,
-                                   .device = device_cpu(),
-                                   .kernel = attn_kernel_choose(b->dtype, NULL, err),
-                                   .heads = HEADS,
-                                   .kv_heads = KV_HEADS,
-                                   .dim = DIM,
-                                   .max_block = b->tokens,
-                                   .max_shard = b->tokens};
-    if (!options.kernel || !(b->pool = options.pool = pool_create(b->threads, err)) ||
+    if (!(b->kernel = attn_kernel_choose(b->dtype, NULL, err)) || !(b->pool = pool_create(b->threads, err)) ||
         !(b->rope = rope_create(&rope, err)) || !(b->transport = transport_mpi_create(&b->world, err)) ||
         !(b->memory = memory_create(&shape, device_cpu(), err)))
         return -1;
-    options.transport = b->transport;
-    b->ring = ring_create(&options, err);
+    b->ring = make_ring(b, RING_PASS_KV, err);
     b->decoder = decoder_create(&(struct decoder_options){.group = &b->world,
                                                           .pool = b->pool,
                                                           .device = device_cpu(),
@@ -95,7 +105,7 @@ static int make(struct bench *b, struct error *err)
         return -1;
     if (b->world.rank == 0)
         printf("%d ranks x %d threads, %lld tokens, %s, kernel %s\n", b->world.size, b->threads,
-               (long long)b->tokens, dtype_name(b->dtype), options.kernel->name);
+               (long long)b->tokens, dtype_name(b->dtype), b->kernel->name);
     return fill(b, err);
 }
 
@@ -172,6 +182,67 @@ static int decode(struct bench *b, struct error *err)
     return 0;
 }
 
+/* The same random tokens, at other positions: a segment of `segment` behind all the others. */
+static int lay_out(struct bench *b, int64_t segment, struct error *err)
+{
+    const int64_t borders[] = {0, b->tokens - segment, b->tokens};
+    memory_reset(b->memory);
+    for (int s = 0; s < 2; s++) {
+        const struct zigzag block = zigzag_block(borders[s], borders[s + 1], b->world.rank, b->world.size);
+        b->block = 0;
+        for (int i = 0; i < 2; i++)
+            for (int64_t p = block.first[i]; p < block.end[i]; p++, b->block++)
+                if (memory_extend(b->memory, &p, 1, err) < 0)
+                    return -1;
+    }
+    return 0;
+}
+
+/* The best of several calls; what the last of them adds to the ring's own account is its prediction. */
+struct way_times {
+    double seconds, predicted_kv, predicted_q;
+    bool passed_q;
+};
+
+static int time_way(struct bench *b, enum ring_way way, struct way_times *out, struct error *err)
+{
+    const struct ring_queries queries = {
+        .q = b->q, .stride = HEADS * DIM, .tokens = b->block, .scale = 0.125f, .rope = b->rope, .out = b->out};
+    struct ring *ring = make_ring(b, way, err);
+    int status = ring ? 0 : -1;
+    out->seconds = 1e30;
+    for (int i = 0; i < CALLS && status == 0; i++) {
+        const struct ring_stats before = ring_stats(ring);
+        status = comm_barrier(&b->world, err) | ring_attend(ring, b->memory, i % LAYERS, &queries, err);
+        const struct ring_stats after = ring_stats(ring);
+        const double seconds = after.round_seconds - before.round_seconds;
+        out->seconds = seconds < out->seconds ? seconds : out->seconds;
+        out->predicted_kv = after.predicted_kv_seconds - before.predicted_kv_seconds;
+        out->predicted_q = after.predicted_q_seconds - before.predicted_q_seconds;
+        out->passed_q = after.passed_q > before.passed_q;
+    }
+    ring_free(ring);
+    return status;
+}
+
+static int ways(struct bench *b, struct error *err)
+{
+    if (b->world.rank == 0)
+        printf("ways: ms a layer of rank 0, packing aside\n"
+               " segment    past   pass-KV    pass-Q   predicted KV         Q   chosen\n");
+    for (int64_t segment = 1; segment <= b->tokens; segment *= 4) {
+        struct way_times kv, q, cheaper;
+        if (lay_out(b, segment, err) < 0 || time_way(b, RING_PASS_KV, &kv, err) < 0 ||
+            time_way(b, RING_PASS_Q, &q, err) < 0 || time_way(b, RING_CHEAPER, &cheaper, err) < 0)
+            return -1;
+        if (b->world.rank == 0)
+            printf("%8lld %7lld %9.3f %9.3f %14.3f %9.3f   %s\n", (long long)segment,
+                   (long long)(b->tokens - segment), kv.seconds * 1e3, q.seconds * 1e3, cheaper.predicted_kv * 1e3,
+                   cheaper.predicted_q * 1e3, cheaper.passed_q ? "pass-Q" : "pass-KV");
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct bench bench = {0};
@@ -187,7 +258,8 @@ int main(int argc, char **argv)
         error_set(&err, ERROR_USAGE, "usage: bench_ring TOKENS THREADS bf16|f32");
         comm_abort(&bench.world, &err);
     }
-    if (make(&bench, &err) < 0 || prefill(&bench, &err) < 0 || decode(&bench, &err) < 0)
+    if (make(&bench, &err) < 0 || prefill(&bench, &err) < 0 || decode(&bench, &err) < 0 ||
+        (bench.world.size > 1 && ways(&bench, &err) < 0))
         comm_abort(&bench.world, &err);
     destroy(&bench);
     comm_finish(&bench.world);

@@ -134,7 +134,7 @@ static void expected_of(int head, double *out)
 static void attend(int n_parts)
 {
     const struct shape *shape = bed.shape;
-    struct decoder_part parts[DECODER_PARTS];
+    struct decoder_part parts[DECODER_PARTS] = {0};
     float q[MAX_ROW];
     for (int64_t i = 0, at = 0; i < n_parts; i++)
         at = fill_part((int)i, at, &parts[i]);
