@@ -313,7 +313,7 @@ static int open_run(struct session *s, struct error *err)
 {
     struct progress_options options;
     const struct progress_totals all = totals(s->plan);
-    char described[256];
+    char described[PLAN_DESCRIPTION];
     const struct deal_source source = {take_job, give_result, give_progress, NULL};
     progress_defaults(&options, stderr);
     if (!(s->progress = progress_create(stderr, &options, &all, err)) ||

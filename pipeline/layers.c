@@ -100,6 +100,24 @@ bool layers_any_full(const struct policy_spec *policies, int layers)
     return false;
 }
 
+/* A query sees all that is before it, until that is more than the policy shows. */
+static double keys_seen(const struct policy_spec *spec, int64_t n)
+{
+    const double tokens = (double)n, causal = tokens * tokens / 2;
+    if (spec->kind == POLICY_FULL)
+        return causal;
+    const double most = (double)(policy_near_reach(spec) + spec->sinks + spec->slots);
+    return tokens <= most ? causal : tokens * most - most * most / 2;
+}
+
+double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n)
+{
+    double seen = 0;
+    for (int layer = 0; layer < layers; layer++)
+        seen += keys_seen(&policies[layer], n);
+    return seen;
+}
+
 void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size)
 {
     size_t used = 0;

@@ -22,6 +22,9 @@ int layers_choose(const struct policy_spec *general, const char *file, const str
 /* Whether some layer keeps every token: then the context is bounded by positions and by memory. */
 bool layers_any_full(const struct policy_spec *policies, int layers);
 
+/* Keys that the n queries of a sequence see, all layers together. */
+double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
+
 /* "sinks:window=1020,sinks=4", or for several policies how many layers each has: "window:window=512 x15, full x3".
  */
 void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size);

@@ -403,20 +403,33 @@ void plan_free(struct plan *plan)
 
 /* ---- showing it ---- */
 
-/* Prefill and decode of a document, run one node after the other; reductions are counted as one more answer. */
-static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
+/* A sequence of n tokens, and an answer if there is to be one. */
+static double sequence_seconds(const struct plan *plan, const struct probe_rates *rates, int setting, int64_t n)
 {
     const struct model *model = plan->opened->model;
+    const struct policy_spec *policies = plan->policies + (size_t)setting * (size_t)model->shape.layers;
     const bool writes = plan->task->job == JOB_GENERATE;
+    const double before = layers_keys_seen(policies, model->shape.layers, n);
+    const struct probe_work work = {
+        .model = model,
+        .read = n,
+        .keys_seen = before,
+        .scored = writes ? 0 : n,
+        .written = writes ? plan->limits.max_new : 0,
+        .keys_kept = layers_keys_seen(policies, model->shape.layers, n + 1) - before,
+    };
+    return probe_seconds(rates, &work);
+}
+
+/* A document, run one node after the other; reductions are counted as one more answer. */
+static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
+{
     double seconds = 0;
-    for (int64_t i = 0; i < work->chunks.count; i++) {
-        const int64_t n = work->chunks.items[i].end_token - work->chunks.items[i].first_token;
-        seconds += probe_prefill_seconds(rates, model, n);
-        if (writes)
-            seconds += probe_decode_seconds(rates, model, n, plan->limits.max_new);
-    }
-    if (writes && work->chunks.count > 1)
-        seconds += probe_decode_seconds(rates, model, plan->limits.max_new, plan->limits.max_new);
+    for (int64_t i = 0; i < work->chunks.count; i++)
+        seconds += sequence_seconds(plan, rates, work->setting,
+                                    work->chunks.items[i].end_token - work->chunks.items[i].first_token);
+    if (plan->task->job == JOB_GENERATE && work->chunks.count > 1)
+        seconds += sequence_seconds(plan, rates, 0, plan->limits.max_new);
     return seconds;
 }
 
@@ -444,7 +457,7 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
         print_document(&plan->documents[i], of_document, out);
         seconds += of_document;
     }
-    char described[256];
+    char described[PLAN_DESCRIPTION];
     plan_describe(plan, described, sizeof described);
     fprintf(out, "\n%s\n", described);
     fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank (%.1f MiB a node there)\n",
@@ -458,13 +471,31 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
     return ferror(out) || fflush(out) != 0 ? error_errno(err, "writing the plan") : 0;
 }
 
+/* "8192 tokens, full" and the like. */
+static void describe_context(const struct plan *plan, char *out, size_t size)
+{
+    const int layers = plan->opened->model->shape.layers;
+    char policy[256], beyond[256];
+    layers_describe(plan->policies, layers, policy, sizeof policy);
+    if (plan->limits.context == UNBOUNDED)
+        snprintf(out, size, "context without end, policy %s", policy);
+    else
+        snprintf(out, size, "context %" PRId64 ", policy %s", plan->limits.context, policy);
+    if (plan->setup.n_settings < 2)
+        return;
+    layers_describe(plan->policies + layers, layers, beyond, sizeof beyond);
+    const size_t used = strlen(out);
+    snprintf(out + used, size - used, ", beyond it %s", beyond);
+}
+
 void plan_describe(const struct plan *plan, char *out, size_t size)
 {
     const struct plan_setup *setup = &plan->setup;
-    snprintf(
-        out, size,
-        "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64 " chunks; %d ranks in %d "
-        "ring groups of %d, %d threads a rank, %s, context %" PRId64 ", segments of %" PRId64,
-        plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-        setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), plan->limits.context, setup->segment);
+    char context[640];
+    describe_context(plan, context, sizeof context);
+    snprintf(out, size,
+             "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
+             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s, segments of %" PRId64,
+             plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
+             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), context, setup->segment);
 }

@@ -99,6 +99,7 @@ int plan_engine_settings(const struct plan_setup *setup, const struct options *o
 int plan_print(const struct plan *plan, FILE *out, struct error *err);
 
 /* One line about the choices that were made, for the log and the first message of a run. */
+enum { PLAN_DESCRIPTION = 1024 };
 void plan_describe(const struct plan *plan, char *out, size_t size);
 
 #endif

@@ -134,18 +134,12 @@ int probe_rates(const struct probe_options *options, struct probe_rates *out, st
     return status;
 }
 
-double probe_prefill_seconds(const struct probe_rates *rates, const struct model *model, int64_t n)
+double probe_seconds(const struct probe_rates *rates, const struct probe_work *work)
 {
-    const struct model_shape *s = &model->shape;
-    const double linear = 2.0 * (double)model_linear_weights(model) * (double)n;
-    const double attention = 2.0 * s->layers * s->heads * s->dim * (double)n * (double)n; /* half is masked */
-    return linear / rates->linear + attention / rates->attention;
-}
-
-double probe_decode_seconds(const struct probe_rates *rates, const struct model *model, int64_t n, int64_t m)
-{
-    const struct model_shape *s = &model->shape;
-    const double weights = (double)model_linear_weights(model) + (double)s->vocab * s->width;
-    const double keys = 2.0 * s->layers * s->heads * s->dim * ((double)n + 0.5 * (double)m);
-    return (double)m * (weights / rates->decode + 2 * keys / rates->attention);
+    const struct model_shape *s = &work->model->shape;
+    const double layers = (double)model_linear_weights(work->model), head = (double)s->vocab * s->width;
+    const double a_key = 4.0 * s->heads * s->dim; /* both products, for all heads */
+    const double linear = 2 * (layers * (double)work->read + head * (double)work->scored);
+    return linear / rates->linear + a_key * work->keys_seen / rates->attention +
+           (double)work->written * ((layers + head) / rates->decode + a_key * work->keys_kept / rates->attention);
 }

@@ -22,8 +22,17 @@ struct probe_options {
 
 int probe_rates(const struct probe_options *options, struct probe_rates *out, struct error *err);
 
-/* Seconds that one rank takes to carry n tokens, and then to write m more. */
-double probe_prefill_seconds(const struct probe_rates *rates, const struct model *model, int64_t n);
-double probe_decode_seconds(const struct probe_rates *rates, const struct model *model, int64_t n, int64_t m);
+/* What is to be done: tokens read, keys that all their queries see, tokens whose log-probability is asked, and tokens
+ * written behind them. */
+struct probe_work {
+    const struct model *model;
+    int64_t read;
+    double keys_seen;
+    int64_t scored, written;
+    double keys_kept; /* that a written token sees, all layers together */
+};
+
+/* Seconds that one rank takes. */
+double probe_seconds(const struct probe_rates *rates, const struct probe_work *work);
 
 #endif
