@@ -1,9 +1,9 @@
 /* Keeping: what a policy makes of the tokens that leave the near part. Between a policy and attention/bounded.h.
  *
- * After a segment the candidates of a kv head are its slots as they are, then the tokens that leave, in rising order
- * of position; sinks are not among them. keep() writes a recipe for every new slot: which candidates it is made of.
- * A recipe of one candidate keeps it as it is; of several, pool() makes one key and one value of them.
- * All ranks call keep() with the same numbers and get the same recipes.
+ * After a segment the candidates of a kv head are its slots as they are, then the tokens that leave, in rising
+ * order of position; sinks are not among them. keep() writes a recipe for every new slot: which candidates it is
+ * made of. A recipe of one candidate keeps it as it is; of several, pool() makes one key and one value of them. All
+ * ranks call keep() with the same numbers and get the same recipes.
  */
 #ifndef LONGHAUL_ATTENTION_KEEP_H
 #define LONGHAUL_ATTENTION_KEEP_H
@@ -18,12 +18,12 @@ struct slot_recipe {
 struct keep {
     const struct policy_spec *spec;
     int kv_heads;
-    int64_t slots, leaving;       /* candidates: slots there are, and tokens that leave */
-    const float *scores;          /* [kv_heads][stride]: attention that each candidate has got, see policy.observe */
-    const float *seen;            /* [stride]: from how many queries */
+    int64_t slots, leaving; /* candidates: slots there are, and tokens that leave */
+    const float *scores;    /* [kv_heads][stride]: attention that each candidate has got, see policy.observe */
+    const float *seen;      /* [stride]: from how many queries */
     int64_t stride;
-    struct slot_recipe *recipes;  /* [kv_heads][spec->slots], to be filled; rising */
-    int64_t count;                /* to be set: slots from now on, of every head */
+    struct slot_recipe *recipes; /* [kv_heads][spec->slots], to be filled; rising */
+    int64_t count;               /* to be set: slots from now on, of every head */
 };
 
 #endif

@@ -56,7 +56,8 @@ int near_extend(struct near *near, int64_t n, struct error *err)
 
 static char *row_at(const struct near *near, char *rows, int kv_head, int64_t position)
 {
-    return rows + (size_t)((int64_t)kv_head * near->shape.capacity + position - near->first) * row_bytes(&near->shape);
+    return rows +
+           (size_t)((int64_t)kv_head * near->shape.capacity + position - near->first) * row_bytes(&near->shape);
 }
 
 void *near_keys(const struct near *near, int kv_head, int64_t position)
@@ -136,8 +137,8 @@ int near_exchange(struct near *near, const struct comm *group, const struct near
     MPI_Datatype token;
     if (ranks == 1)
         return 0;
-    if (comm_check(MPI_Type_contiguous((int)token_bytes(&near->shape), MPI_BYTE, &token), "describing a token", err) <
-            0 ||
+    if (comm_check(MPI_Type_contiguous((int)token_bytes(&near->shape), MPI_BYTE, &token), "describing a token",
+                   err) < 0 ||
         comm_check(MPI_Type_commit(&token), "describing a token", err) < 0)
         return -1;
     int status = 0;

@@ -1,7 +1,7 @@
 /* The near part of a layer: the raw keys and values of the recent tokens, alike on every rank of the ring group.
  *
- * Positions are contiguous: first .. first + length - 1. near_create, sized once; per segment near_extend, near_put for
- * this rank's tokens and near_exchange for those of others that it needs; near_drop for what leaves; near_reset
+ * Positions are contiguous: first .. first + length - 1. near_create, sized once; per segment near_extend, near_put
+ * for this rank's tokens and near_exchange for those of others that it needs; near_drop for what leaves; near_reset
  * before the next chunk; near_free. Different tokens may be put by different threads at once.
  */
 #ifndef LONGHAUL_ATTENTION_NEAR_H
@@ -58,8 +58,8 @@ struct near_share {
     struct stretch owned[NEAR_OWNED], needed[NEAR_NEEDED];
 };
 
-/* Every rank gets the rows it needs straight from the ranks that have them: a halo of window - 1 tokens where that is
- * all, however many blocks it spans. shares [group->size], the same on all ranks. buffer: near_exchange_bytes().
+/* Every rank gets the rows it needs straight from the ranks that have them: a halo of window - 1 tokens where that
+ * is all, however many blocks it spans. shares [group->size], the same on all ranks. buffer: near_exchange_bytes().
  * Collective. */
 int near_exchange(struct near *near, const struct comm *group, const struct near_share *shares, void *buffer,
                   struct error *err);

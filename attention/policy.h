@@ -4,9 +4,9 @@
  *   sinks  the first tokens of the chunk;
  *   slots  what is kept of the tokens that have left the near part, at most so many, a list for each kv head;
  *   near   the recent tokens, raw and complete.
- * A policy says where the near part begins for a query (near), how many slots there are and what fills them (keep, or
- * a choice made anew for each group of queries), and which positions slots have. attention/bounded.h does the rest,
- * alike for all of them. `full` keeps everything and goes round the ring instead (attention/ring.h).
+ * A policy says where the near part begins for a query (near), how many slots there are and what fills them (keep,
+ * or a choice made anew for each group of queries), and which positions slots have. attention/bounded.h does the
+ * rest, alike for all of them. `full` keeps everything and goes round the ring instead (attention/ring.h).
  *
  * One file per policy, policy_NAME.c; its parameters, their units and its source stand there, and policy_parse()
  * reads "NAME[:parameter=value,...]". A policy_spec is plain data: it can be sent to other ranks as it is.

@@ -1,5 +1,5 @@
-/* window: the last `window` tokens, the token itself counted, as Mistral 7B (Jiang et al. 2023) and the local layers
- * of Gemma 3 have it. */
+/* window: the last `window` tokens, the token itself counted, as Mistral 7B (Jiang et al. 2023) and the local
+ * layers of Gemma 3 have it. */
 #include "attention/policy.h"
 
 static const struct policy_parameter parameters[] = {
