@@ -151,6 +151,32 @@ static cJSON *json_timings(const struct result_timings *timings)
     return object;
 }
 
+static cJSON *json_buckets(const struct result_score *score)
+{
+    cJSON *buckets = cJSON_CreateArray();
+    for (int64_t i = 0; i < score->n_buckets; i++) {
+        const struct result_bucket *bucket = &score->buckets[i];
+        cJSON *object = cJSON_CreateObject();
+        json_add_int(object, "first_position", bucket->first_position);
+        json_add_int(object, "end_position", bucket->end_position);
+        json_add_int(object, "count", bucket->count);
+        cJSON_AddNumberToObject(object, "nll_sum", bucket->nll_sum);
+        cJSON_AddNumberToObject(object, "perplexity", bucket->perplexity);
+        cJSON_AddItemToArray(buckets, object);
+    }
+    return buckets;
+}
+
+static cJSON *json_score(const struct result_score *score)
+{
+    cJSON *object = cJSON_CreateObject();
+    json_add_int(object, "count", score->count);
+    cJSON_AddNumberToObject(object, "nll_sum", score->nll_sum);
+    cJSON_AddNumberToObject(object, "perplexity", score->perplexity);
+    cJSON_AddItemToObject(object, "buckets", json_buckets(score));
+    return object;
+}
+
 /* What the OpenAI shape has no place for. */
 static cJSON *json_longhaul(const struct result_document *document, const struct results_run *run)
 {
@@ -175,6 +201,8 @@ static cJSON *json_longhaul(const struct result_document *document, const struct
     cJSON_AddItemToObject(object, "chunks", json_chunks(document));
     cJSON_AddItemToObject(object, "nodes", json_nodes(document));
     cJSON_AddItemToObject(object, "ledger", json_ledger(document));
+    if (document->score.count > 0)
+        cJSON_AddItemToObject(object, "score", json_score(&document->score));
     return object;
 }
 
@@ -186,8 +214,8 @@ static int jsonl_write(const struct result_document *document, const struct resu
     cJSON *line = cJSON_CreateObject();
     cJSON_AddStringToObject(line, "id", id);
     json_add_string(line, "custom_id", document->id);
-    cJSON_AddItemToObject(line, "response",
-                          has_answer(document) ? json_response(document, run, id) : cJSON_CreateNull());
+    const bool responds = has_answer(document) && run->task != RESULT_SCORE;
+    cJSON_AddItemToObject(line, "response", responds ? json_response(document, run, id) : cJSON_CreateNull());
     cJSON_AddItemToObject(line, "error", has_answer(document) ? cJSON_CreateNull() : json_error(document));
     cJSON_AddItemToObject(line, "longhaul", json_longhaul(document, run));
     char *text = cJSON_PrintUnformatted(line);
@@ -208,14 +236,9 @@ static void md_name(FILE *out, const char *name)
         fputc((unsigned char)*name < ' ' ? ' ' : *name, out);
 }
 
-static int md_write(const struct result_document *document, const struct results_run *run, FILE *out,
-                    struct error *err)
+/* What every section begins with. */
+static void md_head(const struct result_document *document, const struct results_run *run, FILE *out)
 {
-    struct store_arena scratch = {0};
-    size_t replaced;
-    const char *text = store_text_clean(&scratch, document->text.bytes, document->text.length, &replaced, err);
-    if (!text)
-        return -1;
     fputs("## ", out);
     md_name(out, document->id);
     fputs("\n\n- source: ", out);
@@ -227,11 +250,44 @@ static int md_write(const struct result_document *document, const struct results
         fputs(": ", out);
         md_name(out, document->reason);
     }
-    fprintf(out, "\n- strategy: %s, %" PRId64 " chunks, %" PRId64 " generated texts\n- model: ", document->strategy,
-            document->n_chunks, document->n_nodes);
+    fprintf(out, "\n- strategy: %s, %" PRId64 " chunks", document->strategy, document->n_chunks);
+    if (run->task != RESULT_SCORE)
+        fprintf(out, ", %" PRId64 " generated texts", document->n_nodes);
+    fputs("\n- model: ", out);
     md_name(out, run->model_path);
-    fprintf(out, "\n\n%s%s", text, *text ? "\n\n" : "");
+    fputs("\n\n", out);
+}
+
+static int md_write_summary(const struct result_document *document, const struct results_run *run, FILE *out,
+                            struct error *err)
+{
+    struct store_arena scratch = {0};
+    size_t replaced;
+    const char *text = store_text_clean(&scratch, document->text.bytes, document->text.length, &replaced, err);
+    if (!text)
+        return -1;
+    md_head(document, run, out);
+    fprintf(out, "%s%s", text, *text ? "\n\n" : "");
     store_arena_free(&scratch);
+    return 0;
+}
+
+static int md_write_score(const struct result_document *document, const struct results_run *run, FILE *out,
+                          struct error *err)
+{
+    (void)err;
+    const struct result_score *score = &document->score;
+    md_head(document, run, out);
+    if (score->count > 0)
+        fprintf(out, "Perplexity %.8g over %" PRId64 " tokens.\n\n", score->perplexity, score->count);
+    if (score->n_buckets > 0)
+        fputs("| positions | tokens | perplexity |\n|---|---|---|\n", out);
+    for (int64_t i = 0; i < score->n_buckets; i++) {
+        const struct result_bucket *bucket = &score->buckets[i];
+        fprintf(out, "| %" PRId64 " - %" PRId64 " | %" PRId64 " | %.8g |\n", bucket->first_position,
+                bucket->end_position - 1, bucket->count, bucket->perplexity);
+    }
+    fputs(score->n_buckets > 0 ? "\n" : "", out);
     return 0;
 }
 
@@ -269,26 +325,51 @@ static int csv_write(const struct result_document *document, const struct result
 
 /* ---- all formats ---- */
 
-static const struct {
+/* By format, and for each the task that it was made for first. */
+static const struct format_row {
+    enum export_format format;
     const char *name;
     enum result_task task;
     const char *header;
     document_writer write;
 } formats[] = {
-    [EXPORT_JSONL] = {"jsonl", RESULT_SUMMARIZE, "", jsonl_write},
-    [EXPORT_MD] = {"md", RESULT_SUMMARIZE, "# Summaries\n\n", md_write},
-    [EXPORT_CSV] = {"csv", RESULT_SCORE, "doc,position,token,logprob,top1\n", csv_write},
+    {EXPORT_JSONL, "jsonl", RESULT_SUMMARIZE, "", jsonl_write},
+    {EXPORT_JSONL, "jsonl", RESULT_SCORE, "", jsonl_write},
+    {EXPORT_MD, "md", RESULT_SUMMARIZE, "# Summaries\n\n", md_write_summary},
+    {EXPORT_MD, "md", RESULT_SCORE, "# Scores\n\n", md_write_score},
+    {EXPORT_CSV, "csv", RESULT_SCORE, "doc,position,token,logprob,top1\n", csv_write},
 };
+enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 int export_format_parse(const char *name, enum export_format *out, struct error *err)
 {
-    for (int i = EXPORT_JSONL; i <= EXPORT_CSV; i++) {
+    for (int i = 0; i < N_FORMATS; i++) {
         if (strcmp(name, formats[i].name) == 0) {
-            *out = (enum export_format)i;
+            *out = formats[i].format;
             return 0;
         }
     }
     return error_set(err, ERROR_USAGE, "no export format \"%.40s\": it is jsonl, md or csv", name);
+}
+
+/* How the format writes results of the task; NULL: not at all. */
+static const struct format_row *format_find(enum export_format format, enum result_task task, const char *directory,
+                                            struct error *err)
+{
+    const struct format_row *other = NULL;
+    for (int i = 0; i < N_FORMATS; i++) {
+        if (formats[i].format != format)
+            continue;
+        if (formats[i].task == task)
+            return &formats[i];
+        other = &formats[i];
+    }
+    if (other)
+        error_set(err, ERROR_USAGE, "%s is for the results of %s; %s holds those of %s", other->name,
+                  result_task_name(other->task), directory, result_task_name(task));
+    else
+        error_set(err, ERROR_INTERNAL, "export format %d", (int)format);
+    return NULL;
 }
 
 static int documents_write(struct results_reader *reader, document_writer write, FILE *out, struct error *err)
@@ -319,14 +400,11 @@ int export_write(const char *directory, enum export_format format, FILE *out, st
     enum result_task task = results_task(reader);
     if (format == EXPORT_AUTO)
         format = task == RESULT_SCORE ? EXPORT_CSV : EXPORT_JSONL;
-    int status = 0;
-    if (formats[format].task != task)
-        status =
-            error_set(err, ERROR_USAGE, "%s is for the results of %s; %s holds those of %s", formats[format].name,
-                      result_task_name(formats[format].task), directory, result_task_name(task));
-    if (!status) {
-        fputs(formats[format].header, out);
-        status = documents_write(reader, formats[format].write, out, err);
+    const struct format_row *row = format_find(format, task, directory, err);
+    int status = row ? 0 : -1;
+    if (row) {
+        fputs(row->header, out);
+        status = documents_write(reader, row->write, out, err);
     }
     results_unload(reader);
     return status;

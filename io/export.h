@@ -1,7 +1,7 @@
 /* Results as text for other programs and for people: JSON lines, Markdown, CSV.
  *
- * jsonl (summaries): one object a document in the shape of an OpenAI batch answer (id, custom_id, response or
- * error), and what longhaul knows besides under "longhaul". md (summaries): a section a document. csv (scores):
+ * jsonl: one object a document in the shape of an OpenAI batch answer (id, custom_id, response or error; a score
+ * has no response), and what longhaul knows besides under "longhaul". md: a section a document. csv (scores only):
  * "doc,position,token,logprob,top1", a line a predicted token. Documents come in the order of the corpus. Text
  * that is not UTF-8 shows U+FFFD. docs/formats.md describes the fields.
  */

@@ -88,6 +88,13 @@ struct result_timings {
     int64_t tokens_prefilled, tokens_generated;
 };
 
+/* Predictions of the tokens at positions [first_position, end_position). */
+struct result_bucket {
+    int64_t first_position, end_position;
+    int64_t count;
+    double nll_sum, perplexity; /* as in struct result_score */
+};
+
 /* What `score` found, count entries each: the token at `position`, its natural log probability given all before it,
  * and the token the model would have chosen. */
 struct result_score {
@@ -98,6 +105,8 @@ struct result_score {
     const int32_t *top1;
     double nll_sum;    /* of -logprob */
     double perplexity; /* exp(nll_sum / count) */
+    int64_t n_buckets;
+    const struct result_bucket *buckets; /* by position, covering all predictions */
 };
 
 /* Everything about one document. Borrowed from the caller while it is written, from the reader when read. */

@@ -110,6 +110,16 @@ static const struct store_field score_fields[] = {
 };
 static const struct store_record score_record = {score_fields, COUNT(score_fields), sizeof(struct result_score)};
 
+static const struct store_field bucket_fields[] = {
+    {STORE_FIELD("first_position", STORE_INT, result_bucket, first_position)},
+    {STORE_FIELD("end_position", STORE_INT, result_bucket, end_position)},
+    {STORE_FIELD("count", STORE_INT, result_bucket, count)},
+    {STORE_FIELD("nll_sum", STORE_REAL, result_bucket, nll_sum)},
+    {STORE_FIELD("perplexity", STORE_REAL, result_bucket, perplexity)},
+};
+static const struct store_record bucket_record = {bucket_fields, COUNT(bucket_fields),
+                                                  sizeof(struct result_bucket)};
+
 /* ---- score ---- */
 
 static int score_write(hid_t group, const struct result_score *score, struct error *err)
@@ -129,6 +139,9 @@ static int score_write(hid_t group, const struct result_score *score, struct err
             store_array_write(inside, "logprob", H5T_NATIVE_FLOAT, (struct store_rows){score->logprob, n}, err);
     if (!status)
         status = store_array_write(inside, "top1", H5T_NATIVE_INT32, (struct store_rows){score->top1, n}, err);
+    if (!status)
+        status = store_table_write(inside, "buckets", &bucket_record,
+                                   (struct store_rows){score->buckets, score->n_buckets}, err);
     H5Gclose(inside);
     return status;
 }
@@ -140,12 +153,13 @@ static int score_read(hid_t group, struct store_arena *arena, struct result_scor
     hid_t inside = store_group_open(group, "score", err);
     if (inside < 0)
         return -1;
-    struct store_rows position, token, logprob, top1;
+    struct store_rows position, token, logprob, top1, buckets;
     int status = store_attributes_read(inside, &score_record, out, arena, err);
     if (status || (status = store_array_read(inside, "position", H5T_NATIVE_INT64, arena, &position, err)) ||
         (status = store_array_read(inside, "token", H5T_NATIVE_INT32, arena, &token, err)) ||
         (status = store_array_read(inside, "logprob", H5T_NATIVE_FLOAT, arena, &logprob, err)) ||
-        (status = store_array_read(inside, "top1", H5T_NATIVE_INT32, arena, &top1, err)))
+        (status = store_array_read(inside, "top1", H5T_NATIVE_INT32, arena, &top1, err)) ||
+        (status = store_table_read(inside, "buckets", &bucket_record, arena, &buckets, err)))
         goto done;
     if (position.n != out->count || token.n != out->count || logprob.n != out->count || top1.n != out->count)
         status = error_set(err, ERROR_INPUT, "the arrays of the score are not all of %lld entries",
@@ -154,6 +168,8 @@ static int score_read(hid_t group, struct store_arena *arena, struct result_scor
     out->token = token.rows;
     out->logprob = logprob.rows;
     out->top1 = top1.rows;
+    out->buckets = buckets.rows;
+    out->n_buckets = buckets.n;
 done:
     H5Gclose(inside);
     return status;

@@ -16,6 +16,7 @@
 #include "pipeline/commands.h"
 #include "pipeline/deal.h"
 #include "pipeline/identity.h"
+#include "pipeline/report.h"
 #include "pipeline/run.h"
 
 /* How long rank 0 sleeps when it has nothing to compute but others have. */
@@ -349,21 +350,11 @@ static void log_end(const struct session *s)
                  stats.transfer_seconds > 0 ? 100 * (1 - stats.wait_seconds / stats.transfer_seconds) : 100.0);
 }
 
-static void print_scores(const struct plan *plan)
-{
-    for (int64_t i = 0; i < plan->n_documents; i++) {
-        const struct plan_document *document = &plan->documents[i];
-        if (document->perplexity > 0)
-            printf("%s: perplexity %.6f over %" PRId64 " tokens\n", document->id, document->perplexity,
-                   document->scored);
-    }
-}
-
 static enum error_code conclude(struct session *s)
 {
     const int64_t undone = run_undone(s->run), failed = run_failed(s->run);
     if (s->plan->task->job == JOB_SCORE)
-        print_scores(s->plan);
+        report_scores(s->plan, stdout);
     progress_note(s->progress, "results: %s/results.h5 (longhaul export %s prints them)", s->options->output,
                   s->options->output);
     if (undone > 0) {

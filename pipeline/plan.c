@@ -394,6 +394,7 @@ void plan_free(struct plan *plan)
     for (int64_t i = 0; plan->documents && i < plan->corpus->n_documents; i++) {
         document_text_free(&plan->documents[i].text);
         work_clear(&plan->documents[i].work);
+        free(plan->documents[i].score.buckets);
     }
     free(plan->documents);
     free(plan->instruction);

@@ -38,8 +38,12 @@ struct plan_document {
     bool done;             /* settled by an earlier run: nothing to do, nothing to record */
     int64_t attempts;      /* of earlier runs */
     int64_t unknown_bytes; /* of the text, that the vocabulary has no token for */
-    int64_t scored;        /* what a score run has found, once it is done */
-    double perplexity;
+    struct plan_score {    /* what a score run has found, once it is done */
+        int64_t count;
+        double perplexity;
+        int64_t n_buckets;
+        struct result_bucket *buckets; /* owned */
+    } score;
 };
 
 /* What all ranks have to know; plain data, sent as bytes. */

@@ -4,12 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/buckets.h"
+
 /* What a record points to while it is added. */
 struct material {
     struct result_chunk *chunks;
     struct result_node *nodes;
     int64_t *positions;
     char *texts; /* of all nodes, one behind the other */
+    struct result_bucket buckets[BUCKETS_MOST];
 };
 
 static const char *finish_name(enum job_finish finish)
@@ -94,8 +97,29 @@ static int record_score(const struct plan *plan, const struct work *work, struct
         nll -= work->logprob[first + i];
     }
     *out = (struct result_score){
-        count, material->positions,     work->tokens + first, work->logprob + first, work->top1 + first,
-        nll,   exp(nll / (double)count)};
+        .count = count,
+        .position = material->positions,
+        .token = work->tokens + first,
+        .logprob = work->logprob + first,
+        .top1 = work->top1 + first,
+        .nll_sum = nll,
+        .perplexity = exp(nll / (double)count),
+        .buckets = material->buckets,
+    };
+    out->n_buckets = buckets_fill(out, material->buckets);
+    return 0;
+}
+
+/* What the end of the run tells of it. */
+static int keep_score(const struct result_score *score, struct plan_score *out, struct error *err)
+{
+    const size_t bytes = (size_t)score->n_buckets * sizeof *out->buckets;
+    if (score->count == 0)
+        return 0;
+    *out = (struct plan_score){score->count, score->perplexity, score->n_buckets, malloc(bytes)};
+    if (!out->buckets)
+        return error_set(err, ERROR_RESOURCE, "no memory for a score's buckets");
+    memcpy(out->buckets, score->buckets, bytes);
     return 0;
 }
 
@@ -150,9 +174,9 @@ int record_document(struct plan *plan, int64_t index, double wall_seconds, struc
         out.nodes = material.nodes;
         if (generates)
             record_answer(document, &material, &out);
-        document->scored = out.score.count;
-        document->perplexity = out.score.perplexity;
         status = results_add(results, &out, err);
+        if (status == 0)
+            status = keep_score(&out.score, &document->score, err);
     }
     free(material.chunks);
     free(material.nodes);

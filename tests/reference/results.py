@@ -71,6 +71,17 @@ def check_score(score, where):
             check(score[name].compression == "gzip" and score[name].shuffle, f"{where}: filters of {name}")
 
 
+def check_buckets(score, where):
+    buckets = score["buckets"][()]
+    end = 0
+    for row in buckets:
+        check(row["first_position"] >= end and row["end_position"] > row["first_position"], f"{where}: a bucket's positions")
+        end = row["end_position"]
+    check(sum(row["count"] for row in buckets) == score.attrs["count"], f"{where}: predictions of the buckets")
+    nll = sum(row["nll_sum"] for row in buckets)
+    check(abs(nll - score.attrs["nll_sum"]) <= 1e-9 * abs(nll), f"{where}: nll_sum of the buckets")
+
+
 def check_document(row, group):
     where = text(row["id"])
     for name in ("id", "path", "sha256", "reason"):
@@ -85,6 +96,8 @@ def check_document(row, group):
         check_ledger(group, where)
     if "score" in group:
         check_score(group["score"], where)
+        if "buckets" in group["score"]:
+            check_buckets(group["score"], where)
 
 
 def show(index):

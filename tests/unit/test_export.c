@@ -152,7 +152,7 @@ static void a_score_is_one_csv_line_a_token(void **state)
     const float logprob[] = {-0.1f, -12.345678f};
     struct result_document documents[] = {sample_document("plain", 1, ""), sample_document("a,\"b\"", 0, "")};
     for (int i = 0; i < 2; i++)
-        documents[i].score = (struct result_score){2, position, token, logprob, top1, 12.4, 500};
+        documents[i].score = (struct result_score){2, position, token, logprob, top1, 12.4, 500, 0, NULL};
     store(RESULT_SCORE, documents, 2);
     char *text = exported(EXPORT_AUTO);
     assert_string_equal(text, "doc,position,token,logprob,top1\n"
@@ -160,6 +160,52 @@ static void a_score_is_one_csv_line_a_token(void **state)
                               "\"a,\"\"b\"\"\",2,3,-12.3456783,11\n"
                               "plain,1,504,-0.100000001,504\n"
                               "plain,2,3,-12.3456783,11\n");
+    free(text);
+}
+
+/* Two tokens in two buckets. */
+static struct result_document scored_document(void)
+{
+    static const int64_t position[] = {1, 1024};
+    static const int32_t token[] = {504, 3};
+    static const float logprob[] = {-1, -3};
+    static const struct result_bucket buckets[] = {{0, 1024, 1, 1, 2.5}, {1024, 1025, 1, 3, 20.25}};
+    struct result_document document = sample_document("a", 0, "");
+    document.score = (struct result_score){2, position, token, logprob, token, 4, 7.5, 2, buckets};
+    return document;
+}
+
+static void a_score_in_markdown_has_a_row_for_each_bucket(void **state)
+{
+    (void)state;
+    const struct result_document document = scored_document();
+    store(RESULT_SCORE, &document, 1);
+    char *text = exported(EXPORT_MD);
+    assert_string_equal(text, "# Scores\n\n"
+                              "## a\n\n- source: a\n- tokens: 30 in, 30 used, 0 dropped\n- status: ok\n"
+                              "- strategy: whole, 0 chunks\n- model: /models/tiny.gguf\n\n"
+                              "Perplexity 7.5 over 2 tokens.\n\n"
+                              "| positions | tokens | perplexity |\n|---|---|---|\n"
+                              "| 0 - 1023 | 1 | 2.5 |\n| 1024 - 1024 | 1 | 20.25 |\n\n");
+    free(text);
+}
+
+static void a_score_in_jsonl_has_its_buckets_and_no_response(void **state)
+{
+    (void)state;
+    const struct result_document document = scored_document();
+    store(RESULT_SCORE, &document, 1);
+    char *text = exported(EXPORT_JSONL);
+    cJSON *line = cJSON_Parse(text);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(line, "response")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(line, "error")));
+    const cJSON *score = cJSON_GetObjectItem(cJSON_GetObjectItem(line, "longhaul"), "score");
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(score, "perplexity")) == 7.5);
+    const cJSON *buckets = cJSON_GetObjectItem(score, "buckets");
+    assert_int_equal(cJSON_GetArraySize(buckets), 2);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetArrayItem(buckets, 1), "first_position")) ==
+                1024);
+    cJSON_Delete(line);
     free(text);
 }
 
@@ -210,6 +256,8 @@ int main(void)
         TEST(a_failed_document_is_an_error_without_a_response),
         TEST(markdown_has_a_section_for_each_document),
         TEST(a_score_is_one_csv_line_a_token),
+        TEST(a_score_in_markdown_has_a_row_for_each_bucket),
+        TEST(a_score_in_jsonl_has_its_buckets_and_no_response),
         TEST(a_format_that_does_not_fit_the_task_is_a_usage_error),
         TEST(an_unknown_format_is_a_usage_error),
         TEST(a_full_disk_is_an_error),

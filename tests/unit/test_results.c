@@ -266,8 +266,9 @@ static void a_score_of_many_tokens_comes_back(void **state)
         logprob[i] = -(float)(i % 1000) / 37.0f;
     }
     logprob[5] = -INFINITY;
+    const struct result_bucket bucket = {0, N + 1, N, 12.5, 1.25};
     struct result_document document = sample_document("long", 0, "");
-    document.score = (struct result_score){N, position, token, logprob, top1, 12.5, 1.25};
+    document.score = (struct result_score){N, position, token, logprob, top1, 12.5, 1.25, 1, &bucket};
     struct results_run run = sample_run(RESULT_SCORE);
     struct results *results = open_store(&run);
     add(results, document);
@@ -282,6 +283,8 @@ static void a_score_of_many_tokens_comes_back(void **state)
     assert_memory_equal(read->logprob, logprob, N * sizeof *logprob);
     assert_memory_equal(read->top1, top1, N * sizeof *top1);
     assert_true(read->nll_sum == 12.5 && read->perplexity == 1.25);
+    assert_int_equal(read->n_buckets, 1);
+    assert_memory_equal(read->buckets, &bucket, sizeof bucket);
     results_unload(reader);
     free(position);
     free(token);
@@ -459,7 +462,8 @@ static void store_for_others(void)
     static int64_t position[2000];
     static int32_t token[2000], top1[2000];
     static float logprob[2000];
-    document.score = (struct result_score){2000, position, token, logprob, top1, 0, 1};
+    const struct result_bucket bucket = {0, 2001, 2000, 0, 1};
+    document.score = (struct result_score){2000, position, token, logprob, top1, 0, 1, 1, &bucket};
     add(results, document);
     publish(results);
     results_close(results);
