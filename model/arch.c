@@ -1,6 +1,7 @@
 #include "model/arch.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,17 @@
 static const struct arch architectures[] = {
     {.name = "llama", .pairs = ROPE_NEIGHBOURS, .qkv_bias = false},
     {.name = "qwen2", .pairs = ROPE_HALVES, .qkv_bias = true},
+    {
+        .name = "gemma3",
+        .pairs = ROPE_HALVES,
+        .head_norms = true,
+        .post_norms = true,
+        .embedding_scaled = true,
+        .activation = ACTIVATION_GELU_TANH,
+        .global_every = 6,
+        .local_rope_base = 10000.0,
+        .width_scaled = 62, /* the 27B: query_pre_attn_scalar is 168, and its file does not say so */
+    },
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
@@ -64,6 +76,22 @@ static int read_real(const struct arch *arch, const struct bundle *bundle, const
     return 0;
 }
 
+static int refuse_softcaps(const struct arch *arch, const struct bundle *bundle, struct error *err)
+{
+    static const char *const names[] = {"attn_logit_softcapping", "final_logit_softcapping"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char key[96];
+        double cap;
+        snprintf(key, sizeof key, "%s.%s", arch->name, names[i]);
+        if (bundle_real(bundle, key, 0, &cap, err) != 0)
+            return -1;
+        if (cap != 0)
+            return error_set(err, ERROR_INPUT, "%s: %s is %g; capped logits are not supported", bundle->path, key,
+                             cap);
+    }
+    return 0;
+}
+
 /* What would change the answer and is not done here must not be passed over. */
 static int refuse_unsupported(const struct arch *arch, const struct bundle *bundle, struct error *err)
 {
@@ -82,7 +110,7 @@ static int refuse_unsupported(const struct arch *arch, const struct bundle *bund
     if (experts != 0)
         return error_set(err, ERROR_INPUT, "%s: a mixture of %lld experts is not supported", bundle->path,
                          (long long)experts);
-    return 0;
+    return refuse_softcaps(arch, bundle, err);
 }
 
 static int check_heads(const struct bundle *bundle, const struct model_shape *shape, struct error *err)
@@ -97,6 +125,37 @@ static int check_heads(const struct bundle *bundle, const struct model_shape *sh
         return error_set(err, ERROR_INPUT, "%s: %d rotated elements in a head of %d", bundle->path,
                          shape->rope_dims, shape->dim);
     return 0;
+}
+
+/* Which layers are local; the file's own pattern goes before the architecture's. */
+static int read_pattern(const struct arch *arch, const struct bundle *bundle, int *global_every, struct error *err)
+{
+    const char *const name = "attention.sliding_window_pattern";
+    char key[96];
+    int64_t every;
+    snprintf(key, sizeof key, "%s.%s", arch->name, name);
+    if (bundle_int(bundle, key, arch->global_every, &every, err) != 0)
+        return -1;
+    if (every < 0 || every > 1024)
+        return error_set(err, ERROR_INPUT, "%s: %s is %lld, not between 0 and 1024", bundle->path, key,
+                         (long long)every);
+    *global_every = (int)every;
+    return 0;
+}
+
+static int read_reals(const struct arch *arch, const struct bundle *bundle, struct model_shape *shape,
+                      struct error *err)
+{
+    const bool by_width = arch->width_scaled == shape->layers;
+    const double per_head = by_width ? (double)shape->width / shape->heads : shape->dim;
+    shape->embedding_scale = arch->embedding_scaled ? sqrtf((float)shape->width) : 1.0F;
+    if (read_real(arch, bundle, "rope.freq_base", 10000.0, &shape->rope_base, err) != 0)
+        return -1;
+    const double local_base = arch->local_rope_base > 0 ? arch->local_rope_base : shape->rope_base;
+    if (read_real(arch, bundle, "rope.freq_base_swa", local_base, &shape->local_rope_base, err) != 0 ||
+        read_real(arch, bundle, "attention.scale", 1 / sqrt(per_head), &shape->attention_scale, err) != 0)
+        return -1;
+    return read_real(arch, bundle, "attention.layer_norm_rms_epsilon", 1e-5, &shape->norm_eps, err);
 }
 
 int model_shape_read(const struct arch *arch, const struct bundle *bundle, struct model_shape *out,
@@ -124,7 +183,7 @@ int model_shape_read(const struct arch *arch, const struct bundle *bundle, struc
             return -1;
     const struct field rest[] = {
         {"rope.dimension_count", 2, dim, dim, &rope_dims},
-        {"attention.sliding_window", 0, INT64_MAX, INT64_MAX, &window},
+        {"attention.sliding_window", 0, INT64_MAX, arch->global_every ? 0 : INT64_MAX, &window},
     };
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         if (read_field(arch, bundle, &rest[i], err) != 0)
@@ -140,8 +199,7 @@ int model_shape_read(const struct arch *arch, const struct bundle *bundle, struc
         .context = context,
         .window = window < context ? window : 0,
     };
-    if (read_real(arch, bundle, "rope.freq_base", 10000.0, &out->rope_base, err) != 0 ||
-        read_real(arch, bundle, "attention.layer_norm_rms_epsilon", 1e-5, &out->norm_eps, err) != 0)
+    if (read_pattern(arch, bundle, &out->global_every, err) != 0 || read_reals(arch, bundle, out, err) != 0)
         return -1;
     return check_heads(bundle, out, err);
 }

@@ -180,6 +180,25 @@ static void apply(const struct linear *linear, const void *x, int64_t rows, stru
         scratch->err = err;
 }
 
+void forward_norm(const struct model *model, const float *weight, float *x, int64_t rows)
+{
+    const struct rms_norm norm = {weight, model->shape.width, (float)model->shape.norm_eps};
+    if (weight)
+        ops_rms_norm(&norm, x, x, DTYPE_F32, rows);
+}
+
+void forward_head_norms(const struct model *model, const struct layer *layer, float *qkv)
+{
+    const struct model_shape *shape = &model->shape;
+    const struct rms_norm queries = {layer->query_norm, shape->dim, (float)shape->norm_eps};
+    const struct rms_norm keys = {layer->key_norm, shape->dim, (float)shape->norm_eps};
+    float *k = qkv + forward_q_width(shape);
+    if (layer->query_norm)
+        ops_rms_norm(&queries, qkv, qkv, DTYPE_F32, shape->heads);
+    if (layer->key_norm)
+        ops_rms_norm(&keys, k, k, DTYPE_F32, shape->kv_heads);
+}
+
 /* Attention output, feed-forward. */
 static void finish_layer(struct forward *f, const struct layer *layer, int64_t row, int64_t rows,
                          struct forward_scratch *scratch)
@@ -189,13 +208,16 @@ static void finish_layer(struct forward *f, const struct layer *layer, int64_t r
     const size_t q_bytes = (size_t)forward_q_width(shape) * dtype_size(dtype);
     float *x = f->x + row * shape->width;
     const struct rms_norm norm = {layer->ffn_norm, shape->width, (float)shape->norm_eps};
+    const struct ops_gate gate = {f->model->arch->activation, shape->ffn};
 
     apply(layer->linears[LINEAR_OUT], (const char *)f->attended + (size_t)row * q_bytes, rows, scratch);
+    forward_norm(f->model, layer->attention_post_norm, scratch->y, rows);
     ops_add(x, scratch->y, rows * shape->width);
     ops_rms_norm(&norm, x, scratch->in, dtype, rows);
     apply(layer->linears[LINEAR_GATE_UP], scratch->in, rows, scratch);
-    ops_swiglu(scratch->y, scratch->in, dtype, rows, shape->ffn);
+    ops_gate(&gate, scratch->y, scratch->in, dtype, rows);
     apply(layer->linears[LINEAR_DOWN], scratch->in, rows, scratch);
+    forward_norm(f->model, layer->ffn_post_norm, scratch->y, rows);
     ops_add(x, scratch->y, rows * shape->width);
 }
 
@@ -210,7 +232,8 @@ static void begin_layer(const struct layer_step *step, int64_t row, int64_t rows
     ops_rms_norm(&norm, f->x + row * shape->width, scratch->in, f->model->dtype, rows);
     apply(step->begun->linears[LINEAR_QKV], scratch->in, rows, scratch);
     for (int64_t i = 0; i < rows; i++) {
-        const float *qkv = scratch->y + i * qkv_width;
+        float *qkv = scratch->y + i * qkv_width;
+        forward_head_norms(f->model, step->begun, qkv);
         memcpy(f->q + (row + i) * q_width, qkv, (size_t)q_width * sizeof *qkv);
         forward_attention_put(&f->attention, step->begun_index, row + i, qkv + q_width,
                               qkv + q_width + (int64_t)shape->kv_heads * shape->dim);
@@ -225,7 +248,8 @@ static void layer_tile(void *context, int64_t item, int thread)
     if (step->finished)
         finish_layer(f, step->finished, row, rows, &f->scratch[thread]);
     else
-        ops_embed(f->model->embedding, step->tokens + row, rows, f->x + row * f->model->shape.width);
+        ops_embed(f->model->embedding, step->tokens + row, rows, f->model->shape.embedding_scale,
+                  f->x + row * f->model->shape.width);
     if (step->begun)
         begin_layer(step, row, rows, &f->scratch[thread]);
 }

@@ -1,6 +1,5 @@
 #include "model/forward_attention.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "model/forward_state.h"
@@ -200,11 +199,20 @@ static int create_full(struct forward_attention *a, struct error *err)
                                                                                                                : -1;
 }
 
+static int create_ropes(struct forward_attention *a, struct error *err)
+{
+    const struct model *model = a->options->model;
+    const struct rope_options rope = model_rope_options(model, a->options->max_tokens);
+    const struct rope_options local = model_local_rope_options(model, a->options->max_tokens);
+    if (!(a->rope = rope_create(&rope, err)))
+        return -1;
+    return local.base == rope.base || (a->local_rope = rope_create(&local, err)) ? 0 : -1;
+}
+
 int forward_attention_create(struct forward_attention *a, const struct forward_options *options, struct error *err)
 {
-    const struct rope_options rope = model_rope_options(options->model, options->max_tokens);
     *a = (struct forward_attention){.options = options};
-    if (sort_layers(a, err) != 0 || !(a->rope = rope_create(&rope, err)))
+    if (sort_layers(a, err) != 0 || create_ropes(a, err) != 0)
         return -1;
     const struct decoder_options decoder = decoder_options(options, a->bounded_specs);
     if (!(a->decoder = decoder_create(&decoder, err)) || (a->full_layers > 0 && create_full(a, err) != 0))
@@ -224,6 +232,7 @@ void forward_attention_free(struct forward_attention *a)
     if (a->transport)
         a->transport->free(a->transport);
     rope_free(a->rope);
+    rope_free(a->local_rope);
     free(a->places);
     free(a->bounded_specs);
     free(a->key_offsets);
@@ -252,7 +261,12 @@ size_t forward_attention_resident(const struct forward_attention *a)
 
 static float scale_of(const struct forward_attention *a)
 {
-    return 1.0f / sqrtf((float)a->options->model->shape.dim);
+    return (float)a->options->model->shape.attention_scale;
+}
+
+static const struct rope *rope_of(const struct forward_attention *a, int layer)
+{
+    return a->local_rope && model_layer_is_local(a->options->model, layer) ? a->local_rope : a->rope;
 }
 
 int forward_attention_begin(struct forward_attention *a, struct stretch segment, const int64_t *positions,
@@ -281,12 +295,16 @@ int forward_attention_attend(struct forward_attention *a, int layer, const float
 {
     const int64_t stride = forward_q_width(&a->options->model->shape);
     if (is_full(a->options, layer)) {
-        const struct ring_queries queries = {
-            .q = q, .stride = stride, .tokens = a->rows, .scale = scale_of(a), .rope = a->rope, .out = out};
+        const struct ring_queries queries = {.q = q,
+                                             .stride = stride,
+                                             .tokens = a->rows,
+                                             .scale = scale_of(a),
+                                             .rope = rope_of(a, layer),
+                                             .out = out};
         return ring_attend(a->ring, a->memory, a->places[layer], &queries, err);
     }
     const struct bounded_queries queries = {
-        .q = q, .stride = stride, .scale = scale_of(a), .rope = a->rope, .out = out};
+        .q = q, .stride = stride, .scale = scale_of(a), .rope = rope_of(a, layer), .out = out};
     return bounded_attend(a->bounded, a->places[layer], &queries, err);
 }
 
@@ -320,7 +338,8 @@ int forward_attention_attend_one(struct forward_attention *a, int layer, const s
 {
     const struct model_shape *shape = &a->options->model->shape;
     const float *k = one->qkv + forward_q_width(shape), *v = k + (int64_t)shape->kv_heads * shape->dim;
-    const struct decoder_query query = {.q = one->qkv, .scale = scale_of(a), .rope = a->rope, .out = one->out};
+    const struct decoder_query query = {
+        .q = one->qkv, .scale = scale_of(a), .rope = rope_of(a, layer), .out = one->out};
     const int place = a->places[layer];
     if (!is_full(a->options, layer)) {
         bounded_put(a->bounded, place, one->position, k, v);

@@ -14,7 +14,7 @@
 
 struct forward_attention {
     const struct forward_options *options; /* borrowed */
-    struct rope *rope;
+    struct rope *rope, *local_rope; /* of global and of local layers; the second NULL where they have the same */
     struct transport *transport;
     struct decoder *decoder;
     int *places;                       /* [layers]: the layer's index among those of its kind, full or bounded */

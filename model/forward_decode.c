@@ -1,7 +1,6 @@
 /* Decode: one token through all layers, the rows of every matrix shared by the ranks of the group. */
 #include "model/forward_state.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "model/matvec.h"
@@ -67,7 +66,7 @@ static struct stack stack_part(const struct stack *stack, int part)
     return (struct stack){{stack->parts[part]}, 1, stack->n_in, tensor_rows(stack->parts[part])};
 }
 
-/* hidden = silu(gate x) * (up x): each rank computes the same rows of both, so only the product is shared. */
+/* hidden = activation(gate x) * (up x): each rank computes the same rows of both, so only the product is shared. */
 static int multiply_gate_up(struct forward *f, const struct layer *layer, struct error *err)
 {
     struct forward_token *t = &f->token;
@@ -79,8 +78,7 @@ static int multiply_gate_up(struct forward *f, const struct layer *layer, struct
     const struct product up_product = {&up, t->normed, t->hidden, first, end};
     run_product(f, &gate_product);
     run_product(f, &up_product);
-    for (int64_t i = first; i < end; i++)
-        t->hidden[i] *= t->gate[i] / (1.0f + expf(-t->gate[i]));
+    ops_gate_apart(f->model->arch->activation, t->gate + first, t->hidden + first, end - first);
     return comm_share_parts(f->options.group, t->hidden, t->parts, err);
 }
 
@@ -106,10 +104,12 @@ static int attend_token(struct forward *f, int index, struct error *err)
         return -1;
     if (layer->qkv_bias)
         ops_add(t->qkv, layer->qkv_bias, forward_qkv_width(shape));
+    forward_head_norms(f->model, layer, t->qkv);
     const struct forward_one one = {f->length, owns_token(f), t->qkv, t->attended};
     if (forward_attention_attend_one(&f->attention, index, &one, err) != 0 ||
         multiply(f, &layer->stacks[LINEAR_OUT], t->attended, t->out, err) != 0)
         return -1;
+    forward_norm(f->model, layer->attention_post_norm, t->out, 1);
     ops_add(t->x, t->out, shape->width);
     return 0;
 }
@@ -121,6 +121,7 @@ static int feed_token(struct forward *f, const struct layer *layer, struct error
     if (multiply_gate_up(f, layer, err) != 0 ||
         multiply(f, &layer->stacks[LINEAR_DOWN], t->hidden, t->out, err) != 0)
         return -1;
+    forward_norm(f->model, layer->ffn_post_norm, t->out, 1);
     ops_add(t->x, t->out, f->model->shape.width);
     return 0;
 }
@@ -156,7 +157,7 @@ int forward_step(struct forward *f, int32_t token, float *logits, struct error *
         return error_set(err, ERROR_INPUT, "token id %d; the model has %d", token, f->model->shape.vocab);
     if (f->length == f->options.max_tokens)
         return error_set(err, ERROR_INTERNAL, "no room for a token behind %lld", (long long)f->length);
-    ops_embed(f->model->embedding, &token, 1, f->token.x);
+    ops_embed(f->model->embedding, &token, 1, f->model->shape.embedding_scale, f->token.x);
     if (forward_attention_begin_one(&f->attention, f->length, owns_token(f), err) != 0)
         return -1;
     for (int layer = 0; layer < f->model->shape.layers; layer++)

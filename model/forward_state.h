@@ -55,4 +55,10 @@ static inline int64_t forward_qkv_width(const struct model_shape *shape)
     return (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->dim;
 }
 
+/* x [rows][width] normed in place, where the layer has that norm: weight is not NULL. */
+void forward_norm(const struct model *model, const float *weight, float *x, int64_t rows);
+
+/* The norms of each head's query and key, where the layer has them, in a row of q, k and v. */
+void forward_head_norms(const struct model *model, const struct layer *layer, float *qkv);
+
 #endif

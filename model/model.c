@@ -118,15 +118,36 @@ static int bind_bias(struct binding *b, struct layer *layer, int index)
     return 0;
 }
 
+static int bind_norms(struct binding *b, struct layer *layer, int index)
+{
+    const struct arch *arch = b->model->arch;
+    const int width = b->model->shape.width, dim = b->model->shape.dim;
+    const struct {
+        bool wanted;
+        const char *part;
+        int n;
+        const float **out;
+    } norms[] = {
+        {true, "attn_norm.weight", width, &layer->attention_norm},
+        {true, "ffn_norm.weight", width, &layer->ffn_norm},
+        {arch->post_norms, "post_attention_norm.weight", width, &layer->attention_post_norm},
+        {arch->post_norms, "post_ffw_norm.weight", width, &layer->ffn_post_norm},
+        {arch->head_norms, "attn_q_norm.weight", dim, &layer->query_norm},
+        {arch->head_norms, "attn_k_norm.weight", dim, &layer->key_norm},
+    };
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
+        char name[64];
+        layer_name(name, index, norms[i].part);
+        if (norms[i].wanted && !(*norms[i].out = find_floats(b, name, norms[i].n)))
+            return -1;
+    }
+    return 0;
+}
+
 static int bind_layer(struct binding *b, int index)
 {
     struct layer *layer = &b->model->layers[index];
-    char name[64];
-    layer_name(name, index, "attn_norm.weight");
-    if (!(layer->attention_norm = find_floats(b, name, b->model->shape.width)))
-        return -1;
-    layer_name(name, index, "ffn_norm.weight");
-    if (!(layer->ffn_norm = find_floats(b, name, b->model->shape.width)))
+    if (bind_norms(b, layer, index) != 0)
         return -1;
     if (b->model->arch->qkv_bias && bind_bias(b, layer, index) != 0)
         return -1;
@@ -183,8 +204,8 @@ static int bind_all(struct binding *b)
 static size_t float_count(const struct model_shape *shape)
 {
     size_t qkv = (size_t)(shape->heads + 3 * shape->kv_heads) * (size_t)shape->dim; /* the keys' bias twice */
-    return (size_t)shape->layers * (2 * (size_t)shape->width + qkv) + (size_t)shape->width +
-           (size_t)shape->rope_dims;
+    return (size_t)shape->layers * (4 * (size_t)shape->width + 2 * (size_t)shape->dim + qkv) +
+           (size_t)shape->width + (size_t)shape->rope_dims;
 }
 
 struct model *model_open(const struct bundle *bundle, struct error *err)
@@ -229,8 +250,8 @@ void model_free(struct model *model)
 
 bool model_layer_is_local(const struct model *model, int layer)
 {
-    const int every = model->arch->global_every;
-    return model->shape.window > 0 && (every == 0 || (layer + 1) % every != 0);
+    const int every = model->shape.global_every;
+    return every == 0 ? model->shape.window > 0 : (layer + 1) % every != 0;
 }
 
 int64_t model_linear_weights(const struct model *model)
@@ -256,4 +277,11 @@ struct rope_options model_rope_options(const struct model *model, int64_t max_po
         .divisors = model->rope_divisors,
         .max_positions = max_positions,
     };
+}
+
+struct rope_options model_local_rope_options(const struct model *model, int64_t max_positions)
+{
+    struct rope_options options = model_rope_options(model, max_positions);
+    options.base = model->shape.local_rope_base;
+    return options;
 }

@@ -27,9 +27,11 @@ struct stack {
 };
 
 struct layer {
-    const float *attention_norm, *ffn_norm; /* [width] */
-    const float *qkv_bias;                  /* [(heads + 2 kv_heads) * dim], 0 for the keys, or NULL */
-    const float *key_bias;                  /* [kv_heads * dim] or NULL: memory keeps keys without it */
+    const float *attention_norm, *ffn_norm;           /* [width] */
+    const float *attention_post_norm, *ffn_post_norm; /* [width]: of what is added to the stream; NULL: none */
+    const float *query_norm, *key_norm;               /* [dim]: of each head, before it is rotated; NULL: none */
+    const float *qkv_bias;                            /* [(heads + 2 kv_heads) * dim], 0 for the keys, or NULL */
+    const float *key_bias;                            /* [kv_heads * dim] or NULL: memory keeps keys without it */
     struct stack stacks[LINEARS_PER_LAYER];
     struct linear *linears[LINEARS_PER_LAYER]; /* NULL until packed */
 };
@@ -66,7 +68,8 @@ int model_packed_bytes(const struct model *model, const struct model_pack_option
 /* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */
 int model_pack(struct model *model, const struct model_pack_options *options, struct error *err);
 
-/* Whether the model itself attends to a window of model->shape.window tokens in that layer. */
+/* Whether the layer is one of the model's local ones, which attend to a window of model->shape.window tokens (0: no
+ * window that the model's context could leave) and have a rope of their own. */
 bool model_layer_is_local(const struct model *model, int layer);
 
 /* Weights in one token's linear layers, without the embedding and the head: 2 flops each. */
@@ -74,7 +77,9 @@ int64_t model_linear_weights(const struct model *model);
 /* Bytes of keys and values of one token. */
 size_t model_kv_bytes(const struct model *model, enum dtype dtype);
 
-/* What rope_create needs for sequences of up to max_positions tokens. */
+/* What rope_create needs for sequences of up to max_positions tokens: for the global layers, and for the local
+ * ones. */
 struct rope_options model_rope_options(const struct model *model, int64_t max_positions);
+struct rope_options model_local_rope_options(const struct model *model, int64_t max_positions);
 
 #endif

@@ -77,22 +77,35 @@ INLINE void norm_row(const struct rms_norm *norm, const float *x, void *out, enu
             as_f32[i] = x[i] * scale * weight[i];
 }
 
-INLINE float gated(float gate, float up)
+INLINE float silu(float g)
 {
-    return gate / (1.0F + exp_fast(-gate)) * up;
+    return g / (1.0F + exp_fast(-g));
 }
 
-INLINE void swiglu_row(const float *gate_up, void *out, enum dtype dtype, int64_t ffn)
+INLINE float gelu_tanh(float g)
 {
-    const float *gate = gate_up, *up = gate_up + ffn;
-    float *as_f32 = out;
-    bf16 *as_bf16 = out;
-    if (dtype == DTYPE_BF16)
-        for (int64_t i = 0; i < ffn; i++)
-            as_bf16[i] = bf16_from_f32(gated(gate[i], up[i]));
+    const float h = 1.59576912F * (g + 0.044715F * g * g * g); /* sqrt(8/pi) */
+    return g / (1.0F + exp_fast(-h));
+}
+
+/* A row's gates, its ups, and where their products go; out may be up where that is f32. */
+struct gate_row {
+    const float *gate, *up;
+    void *out;
+    enum dtype dtype;
+    int64_t n;
+};
+
+INLINE void gate_row(const struct gate_row *row, float (*activation)(float))
+{
+    float *as_f32 = row->out;
+    bf16 *as_bf16 = row->out;
+    if (row->dtype == DTYPE_BF16)
+        for (int64_t i = 0; i < row->n; i++)
+            as_bf16[i] = bf16_from_f32(activation(row->gate[i]) * row->up[i]);
     else
-        for (int64_t i = 0; i < ffn; i++)
-            as_f32[i] = gated(gate[i], up[i]);
+        for (int64_t i = 0; i < row->n; i++)
+            as_f32[i] = activation(row->gate[i]) * row->up[i];
 }
 
 INLINE void store_row(const float *x, bf16 *out, int64_t n)
@@ -138,7 +151,7 @@ INLINE double sum_of_exps(const float *x, int64_t n, float top)
 
 struct ops_variant {
     void (*norm_row)(const struct rms_norm *norm, const float *x, void *out, enum dtype dtype);
-    void (*swiglu_row)(const float *gate_up, void *out, enum dtype dtype, int64_t ffn);
+    void (*gate_row[2])(const struct gate_row *row); /* by enum activation */
     void (*store_row)(const float *x, bf16 *out, int64_t n);
     float (*largest)(const float *x, int64_t n);
     double (*sum_of_exps)(const float *x, int64_t n, float top);
@@ -149,9 +162,13 @@ struct ops_variant {
     {                                                                                                              \
         norm_row(norm, x, out, dtype);                                                                             \
     }                                                                                                              \
-    attribute static void swiglu_row_##isa(const float *gate_up, void *out, enum dtype dtype, int64_t ffn)         \
+    attribute static void silu_row_##isa(const struct gate_row *row)                                               \
     {                                                                                                              \
-        swiglu_row(gate_up, out, dtype, ffn);                                                                      \
+        gate_row(row, silu);                                                                                       \
+    }                                                                                                              \
+    attribute static void gelu_tanh_row_##isa(const struct gate_row *row)                                          \
+    {                                                                                                              \
+        gate_row(row, gelu_tanh);                                                                                  \
     }                                                                                                              \
     attribute static void store_row_##isa(const float *x, bf16 *out, int64_t n)                                    \
     {                                                                                                              \
@@ -165,8 +182,12 @@ struct ops_variant {
     {                                                                                                              \
         return sum_of_exps(x, n, top);                                                                             \
     }                                                                                                              \
-    static const struct ops_variant variant_##isa = {norm_row_##isa, swiglu_row_##isa, store_row_##isa,            \
-                                                     largest_##isa, sum_of_exps_##isa};
+    static const struct ops_variant variant_##isa = {                                                              \
+        norm_row_##isa,                                                                                            \
+        {[ACTIVATION_SILU] = silu_row_##isa, [ACTIVATION_GELU_TANH] = gelu_tanh_row_##isa},                        \
+        store_row_##isa,                                                                                           \
+        largest_##isa,                                                                                             \
+        sum_of_exps_##isa};
 
 OPS_VARIANT(plain, )
 OPS_VARIANT(avx2, __attribute__((target("avx2,fma"))))
@@ -186,12 +207,21 @@ void ops_rms_norm(const struct rms_norm *norm, const float *x, void *out, enum d
         variant->norm_row(norm, x + row * norm->n, (char *)out + (size_t)row * out_row, dtype);
 }
 
-void ops_swiglu(const float *gate_up, void *out, enum dtype dtype, int64_t rows, int64_t ffn)
+void ops_gate(const struct ops_gate *gate, const float *gate_up, void *out, enum dtype dtype, int64_t rows)
 {
     const struct ops_variant *variant = variant_choose();
-    const size_t out_row = (size_t)ffn * dtype_size(dtype);
-    for (int64_t row = 0; row < rows; row++)
-        variant->swiglu_row(gate_up + row * 2 * ffn, (char *)out + (size_t)row * out_row, dtype, ffn);
+    const size_t out_row = (size_t)gate->ffn * dtype_size(dtype);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *gates = gate_up + i * 2 * gate->ffn;
+        const struct gate_row row = {gates, gates + gate->ffn, (char *)out + (size_t)i * out_row, dtype, gate->ffn};
+        variant->gate_row[gate->activation](&row);
+    }
+}
+
+void ops_gate_apart(enum activation activation, const float *gates, float *up, int64_t n)
+{
+    const struct gate_row row = {gates, up, up, DTYPE_F32, n};
+    variant_choose()->gate_row[activation](&row);
 }
 
 void ops_add(float *x, const float *y, int64_t n)
@@ -208,13 +238,16 @@ void ops_store(const float *x, void *out, enum dtype dtype, int64_t n)
         memcpy(out, x, (size_t)n * sizeof *x);
 }
 
-void ops_embed(const struct tensor *embedding, const int32_t *ids, int64_t n, float *out)
+void ops_embed(const struct tensor *embedding, const int32_t *ids, int64_t n, float scale, float *out)
 {
     const int64_t width = embedding->dims[0];
     const size_t row = tensor_row_bytes(embedding->type, width);
     for (int64_t i = 0; i < n; i++)
         tensor_row_to_f32(embedding->type, (const char *)embedding->data + (size_t)ids[i] * row, out + i * width,
                           width);
+    if (scale != 1.0F)
+        for (int64_t i = 0; i < n * width; i++)
+            out[i] *= scale;
 }
 
 struct ops_logprob ops_log_softmax(const float *logits, int64_t n, int64_t id)

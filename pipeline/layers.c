@@ -76,7 +76,7 @@ static int read_file(struct layers_file *file, struct error *err)
 static void own_pattern(const struct model *model, struct policy_spec *policies)
 {
     for (int layer = 0; layer < model->shape.layers; layer++)
-        policies[layer] = model_layer_is_local(model, layer)
+        policies[layer] = model->shape.window > 0 && model_layer_is_local(model, layer)
                               ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
                               : (struct policy_spec){.kind = POLICY_FULL};
 }

@@ -21,7 +21,7 @@ check_model() {
     done
 }
 
-for name in llama-tied-f32 llama-untied-f16 qwen2-f16; do
+for name in llama-tied-f32 llama-untied-f16 qwen2-f16 gemma3-q8; do
     check_model "$tiny/$name.gguf" "$tiny/$name"
 done
 if model=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf); then

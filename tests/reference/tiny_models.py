@@ -26,7 +26,6 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
           "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 VOCABULARY = 384
-LAYERS = 2
 CONTEXT = 8192
 RMS_EPSILON = 1e-5
 
@@ -36,7 +35,7 @@ class Model:
     name: str
     arch: str
     pre: str
-    dtype: type
+    dtype: str
     heads: int
     kv_heads: int
     head_dim: int
@@ -44,16 +43,31 @@ class Model:
     rope_base: float
     tied: bool
     biases: bool
+    width: int = 0  # 0: heads * head_dim
+    layers: int = 2
+    window: int = 0  # of the local layers; 0: none
+    gemma: bool = False  # norms of heads, norms behind both halves of a layer
+
+    def __post_init__(self):
+        self.width = self.width or self.q_width
 
     @property
-    def width(self):
+    def q_width(self):
         return self.heads * self.head_dim
 
 
+TYPES = {
+    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
 MODELS = [
-    Model("llama-tied-f32", "llama", "gpt-2", np.float32, 4, 2, 16, 128, 1e4, tied=True, biases=False),
-    Model("llama-untied-f16", "llama", "gpt-2", np.float16, 6, 2, 16, 192, 1e5, tied=False, biases=False),
-    Model("qwen2-f16", "qwen2", "qwen2", np.float16, 2, 1, 32, 160, 1e6, tied=False, biases=True),
+    Model("llama-tied-f32", "llama", "gpt-2", "f32", 4, 2, 16, 128, 1e4, tied=True, biases=False),
+    Model("llama-untied-f16", "llama", "gpt-2", "f16", 6, 2, 16, 192, 1e5, tied=False, biases=False),
+    Model("qwen2-f16", "qwen2", "qwen2", "f16", 2, 1, 32, 160, 1e6, tied=False, biases=True),
+    # transformers divides q.k by sqrt(256) whatever the file says, so heads have 256 elements as in the real ones
+    Model("gemma3-q8", "gemma3", "gpt-2", "q8_0", 2, 1, 256, 64, 1e6, tied=True, biases=False, width=32,
+          layers=6, window=100, gemma=True),
 ]
 
 
@@ -89,7 +103,7 @@ def add_settings(writer, model):
     writer.add_name(f"tiny random {model.name}")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(model.width)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(model.layers)
     writer.add_feed_forward_length(model.ffn)
     writer.add_head_count(model.heads)
     writer.add_head_count_kv(model.kv_heads)
@@ -98,14 +112,24 @@ def add_settings(writer, model):
     writer.add_vocab_size(VOCABULARY)
     if model.arch == "llama":
         writer.add_rope_dimension_count(model.head_dim)
+    if model.width != model.q_width:
+        writer.add_key_length(model.head_dim)
+        writer.add_value_length(model.head_dim)
+    if model.window:
+        writer.add_sliding_window(model.window)
 
 
 def add_weights(writer, model, random):
     """Wide enough a spread that attention is not flat and that the best logit has a lead."""
 
+    kind = TYPES[model.dtype][0]
+
     def matrix(name, rows, columns, gain=1.0):
         values = random.standard_normal((rows, columns), dtype=np.float32) * np.float32(gain / np.sqrt(columns))
-        writer.add_tensor(name, values.astype(model.dtype))
+        if kind is gguf.GGMLQuantizationType.Q8_0:
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, values.astype(np.float32 if kind is gguf.GGMLQuantizationType.F32 else np.float16))
 
     def vector(name, length, centre, spread):
         values = centre + spread * random.standard_normal(length, dtype=np.float32)
@@ -113,14 +137,19 @@ def add_weights(writer, model, random):
 
     kv_width = model.kv_heads * model.head_dim
     matrix("token_embd.weight", VOCABULARY, model.width, gain=1.5)
-    for layer in range(LAYERS):
+    for layer in range(model.layers):
         block = f"blk.{layer}."
         vector(block + "attn_norm.weight", model.width, 1.0, 0.1)
-        for name, rows in (("q", model.width), ("k", kv_width), ("v", kv_width)):
+        for name, rows in (("q", model.q_width), ("k", kv_width), ("v", kv_width)):
             matrix(f"{block}attn_{name}.weight", rows, model.width, gain=1.5)
             if model.biases:
                 vector(f"{block}attn_{name}.bias", rows, 0.0, 0.5)
-        matrix(block + "attn_output.weight", model.width, model.width)
+        if model.gemma:
+            vector(block + "attn_q_norm.weight", model.head_dim, 1.0, 0.1)
+            vector(block + "attn_k_norm.weight", model.head_dim, 1.0, 0.1)
+            vector(block + "post_attention_norm.weight", model.width, 1.0, 0.1)
+            vector(block + "post_ffw_norm.weight", model.width, 1.0, 0.1)
+        matrix(block + "attn_output.weight", model.width, model.q_width)
         vector(block + "ffn_norm.weight", model.width, 1.0, 0.1)
         matrix(block + "ffn_gate.weight", model.ffn, model.width, gain=1.5)
         matrix(block + "ffn_up.weight", model.ffn, model.width)
@@ -132,7 +161,7 @@ def add_weights(writer, model, random):
 
 def write_model(path, model, tokens, merges, seed):
     writer = gguf.GGUFWriter(path, model.arch)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32 if model.dtype is np.float32 else gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(TYPES[model.dtype][1])
     add_settings(writer, model)
     add_tokenizer(writer, model.pre, tokens, merges)
     add_weights(writer, model, np.random.default_rng(seed))

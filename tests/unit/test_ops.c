@@ -91,10 +91,13 @@ static void bf16_output_is_the_f32_output_rounded(void **state)
     ops_rms_norm(&norm, x, rounded, DTYPE_BF16, ROWS);
     for (int64_t i = 0; i < ROWS * n; i++)
         assert_int_equal(rounded[i], bf16_from_f32(full[i]));
-    ops_swiglu(x, full, DTYPE_F32, ROWS, n);
-    ops_swiglu(x, rounded, DTYPE_BF16, ROWS, n);
-    for (int64_t i = 0; i < ROWS * n; i++)
-        assert_int_equal(rounded[i], bf16_from_f32(full[i]));
+    for (int activation = 0; activation < 2; activation++) {
+        const struct ops_gate gate = {(enum activation)activation, n};
+        ops_gate(&gate, x, full, DTYPE_F32, ROWS);
+        ops_gate(&gate, x, rounded, DTYPE_BF16, ROWS);
+        for (int64_t i = 0; i < ROWS * n; i++)
+            assert_int_equal(rounded[i], bf16_from_f32(full[i]));
+    }
     ops_store(x, rounded, DTYPE_BF16, ROWS * n);
     for (int64_t i = 0; i < ROWS * n; i++)
         assert_int_equal(rounded[i], bf16_from_f32(x[i]));
@@ -121,7 +124,7 @@ static void swiglu_matches_fp64_over_the_whole_range_of_gates(void **state)
     float *gate_up = random_floats(2 * GATES, 4), *out = malloc(GATES * sizeof *out);
     for (int i = 0; i < GATES; i++)
         gate_up[i] = -80.0F + 160.0F * (float)i / GATES;
-    ops_swiglu(gate_up, out, DTYPE_F32, 1, GATES);
+    ops_gate(&(struct ops_gate){ACTIVATION_SILU, GATES}, gate_up, out, DTYPE_F32, 1);
     double worst = 0;
     for (int i = 0; i < GATES; i++) {
         double g = (double)gate_up[i], expected = g / (1 + exp(-g)) * (double)gate_up[GATES + i];
@@ -134,11 +137,47 @@ static void swiglu_matches_fp64_over_the_whole_range_of_gates(void **state)
     free(gate_up), free(out);
 }
 
+/* x Phi(x) with its cubic: what transformers calls gelu_pytorch_tanh. */
+static void gelu_tanh_matches_fp64(void **state)
+{
+    (void)state;
+    enum { GATES = 400003 };
+    float *gate_up = random_floats(2 * GATES, 4), *out = malloc(GATES * sizeof *out);
+    for (int i = 0; i < GATES; i++) {
+        gate_up[i] = -20.0F + 40.0F * (float)i / GATES;
+        gate_up[GATES + i] = 1;
+    }
+    ops_gate(&(struct ops_gate){ACTIVATION_GELU_TANH, GATES}, gate_up, out, DTYPE_F32, 1);
+    double relative = 0, absolute = 0;
+    for (int i = 0; i < GATES; i++) {
+        const double g = (double)gate_up[i], h = sqrt(8 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
+        const double expected = g / (1 + exp(-h));
+        if (g >= -3)
+            relative = fmax(relative, relative_error((double)out[i], expected));
+        else
+            absolute = fmax(absolute, fabs((double)out[i] - expected));
+    }
+    print_message("largest relative error %.2g, absolute below -3 %.2g\n", relative, absolute);
+    assert_true(relative < 2e-6 && absolute < 1e-8);
+    free(gate_up), free(out);
+}
+
+static void gates_apart_are_gated_as_gates_in_rows(void **state)
+{
+    (void)state;
+    enum { N = 77 };
+    float *gate_up = random_floats(2 * N, 4), together[N];
+    ops_gate(&(struct ops_gate){ACTIVATION_GELU_TANH, N}, gate_up, together, DTYPE_F32, 1);
+    ops_gate_apart(ACTIVATION_GELU_TANH, gate_up, gate_up + N, N);
+    assert_memory_equal(gate_up + N, together, sizeof together);
+    free(gate_up);
+}
+
 static void swiglu_of_huge_gates_saturates(void **state)
 {
     (void)state;
     float gate_up[8] = {1e4F, -1e4F, 200, -200, 1, 1, 2, 2}, out[4];
-    ops_swiglu(gate_up, out, DTYPE_F32, 1, 4);
+    ops_gate(&(struct ops_gate){ACTIVATION_SILU, 4}, gate_up, out, DTYPE_F32, 1);
     assert_true(out[0] == 1e4F && out[2] == 400);
     assert_true(fabsf(out[1]) < 1e-30F && fabsf(out[3]) < 1e-30F);
 }
@@ -148,7 +187,7 @@ static void swiglu_rows_hold_gates_then_ups(void **state)
     (void)state;
     /* silu(1) = 0.731058578630004879 */
     float gate_up[8] = {1, 0, 2, 100, 0, 1, 100, 3}, out[4];
-    ops_swiglu(gate_up, out, DTYPE_F32, 2, 2);
+    ops_gate(&(struct ops_gate){ACTIVATION_SILU, 2}, gate_up, out, DTYPE_F32, 2);
     assert_relative(out[0], 2 * 0.731058578630004879, 1e-6);
     assert_true(out[1] == 0 && out[2] == 0);
     assert_relative(out[3], 3 * 0.731058578630004879, 1e-6);
@@ -165,7 +204,7 @@ static void add_adds(void **state)
     free(x), free(y);
 }
 
-static void embed_copies_the_rows_that_the_ids_name(void **state)
+static void embed_copies_and_scales_the_rows_that_the_ids_name(void **state)
 {
     (void)state;
     float table[5 * 8], out[3 * 8];
@@ -177,10 +216,13 @@ static void embed_copies_the_rows_that_the_ids_name(void **state)
                                      .dims = {8, 5, 1, 1},
                                      .data = table,
                                      .bytes = sizeof table};
-    ops_embed(&embedding, (const int32_t[]){4, 0, 4}, 3, out);
+    ops_embed(&embedding, (const int32_t[]){4, 0, 4}, 3, 1, out);
     assert_memory_equal(out, table + 4 * 8, 8 * sizeof *out);
     assert_memory_equal(out + 8, table, 8 * sizeof *out);
     assert_memory_equal(out + 16, table + 4 * 8, 8 * sizeof *out);
+    ops_embed(&embedding, (const int32_t[]){2}, 1, 3, out);
+    for (int i = 0; i < 8; i++)
+        assert_true(out[i] == 3 * table[2 * 8 + i]);
 }
 
 static void log_softmax_matches_fp64(void **state)
@@ -250,9 +292,12 @@ static void every_variant_gives_what_plain_c_gives(void **state)
         variant_plain.norm_row(&norm, x, plain, DTYPE_F32), variant->norm_row(&norm, x, wide, DTYPE_F32);
         for (int i = 0; i < N; i++)
             assert_relative(wide[i], plain[i], 1e-6);
-        variant_plain.swiglu_row(x, plain, DTYPE_F32, N), variant->swiglu_row(x, wide, DTYPE_F32, N);
-        for (int i = 0; i < N; i++)
-            assert_relative(wide[i], plain[i], 1e-6);
+        for (int a = 0; a < 2; a++) {
+            variant_plain.gate_row[a](&(struct gate_row){x, x + N, plain, DTYPE_F32, N});
+            variant->gate_row[a](&(struct gate_row){x, x + N, wide, DTYPE_F32, N});
+            for (int i = 0; i < N; i++)
+                assert_true(fabsf(wide[i] - plain[i]) <= 1e-6F * fabsf(plain[i]) + 1e-7F);
+        }
         variant_plain.store_row(x, plain_bf16, N), variant->store_row(x, wide_bf16, N);
         assert_memory_equal(wide_bf16, plain_bf16, sizeof plain_bf16);
         const float top = variant->largest(x, N);
@@ -270,10 +315,12 @@ int main(void)
         cmocka_unit_test(bf16_output_is_the_f32_output_rounded),
         cmocka_unit_test(stored_nans_and_infinities_stay_what_they_are),
         cmocka_unit_test(swiglu_matches_fp64_over_the_whole_range_of_gates),
+        cmocka_unit_test(gelu_tanh_matches_fp64),
+        cmocka_unit_test(gates_apart_are_gated_as_gates_in_rows),
         cmocka_unit_test(swiglu_of_huge_gates_saturates),
         cmocka_unit_test(swiglu_rows_hold_gates_then_ups),
         cmocka_unit_test(add_adds),
-        cmocka_unit_test(embed_copies_the_rows_that_the_ids_name),
+        cmocka_unit_test(embed_copies_and_scales_the_rows_that_the_ids_name),
         cmocka_unit_test(log_softmax_matches_fp64),
         cmocka_unit_test(equal_logits_give_the_lowest_id),
         cmocka_unit_test(a_nan_among_the_logits_shows_in_the_sum),
