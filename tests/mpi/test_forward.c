@@ -1,0 +1,119 @@
+/* The forward pass of the tiny models (tests/reference/tiny_models.py): a token that is decoded gives what the same
+ * token gives in a segment, which tests/reference holds against transformers.
+ */
+#include "tests/mpi/mpi_test.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "io/gguf.h"
+#include "model/forward.h"
+
+enum { TOKENS = 180, DECODED = 60, SEGMENT = 128, VOCABULARY = 384 };
+
+/* ---- a model at work ------------------------------------------------------------------------------------ */
+
+struct work {
+    struct gguf *gguf;
+    struct model *model;
+    struct pool *pool;
+    struct policy_spec *policies; /* the model's own */
+    struct forward *forward;
+};
+
+static struct work work_open(const char *name)
+{
+    char path[512];
+    struct work w = {0};
+    snprintf(path, sizeof path, "%s/data/tiny/%s.gguf", TEST_DATA_DIR, name);
+    assert_non_null(w.gguf = gguf_open(path, &err));
+    assert_non_null(w.model = model_open(gguf_bundle(w.gguf), &err));
+    assert_int_equal(w.model->shape.vocab, VOCABULARY);
+    assert_non_null(w.pool = pool_create(1, &err));
+    assert_int_equal(model_pack(w.model, &(struct model_pack_options){DTYPE_F32, true, w.pool, &world}, &err), 0);
+    assert_non_null(w.policies = calloc((size_t)w.model->shape.layers, sizeof *w.policies));
+    for (int layer = 0; layer < w.model->shape.layers; layer++)
+        if (w.model->shape.window > 0 && model_layer_is_local(w.model, layer))
+            w.policies[layer] = (struct policy_spec){.kind = POLICY_WINDOW, .window = w.model->shape.window};
+    const struct forward_options options = {
+        .model = w.model,
+        .group = &world,
+        .pool = w.pool,
+        .device = device_cpu(),
+        .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
+        .policies = w.policies,
+        .scores = true,
+        .segment = SEGMENT,
+        .max_tokens = TOKENS,
+        .max_generated = DECODED,
+    };
+    assert_non_null(w.forward = forward_create(&options, &err));
+    return w;
+}
+
+static void work_close(struct work *w)
+{
+    forward_free(w->forward);
+    free(w->policies);
+    pool_free(w->pool);
+    model_free(w->model);
+    gguf_free(w->gguf);
+}
+
+static void carry(struct work *w, const int32_t *tokens, int n)
+{
+    for (int first = 0; first < n; first += SEGMENT)
+        assert_int_equal(
+            forward_segment(w->forward, tokens + first, n - first < SEGMENT ? n - first : SEGMENT, &err), 0);
+}
+
+/* ---- the test ------------------------------------------------------------------------------------------- */
+
+static void decoded_tokens_give_what_segments_give(const char *name)
+{
+    struct work w = work_open(name);
+    int32_t tokens[TOKENS];
+    static float decoded[VOCABULARY], carried[VOCABULARY];
+    for (int i = 0; i < TOKENS; i++)
+        tokens[i] = (int32_t)((uint32_t)(i + 1) * 2654435761U >> 16) % VOCABULARY;
+    carry(&w, tokens, TOKENS - DECODED);
+    for (int i = TOKENS - DECODED; i < TOKENS; i++)
+        assert_int_equal(forward_step(w.forward, tokens[i], decoded, &err), 0);
+    forward_reset(w.forward);
+    carry(&w, tokens, TOKENS);
+    assert_int_equal(forward_next(w.forward, carried, &err), 0);
+    float worst = 0;
+    for (int i = 0; i < VOCABULARY; i++)
+        worst = fmaxf(worst, fabsf(decoded[i] - carried[i]));
+    print_message("%s: logits differ by %.1e at most\n", name, (double)worst);
+    assert_true(worst < 1e-4F);
+    work_close(&w);
+}
+
+static void llama_decodes_what_it_prefills(void **state)
+{
+    (void)state;
+    decoded_tokens_give_what_segments_give("llama-tied-f32");
+}
+
+static void qwen2_decodes_what_it_prefills(void **state)
+{
+    (void)state;
+    decoded_tokens_give_what_segments_give("qwen2-f16");
+}
+
+static void gemma3_decodes_what_it_prefills(void **state)
+{
+    (void)state;
+    decoded_tokens_give_what_segments_give("gemma3-q8");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mpi_unit_test(llama_decodes_what_it_prefills),
+        mpi_unit_test(qwen2_decodes_what_it_prefills),
+        mpi_unit_test(gemma3_decodes_what_it_prefills),
+    };
+    return mpi_run_tests(tests);
+}
