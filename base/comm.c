@@ -153,6 +153,11 @@ int comm_share_parts(const struct comm *comm, float *data, const int64_t *parts,
     return comm_check(code, "sharing the parts of all ranks", err);
 }
 
+int comm_sum(const struct comm *comm, int64_t value, int64_t *out, struct error *err)
+{
+    return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_SUM, comm->mpi), "adding up", err);
+}
+
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err)
 {
     return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_MAX, comm->mpi), "finding a maximum", err);

@@ -41,6 +41,9 @@ int comm_broadcast(const struct comm *comm, void *data, size_t bytes, int root, 
 /* Rank r's part lies at parts[r] .. parts[r+1] (in floats) of `data` on every rank; afterwards all have all. */
 int comm_share_parts(const struct comm *comm, float *data, const int64_t *parts, struct error *err);
 
+/* *out = all ranks' values added up, on every rank. */
+int comm_sum(const struct comm *comm, int64_t value, int64_t *out, struct error *err);
+
 /* *out = the largest of all ranks' values, on every rank. */
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err);
 

@@ -151,11 +151,11 @@ static cJSON *json_timings(const struct result_timings *timings)
     return object;
 }
 
-static cJSON *json_buckets(const struct result_score *score)
+static cJSON *json_buckets(const struct result_bucket *rows, int64_t n)
 {
     cJSON *buckets = cJSON_CreateArray();
-    for (int64_t i = 0; i < score->n_buckets; i++) {
-        const struct result_bucket *bucket = &score->buckets[i];
+    for (int64_t i = 0; i < n; i++) {
+        const struct result_bucket *bucket = &rows[i];
         cJSON *object = cJSON_CreateObject();
         json_add_int(object, "first_position", bucket->first_position);
         json_add_int(object, "end_position", bucket->end_position);
@@ -173,7 +173,31 @@ static cJSON *json_score(const struct result_score *score)
     json_add_int(object, "count", score->count);
     cJSON_AddNumberToObject(object, "nll_sum", score->nll_sum);
     cJSON_AddNumberToObject(object, "perplexity", score->perplexity);
-    cJSON_AddItemToObject(object, "buckets", json_buckets(score));
+    cJSON_AddItemToObject(object, "buckets", json_buckets(score->buckets, score->n_buckets));
+    return object;
+}
+
+static cJSON *json_receipt(const struct result_receipt *receipt)
+{
+    cJSON *object = cJSON_CreateObject();
+    json_add_string(object, "policy", receipt->policy);
+    json_add_string(object, "reference", receipt->reference);
+    json_add_int(object, "tokens", receipt->tokens);
+    json_add_int(object, "predictions", receipt->predictions);
+    cJSON_AddNumberToObject(object, "mean_loss", receipt->mean_loss);
+    cJSON_AddNumberToObject(object, "worst_loss", receipt->worst_loss);
+    json_add_int(object, "worst_loss_position", receipt->worst_loss_position);
+    cJSON_AddNumberToObject(object, "perplexity", receipt->perplexity);
+    cJSON_AddNumberToObject(object, "reference_perplexity", receipt->reference_perplexity);
+    json_add_int(object, "probes", receipt->probes);
+    cJSON_AddNumberToObject(object, "mean_kl", receipt->mean_kl);
+    cJSON_AddNumberToObject(object, "worst_kl", receipt->worst_kl);
+    json_add_int(object, "worst_kl_position", receipt->worst_kl_position);
+    json_add_int(object, "bytes", receipt->bytes);
+    json_add_int(object, "reference_bytes", receipt->reference_bytes);
+    cJSON_AddNumberToObject(object, "ratio", receipt->ratio);
+    if (receipt->n_buckets > 0)
+        cJSON_AddItemToObject(object, "buckets", json_buckets(receipt->buckets, receipt->n_buckets));
     return object;
 }
 
@@ -203,6 +227,8 @@ static cJSON *json_longhaul(const struct result_document *document, const struct
     cJSON_AddItemToObject(object, "ledger", json_ledger(document));
     if (document->score.count > 0)
         cJSON_AddItemToObject(object, "score", json_score(&document->score));
+    if (document->receipt.tokens > 0)
+        cJSON_AddItemToObject(object, "receipt", json_receipt(&document->receipt));
     return object;
 }
 
@@ -236,6 +262,20 @@ static void md_name(FILE *out, const char *name)
         fputc((unsigned char)*name < ' ' ? ' ' : *name, out);
 }
 
+/* What the memory policy cost, where it was measured. */
+static void md_receipt(const struct result_receipt *receipt, FILE *out)
+{
+    if (receipt->tokens == 0)
+        return;
+    fprintf(out,
+            "- receipt: %s against %s, on %" PRId64 " tokens: loss %.4g nats a token (mean of %" PRId64
+            "; worst %.4g at position %" PRId64 "), KL %.4g nats (mean of %" PRId64 " probes; worst %.4g at "
+            "position %" PRId64 "), memory %" PRId64 " bytes in place of %" PRId64 " (ratio %.2f)\n",
+            receipt->policy, receipt->reference, receipt->tokens, receipt->mean_loss, receipt->predictions,
+            receipt->worst_loss, receipt->worst_loss_position, receipt->mean_kl, receipt->probes, receipt->worst_kl,
+            receipt->worst_kl_position, receipt->bytes, receipt->reference_bytes, receipt->ratio);
+}
+
 /* What every section begins with. */
 static void md_head(const struct result_document *document, const struct results_run *run, FILE *out)
 {
@@ -255,7 +295,9 @@ static void md_head(const struct result_document *document, const struct results
         fprintf(out, ", %" PRId64 " generated texts", document->n_nodes);
     fputs("\n- model: ", out);
     md_name(out, run->model_path);
-    fputs("\n\n", out);
+    fputc('\n', out);
+    md_receipt(&document->receipt, out);
+    fputc('\n', out);
 }
 
 static int md_write_summary(const struct result_document *document, const struct results_run *run, FILE *out,
@@ -280,12 +322,18 @@ static int md_write_score(const struct result_document *document, const struct r
     md_head(document, run, out);
     if (score->count > 0)
         fprintf(out, "Perplexity %.8g over %" PRId64 " tokens.\n\n", score->perplexity, score->count);
+    const struct result_receipt *receipt = &document->receipt;
     if (score->n_buckets > 0)
-        fputs("| positions | tokens | perplexity |\n|---|---|---|\n", out);
+        fputs(receipt->n_buckets > 0 ? "| positions | tokens | perplexity | of the reference |\n|---|---|---|---|\n"
+                                     : "| positions | tokens | perplexity |\n|---|---|---|\n",
+              out);
     for (int64_t i = 0; i < score->n_buckets; i++) {
         const struct result_bucket *bucket = &score->buckets[i];
-        fprintf(out, "| %" PRId64 " - %" PRId64 " | %" PRId64 " | %.8g |\n", bucket->first_position,
+        fprintf(out, "| %" PRId64 " - %" PRId64 " | %" PRId64 " | %.8g |", bucket->first_position,
                 bucket->end_position - 1, bucket->count, bucket->perplexity);
+        if (i < receipt->n_buckets)
+            fprintf(out, " %.8g |", receipt->buckets[i].perplexity);
+        fputc('\n', out);
     }
     fputs(score->n_buckets > 0 ? "\n" : "", out);
     return 0;

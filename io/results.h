@@ -109,6 +109,25 @@ struct result_score {
     const struct result_bucket *buckets; /* by position, covering all predictions */
 };
 
+/* What it costs to read the document under `policy` instead of `reference` (pipeline/receipt.h): tokens 0 where it
+ * was not measured. Losses are log p_reference - log p in nats; positions count as those of a score. */
+struct result_receipt {
+    const char *policy, *reference;
+    int64_t tokens;      /* read by both; of several chunks, the longest */
+    int64_t predictions; /* whose loss was measured */
+    double mean_loss, worst_loss;
+    int64_t worst_loss_position;
+    double perplexity, reference_perplexity; /* over the same predictions */
+    int64_t probes;                          /* positions where whole distributions were compared */
+    double mean_kl, worst_kl;                /* KL(reference || policy), nats */
+    int64_t worst_kl_position;
+    int64_t bytes, reference_bytes; /* of keys and values held for `tokens` tokens, all ranks together */
+    double ratio;                   /* reference_bytes / bytes */
+    const float *logprob;           /* score: [score.count] under the reference; else NULL */
+    int64_t n_buckets;              /* the same as the score's, under the reference */
+    const struct result_bucket *buckets;
+};
+
 /* Everything about one document. Borrowed from the caller while it is written, from the reader when read. */
 struct result_document {
     const char *id;     /* unique in the directory; any bytes */
@@ -133,8 +152,9 @@ struct result_document {
     const struct document_span *spans; /* the ingest ledger */
     struct result_timings timings;
     struct result_score score; /* count 0: none */
-    int64_t number;            /* read only: the name of its group */
-    int64_t run;               /* read only: counts from 1 */
+    struct result_receipt receipt;
+    int64_t number; /* read only: the name of its group */
+    int64_t run;    /* read only: counts from 1 */
 };
 
 /* ---- writing ---- */

@@ -120,6 +120,27 @@ static const struct store_field bucket_fields[] = {
 static const struct store_record bucket_record = {bucket_fields, COUNT(bucket_fields),
                                                   sizeof(struct result_bucket)};
 
+static const struct store_field receipt_fields[] = {
+    {STORE_FIELD("policy", STORE_STRING, result_receipt, policy)},
+    {STORE_FIELD("reference", STORE_STRING, result_receipt, reference)},
+    {STORE_FIELD("tokens", STORE_INT, result_receipt, tokens)},
+    {STORE_FIELD("predictions", STORE_INT, result_receipt, predictions)},
+    {STORE_FIELD("mean_loss", STORE_REAL, result_receipt, mean_loss)},
+    {STORE_FIELD("worst_loss", STORE_REAL, result_receipt, worst_loss)},
+    {STORE_FIELD("worst_loss_position", STORE_INT, result_receipt, worst_loss_position)},
+    {STORE_FIELD("perplexity", STORE_REAL, result_receipt, perplexity)},
+    {STORE_FIELD("reference_perplexity", STORE_REAL, result_receipt, reference_perplexity)},
+    {STORE_FIELD("probes", STORE_INT, result_receipt, probes)},
+    {STORE_FIELD("mean_kl", STORE_REAL, result_receipt, mean_kl)},
+    {STORE_FIELD("worst_kl", STORE_REAL, result_receipt, worst_kl)},
+    {STORE_FIELD("worst_kl_position", STORE_INT, result_receipt, worst_kl_position)},
+    {STORE_FIELD("bytes", STORE_INT, result_receipt, bytes)},
+    {STORE_FIELD("reference_bytes", STORE_INT, result_receipt, reference_bytes)},
+    {STORE_FIELD("ratio", STORE_REAL, result_receipt, ratio)},
+};
+static const struct store_record receipt_record = {receipt_fields, COUNT(receipt_fields),
+                                                   sizeof(struct result_receipt)};
+
 /* ---- score ---- */
 
 static int score_write(hid_t group, const struct result_score *score, struct error *err)
@@ -175,6 +196,52 @@ done:
     return status;
 }
 
+/* ---- receipt ---- */
+
+static int receipt_write(hid_t group, const struct result_document *document, struct error *err)
+{
+    const struct result_receipt *receipt = &document->receipt;
+    const int64_t n = receipt->logprob ? document->score.count : 0;
+    hid_t inside = store_group_new(group, "receipt", err);
+    if (inside < 0)
+        return -1;
+    int status = store_attributes_write(inside, &receipt_record, receipt, err);
+    if (!status)
+        status =
+            store_array_write(inside, "logprob", H5T_NATIVE_FLOAT, (struct store_rows){receipt->logprob, n}, err);
+    if (!status)
+        status = store_table_write(inside, "buckets", &bucket_record,
+                                   (struct store_rows){receipt->buckets, receipt->n_buckets}, err);
+    H5Gclose(inside);
+    return status;
+}
+
+static int receipt_read(hid_t group, struct store_arena *arena, struct result_document *document, struct error *err)
+{
+    struct result_receipt *out = &document->receipt;
+    if (!store_exists(group, "receipt"))
+        return 0;
+    hid_t inside = store_group_open(group, "receipt", err);
+    if (inside < 0)
+        return -1;
+    struct store_rows logprob, buckets;
+    int status = store_attributes_read(inside, &receipt_record, out, arena, err);
+    if (!status)
+        status = store_array_read(inside, "logprob", H5T_NATIVE_FLOAT, arena, &logprob, err);
+    if (!status)
+        status = store_table_read(inside, "buckets", &bucket_record, arena, &buckets, err);
+    if (!status && logprob.n != 0 && logprob.n != document->score.count)
+        status = error_set(err, ERROR_INPUT, "the receipt has %lld log-probabilities, the score %lld",
+                           (long long)logprob.n, (long long)document->score.count);
+    if (!status) {
+        out->logprob = logprob.n > 0 ? logprob.rows : NULL;
+        out->buckets = buckets.rows;
+        out->n_buckets = buckets.n;
+    }
+    H5Gclose(inside);
+    return status;
+}
+
 /* ---- document ---- */
 
 static int document_lists_write(hid_t group, const struct result_document *d, struct error *err)
@@ -191,7 +258,9 @@ int results_document_write(hid_t group, const struct result_document *document, 
     if (store_attributes_write(group, &document_record, document, err) ||
         store_text_write(group, "text", &document->text, err) || document_lists_write(group, document, err))
         return -1;
-    return document->score.count ? score_write(group, &document->score, err) : 0;
+    if (document->score.count && score_write(group, &document->score, err))
+        return -1;
+    return document->receipt.tokens ? receipt_write(group, document, err) : 0;
 }
 
 int results_document_read(hid_t group, struct store_arena *arena, struct result_document *out, struct error *err)
@@ -204,7 +273,7 @@ int results_document_read(hid_t group, struct store_arena *arena, struct result_
         store_table_read(group, "nodes", &node_record, arena, &nodes, err) ||
         store_table_read(group, "ledger", &span_record, arena, &spans, err) ||
         store_array_read(group, "tokens", H5T_NATIVE_INT32, arena, &tokens, err) ||
-        score_read(group, arena, &out->score, err))
+        score_read(group, arena, &out->score, err) || receipt_read(group, arena, out, err))
         return -1;
     out->chunks = chunks.rows;
     out->n_chunks = chunks.n;

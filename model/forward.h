@@ -31,11 +31,11 @@ struct forward_options {
     const struct device *device;
     const struct attn_kernel *kernel;
     const struct policy_spec *policies; /* [layers], or NULL: all of them full */
-    bool scores;                 /* forward_score will be called: the model is packed with its head */
-    int64_t segment;             /* most tokens of one forward_segment */
-    int64_t max_tokens;          /* most tokens of a chunk, generated ones counted */
-    int64_t max_generated;       /* most forward_steps of a chunk */
-    void (*poll)(void *context); /* called often while computing, may be NULL */
+    bool scores;                        /* forward_score will be called: the model is packed with its head */
+    int64_t segment;                    /* most tokens of one forward_segment */
+    int64_t max_tokens;                 /* most tokens of a chunk, generated ones counted */
+    int64_t max_generated;              /* most forward_steps of a chunk */
+    void (*poll)(void *context);        /* called often while computing, may be NULL */
     void *poll_context;
 };
 
@@ -65,7 +65,10 @@ struct forward_scores {
 };
 int forward_score(struct forward *forward, const struct forward_scores *scores, struct error *err);
 
-/* logits [vocab] of the token after the segment just carried. */
+/* logits [vocab] of the token after token `index` of the segment just carried. */
+int forward_logits(struct forward *forward, int64_t index, float *logits, struct error *err);
+
+/* The same after its last token. */
 int forward_next(struct forward *forward, float *logits, struct error *err);
 
 /* Take one more token into memory and give the logits of the one after it. */

@@ -133,22 +133,42 @@ static int head_token(struct forward *f, float *logits, struct error *err)
     return multiply(f, &f->model->head, f->token.normed, logits, err);
 }
 
-int forward_next(struct forward *f, float *logits, struct error *err)
+/* The rank that holds the token at `position` of the segment in hand, and the row of its block. */
+static int find_row(const struct forward *f, int64_t position, int64_t *row)
+{
+    for (int rank = 0; rank < f->options.group->size; rank++) {
+        const struct zigzag z = zigzag_block(f->first, f->end, rank, f->options.group->size);
+        int64_t before = 0;
+        for (int part = 0; part < 2; part++) {
+            if (position >= z.first[part] && position < z.end[part]) {
+                *row = before + position - z.first[part];
+                return rank;
+            }
+            before += z.end[part] - z.first[part];
+        }
+    }
+    return -1;
+}
+
+int forward_logits(struct forward *f, int64_t index, float *logits, struct error *err)
 {
     const struct comm *group = f->options.group;
     const int64_t width = f->model->shape.width;
-    int owner = 0;
-    for (int rank = 0; rank < group->size; rank++) {
-        const struct zigzag z = zigzag_block(f->first, f->end, rank, group->size);
-        for (int part = 0; part < 2; part++)
-            if (z.first[part] < z.end[part] && z.end[part] == f->end)
-                owner = rank;
-    }
-    if (group->rank == owner) /* positions rise, so the segment's last token is the block's last row */
-        memcpy(f->token.x, f->x + (f->rows - 1) * width, (size_t)width * sizeof *f->token.x);
+    int64_t row;
+    const int owner = find_row(f, f->first + index, &row);
+    if (owner < 0)
+        return error_set(err, ERROR_INTERNAL, "logits of token %lld of a segment of %lld", (long long)index,
+                         (long long)(f->end - f->first));
+    if (group->rank == owner)
+        memcpy(f->token.x, f->x + row * width, (size_t)width * sizeof *f->token.x);
     if (comm_broadcast(group, f->token.x, (size_t)width * sizeof *f->token.x, owner, err) != 0)
         return -1;
     return head_token(f, logits, err);
+}
+
+int forward_next(struct forward *f, float *logits, struct error *err)
+{
+    return forward_logits(f, f->end - f->first - 1, logits, err);
 }
 
 int forward_step(struct forward *f, int32_t token, float *logits, struct error *err)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/near.h"
 #include "base/clock.h"
 
 /* Generated tokens between two reports of progress. */
@@ -14,9 +15,10 @@ struct engine {
     struct pool *pool;
     const struct attn_kernel *kernel;
     struct forward *forwards[ENGINE_SETTINGS];
-    struct forward *forward; /* that of the job in hand */
-    float *logits;           /* [vocab] */
-    struct error poll_error; /* a poll deep inside the forward pass cannot return one */
+    struct forward *forward;          /* that of the job in hand */
+    struct forward *reference;        /* what it is held against, or NULL */
+    float *logits, *reference_logits; /* [vocab] */
+    struct error poll_error;          /* a poll deep inside the forward pass cannot return one */
 };
 
 static void poll_hook(void *context)
@@ -53,11 +55,13 @@ struct engine *engine_create(const struct engine_options *options, struct error 
         return NULL;
     }
     engine->options = *options;
-    engine->logits = calloc((size_t)options->model->shape.vocab, sizeof *engine->logits);
+    const size_t vocab = (size_t)options->model->shape.vocab;
+    engine->logits = calloc(2 * vocab, sizeof *engine->logits);
     if (!engine->logits) {
         error_set(err, ERROR_RESOURCE, "no memory for the logits of %d tokens", options->model->shape.vocab);
         goto fail;
     }
+    engine->reference_logits = engine->logits + vocab;
     if (!(engine->pool = pool_create(options->threads, err)) ||
         !(engine->kernel = attn_kernel_choose(options->dtype, NULL, err)))
         goto fail;
@@ -117,12 +121,21 @@ static int report(struct engine *engine, const struct job *job, int64_t generate
     return hooks->progress ? hooks->progress(hooks->context, &progress, err) : 0;
 }
 
+/* One way in which a job's tokens are read: by which forward pass, and where its scores go. */
+struct reading {
+    struct forward *forward;
+    float *logprob; /* [n_tokens - 1], or NULL: not asked */
+    int32_t *top1;  /* the same */
+    int64_t *most;  /* bytes of its memory on this rank, at its fullest */
+};
+
 /* The log-probabilities of one segment: the target of each token is the next one, the last token of all has none.
  */
-static int score_segment(struct engine *engine, const struct job *job, int64_t first, int64_t n,
-                         struct job_result *result, struct error *err)
+static int score_segment(const struct job *job, struct stretch segment, const struct reading *reading,
+                         struct error *err)
 {
-    const bool last = first + n == job->n_tokens;
+    const int64_t first = segment.first, n = segment.end - first;
+    const bool last = segment.end == job->n_tokens;
     int32_t *target = malloc((size_t)n * sizeof *target), *top1 = malloc((size_t)n * sizeof *top1);
     float *logprob = malloc((size_t)n * sizeof *logprob);
     int status = -1;
@@ -135,10 +148,11 @@ static int score_segment(struct engine *engine, const struct job *job, int64_t f
     if (last)
         target[n - 1] = -1;
     const struct forward_scores scores = {target, logprob, top1};
-    status = forward_score(engine->forward, &scores, err);
+    status = forward_score(reading->forward, &scores, err);
     if (status == 0) {
-        memcpy(result->logprob + first, logprob, (size_t)asked * sizeof *logprob);
-        memcpy(result->top1 + first, top1, (size_t)asked * sizeof *top1);
+        memcpy(reading->logprob + first, logprob, (size_t)asked * sizeof *logprob);
+        if (reading->top1)
+            memcpy(reading->top1 + first, top1, (size_t)asked * sizeof *top1);
     }
 done:
     free(target);
@@ -147,19 +161,61 @@ done:
     return status;
 }
 
+static int read_segment(const struct job *job, struct stretch segment, const struct reading *reading,
+                        struct error *err)
+{
+    if (forward_segment(reading->forward, job->tokens + segment.first, segment.end - segment.first, err) != 0)
+        return -1;
+    *reading->most = i64_max(*reading->most, (int64_t)forward_resident(reading->forward));
+    return reading->logprob ? score_segment(job, segment, reading, err) : 0;
+}
+
+/* The probes whose logits the segment has: those of the tokens behind its own. */
+static int probe_segment(struct engine *engine, const struct job *job, struct stretch segment,
+                         struct job_result *result, struct error *err)
+{
+    const int64_t probes = i64_min(job->probes, job->n_tokens - 1);
+    for (int64_t k = 0; k < probes; k++) {
+        const int64_t position = receipt_probe_position(k, probes, job->n_tokens);
+        const int64_t index = position - 1 - segment.first;
+        if (index < 0 || position > segment.end)
+            continue;
+        const struct receipt_probe probe = {engine->logits, engine->reference_logits,
+                                            engine->options.model->shape.vocab, job->tokens[position], position};
+        if (forward_logits(engine->forward, index, engine->logits, err) != 0 ||
+            forward_logits(engine->reference, index, engine->reference_logits, err) != 0)
+            return -1;
+        receipt_add_probe(&result->receipt, &probe);
+    }
+    return 0;
+}
+
+/* Segment by segment, under the setting and where there is one under its reference, side by side: so only a
+ * segment's logits are ever at hand. */
 static int prefill(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
 {
+    struct receipt_memory *memory = &result->receipt.memory;
+    const struct reading asked = {engine->forward, result->logprob, result->top1, &memory->bytes};
+    const struct reading reference = {engine->reference, result->reference_logprob, NULL, &memory->reference_bytes};
     forward_reset(engine->forward);
+    if (engine->reference)
+        forward_reset(engine->reference);
     for (int64_t first = 0; first < job->n_tokens; first += engine->options.segment) {
-        const int64_t n = i64_min(engine->options.segment, job->n_tokens - first);
-        if (forward_segment(engine->forward, job->tokens + first, n, err) != 0)
+        const struct stretch segment = {first, i64_min(first + engine->options.segment, job->n_tokens)};
+        if (read_segment(job, segment, &asked, err) != 0)
             return -1;
-        if (job->kind == JOB_SCORE && score_segment(engine, job, first, n, result, err) != 0)
+        if (engine->reference && (read_segment(job, segment, &reference, err) != 0 ||
+                                  probe_segment(engine, job, segment, result, err) != 0))
             return -1;
         if (report(engine, job, 0, err) != 0)
             return -1;
     }
-    return 0;
+    if (!engine->reference)
+        return 0;
+    memory->tokens = job->n_tokens;
+    if (comm_sum(engine->options.group, memory->bytes, &memory->bytes, err) != 0)
+        return -1;
+    return comm_sum(engine->options.group, memory->reference_bytes, &memory->reference_bytes, err);
 }
 
 /* Rank 0 chooses, so that all ranks go on with the same token whatever their processors round to. A token below 0:
@@ -200,39 +256,53 @@ static int generate(struct engine *engine, const struct job *job, struct job_res
 
 static int make_room(const struct job *job, struct job_result *result, struct error *err)
 {
+    const size_t n = (size_t)job->n_tokens;
+    bool complete = true;
     if (job->kind == JOB_SCORE) {
         result->count = job->n_tokens - 1;
-        result->logprob = malloc((size_t)job->n_tokens * sizeof *result->logprob);
-        result->top1 = malloc((size_t)job->n_tokens * sizeof *result->top1);
-        if (result->logprob && result->top1)
-            return 0;
-    } else {
-        result->tokens = malloc((size_t)job->max_new * sizeof *result->tokens);
-        if (result->tokens)
-            return 0;
+        complete =
+            (result->logprob = malloc(n * sizeof *result->logprob)) &&
+            (result->top1 = malloc(n * sizeof *result->top1)) &&
+            (job->probes == 0 || (result->reference_logprob = malloc(n * sizeof *result->reference_logprob)));
+    } else if (job->kind == JOB_GENERATE) {
+        complete = (result->tokens = malloc((size_t)job->max_new * sizeof *result->tokens)) != NULL;
     }
-    return error_set(err, ERROR_RESOURCE, "no memory for the result of %lld tokens", (long long)job->n_tokens);
+    return complete ? 0
+                    : error_set(err, ERROR_RESOURCE, "no memory for the result of %lld tokens",
+                                (long long)job->n_tokens);
 }
 
 static void check_finite(const struct job *job, struct job_result *result)
 {
     for (int64_t i = 0; job->kind == JOB_SCORE && i < result->count; i++)
-        if (!isfinite(result->logprob[i])) {
+        if (!isfinite(result->logprob[i]) ||
+            (result->reference_logprob && !isfinite(result->reference_logprob[i]))) {
             error_set(&result->failure, ERROR_INTERNAL, "the log-probability of token %lld is not finite",
                       (long long)i + 1);
             return;
         }
 }
 
+/* The forward passes of a job: that of its setting, and of its reference. */
+static int choose_forwards(struct engine *engine, const struct job *job, struct error *err)
+{
+    const int n = engine->options.n_settings;
+    if (job->setting < 0 || job->setting >= n || job->reference < 0 || job->reference >= n ||
+        (job->probes > 0 && job->reference == job->setting))
+        return error_set(err, ERROR_INTERNAL, "a job for setting %d against %d, of %d", job->setting,
+                         job->reference, n);
+    engine->forward = engine->forwards[job->setting];
+    engine->reference = job->probes > 0 ? engine->forwards[job->reference] : NULL;
+    return 0;
+}
+
 int engine_run(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
 {
     *result = (struct job_result){.id = job->id};
-    if (job->setting < 0 || job->setting >= engine->options.n_settings)
-        return error_set(err, ERROR_INTERNAL, "a job for setting %d of %d", job->setting,
-                         engine->options.n_settings);
-    engine->forward = engine->forwards[job->setting];
-    if (make_room(job, result, err) != 0)
+    if (choose_forwards(engine, job, err) != 0)
         return -1;
+    if (make_room(job, result, err) != 0)
+        goto fail;
     const double begun = clock_seconds();
     if (prefill(engine, job, result, err) != 0)
         goto fail;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The arrays of a struct as they follow its header in a message; all have elements of four bytes. */
-enum { ELEMENT = 4, MAX_ARRAYS = 3 };
+enum { ELEMENT = 4, MAX_ARRAYS = 4 };
 
 struct arrays {
     void **at[MAX_ARRAYS]; /* the pointers inside the struct */
@@ -20,8 +20,10 @@ static struct arrays job_arrays(struct job *job)
 /* Which arrays a result has is told by its pointers, which the header carries along as flags. */
 static struct arrays result_arrays(struct job_result *result)
 {
-    struct arrays arrays = {
-        {(void **)&result->tokens, (void **)&result->logprob, (void **)&result->top1}, {0}, MAX_ARRAYS};
+    struct arrays arrays = {{(void **)&result->tokens, (void **)&result->logprob, (void **)&result->top1,
+                             (void **)&result->reference_logprob},
+                            {0},
+                            MAX_ARRAYS};
     for (int i = 0; i < MAX_ARRAYS; i++)
         arrays.count[i] = *arrays.at[i] ? result->count : 0;
     return arrays;
@@ -123,5 +125,6 @@ void job_result_free(struct job_result *result)
     free(result->tokens);
     free(result->logprob);
     free(result->top1);
+    free(result->reference_logprob);
     *result = (struct job_result){0};
 }

@@ -11,11 +11,13 @@
 
 #include "base/error.h"
 #include "model/sample.h"
+#include "pipeline/receipt.h"
 
 enum job_kind {
     JOB_STOP,     /* no more work: the group ends         */
     JOB_GENERATE, /* prefill the tokens, then write on    */
-    JOB_SCORE     /* log-probabilities of the tokens      */
+    JOB_SCORE,    /* log-probabilities of the tokens      */
+    JOB_PROBE     /* nothing but a receipt                */
 };
 
 struct job {
@@ -25,6 +27,8 @@ struct job {
     int32_t *tokens;
     int64_t max_new; /* JOB_GENERATE: at most so many */
     int32_t setting; /* of the engine: how it is read */
+    int32_t probes;  /* SCORE, PROBE: read under `reference`, too, and compared at so many positions; 0: not */
+    int32_t reference;
     struct sample_options sampling;
 };
 
@@ -34,10 +38,12 @@ struct job_result {
     int64_t id;
     struct error failure; /* code ERROR_NONE: all is well */
     enum job_finish finish;
-    int64_t count;   /* GENERATE: tokens written, without the end token. SCORE: n_tokens - 1 predictions */
-    int32_t *tokens; /* GENERATE: [count] */
-    float *logprob;  /* SCORE: [count], of token i + 1 given those before it */
-    int32_t *top1;   /* SCORE: [count] */
+    int64_t count;            /* GENERATE: tokens written, without the end token. SCORE: n_tokens - 1 predictions */
+    int32_t *tokens;          /* GENERATE: [count] */
+    float *logprob;           /* SCORE: [count], of token i + 1 given those before it */
+    int32_t *top1;            /* SCORE: [count] */
+    float *reference_logprob; /* SCORE with probes: [count], under the reference */
+    struct receipt receipt;   /* with probes: the losses of the probes alone */
     double prefill_seconds, decode_seconds;
 };
 

@@ -65,6 +65,8 @@ static const struct option_row rows[] = {
      "what layers attend to and keep (default: the model's own)"},
     {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE",
      "a policy for each layer, a line \"0-11 window:window=512\" each"},
+    {NULL, "against", 0, KIND_STRING, SCORE, 1, FIELD(against), 0, 0, "NAME[:KEY=N,...]",
+     "a policy to compare with: what does --policy cost?"},
 
     {"Sampling", "temperature", 0, KIND_REAL, SUMMARIZE, 1, FIELD(temperature), 0, 100, "T",
      "0, the default, is greedy"},

@@ -63,17 +63,26 @@ static int read_instruction(struct plan *plan, struct error *err)
     return status;
 }
 
-/* What the user asks of the layers, [ENGINE_SETTINGS][layers], of which the first setting is filled: the others
- * follow from the documents. To be freed; NULL on failure. */
-static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
-                                           struct policy_spec *asked, struct error *err)
+/* "NAME[:KEY=N,...]", or full where nothing is said. */
+static int parse_policy(const char *text, struct policy_spec *out, struct error *err)
 {
-    struct policy_spec *policies = calloc(ENGINE_SETTINGS * (size_t)model->shape.layers, sizeof *policies);
-    *asked = (struct policy_spec){.kind = POLICY_FULL};
+    *out = (struct policy_spec){.kind = POLICY_FULL};
+    return text ? policy_parse(text, out, err) : 0;
+}
+
+/* What the user asks of the layers, [ENGINE_SETTINGS][layers]: as asked and, with --against, what to compare with;
+ * otherwise the second follows from the documents. To be freed; NULL on failure. */
+static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
+                                           struct policy_spec *asked, struct policy_spec *against,
+                                           struct error *err)
+{
+    const size_t layers = (size_t)model->shape.layers;
+    struct policy_spec *policies = calloc(ENGINE_SETTINGS * layers, sizeof *policies);
     if (!policies)
         error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
-    else if ((!options->policy || policy_parse(options->policy, asked, err) == 0) &&
-             layers_choose(asked, options->layers, model, policies, err) == 0)
+    else if (parse_policy(options->policy, asked, err) == 0 && parse_policy(options->against, against, err) == 0 &&
+             layers_choose(asked, options->layers, model, policies, err) == 0 &&
+             (!options->against || layers_choose(against, NULL, model, policies + layers, err) == 0))
         return policies;
     free(policies);
     return NULL;
@@ -81,7 +90,8 @@ static struct policy_spec *choose_policies(const struct options *options, const 
 
 int plan_check(const struct options *options, const struct opened_model *opened, struct error *err)
 {
-    struct policy_spec asked, *policies = choose_policies(options, opened->model, &asked, err);
+    struct policy_spec asked, against;
+    struct policy_spec *policies = choose_policies(options, opened->model, &asked, &against, err);
     free(policies);
     return policies ? 0 : -1;
 }
@@ -92,13 +102,17 @@ static int set_limits(struct plan *plan, struct error *err)
     const struct model *model = plan->opened->model;
     const int64_t trained = model->shape.context;
     struct work_limits *limits = &plan->limits;
-    const bool bounded = !layers_any_full(plan->policies, model->shape.layers);
+    const int layers = model->shape.layers;
+    const bool bounded = !layers_any_full(plan->policies, layers) &&
+                         (!options->against || !layers_any_full(plan->policies + layers, layers));
     *limits = (struct work_limits){
         .strategy = (enum strategy)options->strategy,
         .context = options->context ? options->context
                    : bounded        ? UNBOUNDED
                                     : trained,
-        .extends = options->strategy == STRATEGY_WHOLE && !options->policy && !options->layers && !bounded,
+        .extends = options->strategy == STRATEGY_WHOLE && !options->policy && !options->layers &&
+                   !options->against && !bounded,
+        .compares = options->against != NULL,
         .chunk = options->chunk,
         .overlap = options->overlap < 0 ? DEFAULT_OVERLAP : options->overlap,
         .overlap_asked = options->overlap >= 0,
@@ -266,7 +280,8 @@ int plan_engine_settings(const struct plan_setup *setup, const struct options *o
 {
     out->n_settings = setup->n_settings;
     for (int i = 0; i < setup->n_settings; i++, policies += model->shape.layers) {
-        if (layers_choose(&setup->settings[i].general, options->layers, model, policies, err) != 0)
+        const char *file = setup->settings[i].overridden ? options->layers : NULL;
+        if (layers_choose(&setup->settings[i].general, file, model, policies, err) != 0)
             return -1;
         out->settings[i] = (struct engine_setting){policies, setup->settings[i].max_tokens};
     }
@@ -322,16 +337,35 @@ static int choose_ring(struct plan *plan, struct error *err)
     return 0;
 }
 
+/* What the second setting is for, if there is one; max_tokens is that of its longest job. */
+static int choose_second(struct plan *plan, struct error *err)
+{
+    struct plan_setup *setup = &plan->setup;
+    struct plan_setting *second = &setup->settings[1];
+    setup->n_settings = 2;
+    if (plan->options->against) {
+        setup->reference = 1;
+        *second = (struct plan_setting){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
+        return 0;
+    }
+    second->max_tokens = longest_job(plan, 1);
+    if (plan->limits.extends && second->max_tokens > 0) {
+        second->overridden = 1;
+        return policy_parse(BEYOND_THE_CONTEXT, &second->general, err);
+    }
+    setup->n_settings = 1;
+    return 0;
+}
+
 /* Setting 0 is there even where all documents are read under setting 1, which is the one for the others. */
 static int choose_settings(struct plan *plan, struct error *err)
 {
     struct plan_setup *setup = &plan->setup;
-    setup->n_settings = plan->limits.extends && longest_job(plan, 1) > 0 ? 2 : 1;
-    setup->settings[0].general = plan->asked;
-    if (setup->n_settings == 2 && policy_parse(BEYOND_THE_CONTEXT, &setup->settings[1].general, err) != 0)
+    setup->reference = -1;
+    setup->settings[0] = (struct plan_setting){
+        .general = plan->asked, .max_tokens = i64_max(1, longest_job(plan, 0)), .overridden = 1};
+    if (choose_second(plan, err) != 0)
         return -1;
-    for (int i = 0; i < setup->n_settings; i++)
-        setup->settings[i].max_tokens = i64_max(1, longest_job(plan, i));
     const int64_t longest = i64_max(setup->settings[0].max_tokens, setup->settings[1].max_tokens);
     setup->segment = i64_min(plan->options->segment, longest);
     return 0;
@@ -371,7 +405,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->results = around->results;
     plan->corpus = around->corpus;
     if (read_instruction(plan, err) != 0 ||
-        !(plan->policies = choose_policies(options, opened->model, &plan->asked, err)))
+        !(plan->policies = choose_policies(options, opened->model, &plan->asked, &plan->against, err)))
         goto fail;
     plan->prompter = (struct prompter){
         .task = plan->task,
@@ -395,6 +429,7 @@ void plan_free(struct plan *plan)
         document_text_free(&plan->documents[i].text);
         work_clear(&plan->documents[i].work);
         free(plan->documents[i].score.buckets);
+        free(plan->documents[i].score.reference_buckets);
     }
     free(plan->documents);
     free(plan->instruction);
@@ -426,9 +461,12 @@ static double sequence_seconds(const struct plan *plan, const struct probe_rates
 static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
 {
     double seconds = 0;
-    for (int64_t i = 0; i < work->chunks.count; i++)
-        seconds += sequence_seconds(plan, rates, work->setting,
-                                    work->chunks.items[i].end_token - work->chunks.items[i].first_token);
+    for (int64_t i = 0; i < work->chunks.count; i++) {
+        const int64_t n = work->chunks.items[i].end_token - work->chunks.items[i].first_token;
+        seconds += sequence_seconds(plan, rates, work->setting, n);
+        if (plan->limits.compares)
+            seconds += sequence_seconds(plan, rates, plan->setup.reference, n);
+    }
     if (plan->task->job == JOB_GENERATE && work->chunks.count > 1)
         seconds += sequence_seconds(plan, rates, 0, plan->limits.max_new);
     return seconds;
@@ -486,7 +524,7 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
         return;
     layers_describe(plan->policies + layers, layers, beyond, sizeof beyond);
     const size_t used = strlen(out);
-    snprintf(out + used, size - used, ", beyond it %s", beyond);
+    snprintf(out + used, size - used, ", %s %s", plan->options->against ? "against" : "beyond it", beyond);
 }
 
 void plan_describe(const struct plan *plan, char *out, size_t size)

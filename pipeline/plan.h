@@ -42,8 +42,10 @@ struct plan_document {
         int64_t count;
         double perplexity;
         int64_t n_buckets;
-        struct result_bucket *buckets; /* owned */
+        struct result_bucket *buckets;           /* owned */
+        struct result_bucket *reference_buckets; /* owned: under --against, or NULL */
     } score;
+    struct result_receipt receipt; /* its numbers, without strings and arrays */
 };
 
 /* What all ranks have to know; plain data, sent as bytes. */
@@ -55,8 +57,11 @@ struct plan_setup {
     struct plan_setting {
         struct policy_spec general; /* of the layers that have none of their own */
         int64_t max_tokens;         /* of any job */
-    } settings[ENGINE_SETTINGS];    /* 0: as asked, or the model's own; 1: for documents beyond the context */
+        int32_t overridden;         /* by the lines of --layers */
+    } settings[ENGINE_SETTINGS];    /* 0: as asked, or the model's own; 1: for documents beyond the context, or
+                                       the one to compare with */
     int32_t n_settings;             /* 0: there is nothing to do */
+    int32_t reference;              /* the setting that jobs are compared with, or -1 */
 };
 
 struct plan {
@@ -76,6 +81,7 @@ struct plan {
     struct engine_memory memory; /* per node, per rank */
     int ranks, ranks_on_node;
     struct policy_spec asked;     /* --policy, or full */
+    struct policy_spec against;   /* --against, or full */
     struct policy_spec *policies; /* [ENGINE_SETTINGS][layers] */
 };
 

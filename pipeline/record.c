@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/buckets.h"
+#include "pipeline/layers.h"
 
 /* What a record points to while it is added. */
 struct material {
@@ -12,7 +13,8 @@ struct material {
     struct result_node *nodes;
     int64_t *positions;
     char *texts; /* of all nodes, one behind the other */
-    struct result_bucket buckets[BUCKETS_MOST];
+    struct result_bucket buckets[BUCKETS_MOST], reference_buckets[BUCKETS_MOST];
+    char policy[256], reference[256]; /* of the receipt */
 };
 
 static const char *finish_name(enum job_finish finish)
@@ -110,16 +112,69 @@ static int record_score(const struct plan *plan, const struct work *work, struct
     return 0;
 }
 
-/* What the end of the run tells of it. */
-static int keep_score(const struct result_score *score, struct plan_score *out, struct error *err)
+/* The reference's scores beside those of `score`, and the losses between them. */
+static void compare_scores(const struct work *work, const struct result_score *score, struct material *material,
+                           struct receipt_loss *loss, struct result_receipt *out)
 {
-    const size_t bytes = (size_t)score->n_buckets * sizeof *out->buckets;
-    if (score->count == 0)
+    struct result_score reference = *score;
+    *loss = (struct receipt_loss){0};
+    reference.logprob = out->logprob = work->reference_logprob + work->score_first;
+    for (int64_t i = 0; i < score->count; i++)
+        receipt_add_loss(loss, score->logprob[i], reference.logprob[i], score->position[i]);
+    out->buckets = material->reference_buckets;
+    out->n_buckets = buckets_fill(&reference, material->reference_buckets);
+}
+
+static void record_receipt(const struct plan *plan, const struct work *work, struct material *material,
+                           struct result_document *out)
+{
+    const int layers = plan->opened->model->shape.layers;
+    struct receipt receipt = work->receipt;
+    struct result_receipt *to = &out->receipt;
+    if (work->failed || receipt.memory.tokens == 0)
+        return;
+    if (out->score.count > 0)
+        compare_scores(work, &out->score, material, &receipt.loss, to);
+    layers_describe(plan->policies + work->setting * layers, layers, material->policy, sizeof material->policy);
+    layers_describe(plan->policies + plan->setup.reference * layers, layers, material->reference,
+                    sizeof material->reference);
+    const double n = (double)i64_max(1, receipt.loss.count);
+    to->policy = material->policy;
+    to->reference = material->reference;
+    to->tokens = receipt.memory.tokens;
+    to->predictions = receipt.loss.count;
+    to->mean_loss = receipt_mean_loss(&receipt.loss);
+    to->worst_loss = receipt.loss.worst;
+    to->worst_loss_position = receipt.loss.worst_position;
+    to->perplexity = exp(receipt.loss.nll_sum / n);
+    to->reference_perplexity = exp(receipt.loss.reference_nll_sum / n);
+    to->probes = receipt.divergence.count;
+    to->mean_kl = receipt_mean_divergence(&receipt.divergence);
+    to->worst_kl = receipt.divergence.worst;
+    to->worst_kl_position = receipt.divergence.worst_position;
+    to->bytes = receipt.memory.bytes;
+    to->reference_bytes = receipt.memory.reference_bytes;
+    to->ratio = (double)receipt.memory.reference_bytes / (double)i64_max(1, receipt.memory.bytes);
+}
+
+/* What the end of the run tells of it. */
+static int keep_findings(const struct result_document *from, struct plan_document *to, struct error *err)
+{
+    to->score = (struct plan_score){
+        .count = from->score.count, .perplexity = from->score.perplexity, .n_buckets = from->score.n_buckets};
+    to->receipt = from->receipt;
+    to->receipt.policy = to->receipt.reference = NULL;
+    to->receipt.logprob = NULL;
+    to->receipt.buckets = NULL;
+    const size_t bytes = (size_t)from->score.n_buckets * sizeof *to->score.buckets;
+    if (bytes == 0)
         return 0;
-    *out = (struct plan_score){score->count, score->perplexity, score->n_buckets, malloc(bytes)};
-    if (!out->buckets)
+    if (!(to->score.buckets = malloc(bytes)) ||
+        (from->receipt.buckets && !(to->score.reference_buckets = malloc(bytes))))
         return error_set(err, ERROR_RESOURCE, "no memory for a score's buckets");
-    memcpy(out->buckets, score->buckets, bytes);
+    memcpy(to->score.buckets, from->score.buckets, bytes);
+    if (from->receipt.buckets)
+        memcpy(to->score.reference_buckets, from->receipt.buckets, bytes);
     return 0;
 }
 
@@ -174,9 +229,10 @@ int record_document(struct plan *plan, int64_t index, double wall_seconds, struc
         out.nodes = material.nodes;
         if (generates)
             record_answer(document, &material, &out);
+        record_receipt(plan, work, &material, &out);
         status = results_add(results, &out, err);
         if (status == 0)
-            status = keep_score(&out.score, &document->score, err);
+            status = keep_findings(&out, document, err);
     }
     free(material.chunks);
     free(material.nodes);

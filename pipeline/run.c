@@ -236,6 +236,8 @@ bool run_take(struct run *run, struct job *out)
     *out = (struct job){
         .id = job_id(document, node),
         .kind = run->plan->task->job,
+        .probes = run->plan->limits.compares ? RECEIPT_PROBES : 0,
+        .reference = run->plan->limits.compares ? run->plan->setup.reference : 0,
         .max_new = run->plan->limits.max_new,
         .sampling = sampling(run->plan->options),
     };

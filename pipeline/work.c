@@ -24,6 +24,7 @@ void work_clear(struct work *work)
     free(work->tokens);
     free(work->logprob);
     free(work->top1);
+    free(work->reference_logprob);
     chunk_list_free(&work->chunks);
     *work = (struct work){0};
 }
@@ -113,12 +114,14 @@ static int first_nodes(struct work *work, const struct task *task, struct error 
     return 0;
 }
 
-static int plan_score(struct work *work, struct error *err)
+static int plan_score(struct work *work, bool compares, struct error *err)
 {
     work->score_count = work->n_tokens - work->dropped;
-    work->logprob = calloc((size_t)work->score_count + 1, sizeof *work->logprob);
-    work->top1 = calloc((size_t)work->score_count + 1, sizeof *work->top1);
-    if (!work->logprob || !work->top1)
+    const size_t n = (size_t)work->score_count + 1;
+    work->logprob = calloc(n, sizeof *work->logprob);
+    work->top1 = calloc(n, sizeof *work->top1);
+    work->reference_logprob = compares ? calloc(n, sizeof *work->reference_logprob) : NULL;
+    if (!work->logprob || !work->top1 || (compares && !work->reference_logprob))
         return error_set(err, ERROR_RESOURCE, "no memory for %lld scores", (long long)work->score_count);
     return 0;
 }
@@ -141,7 +144,7 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
         return 0;
     if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)
         return -1;
-    return task->job == JOB_SCORE ? plan_score(work, err) : 0;
+    return task->job == JOB_SCORE ? plan_score(work, limits->compares, err) : 0;
 }
 
 /* ---- jobs out ---- */
@@ -290,7 +293,11 @@ static void give_scores(struct work *work, const struct node *node, const struct
     for (int64_t t = node->chunk == 0 ? -lead : chunk->overlap; t < n_chunk; t++) {
         work->logprob[chunk->first_token + t] = result->logprob[t + lead];
         work->top1[chunk->first_token + t] = result->top1[t + lead];
+        if (result->reference_logprob)
+            work->reference_logprob[chunk->first_token + t] = result->reference_logprob[t + lead];
     }
+    if (result->reference_logprob)
+        receipt_merge(&work->receipt, &result->receipt, chunk->first_token);
 }
 
 int work_give(struct work *work, int64_t node, const struct work_limits *limits, struct job_result *result,

@@ -48,7 +48,8 @@ struct work_limits {
     bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
-    bool extends; /* a document beyond the context can be read as a whole all the same, under setting 1 */
+    bool compares; /* score: under a reference, too */
+    bool extends;  /* a document beyond the context can be read as a whole all the same, under setting 1 */
     int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */
 };
 
@@ -69,6 +70,8 @@ struct work {
     int64_t score_first, score_count;
     float *logprob;
     int32_t *top1;
+    float *reference_logprob; /* where it is compared; else NULL */
+    struct receipt receipt;   /* of the jobs that were compared: losses of the probes */
     double prefill_seconds, decode_seconds;
     int64_t prefilled, generated;
 };

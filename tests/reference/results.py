@@ -82,6 +82,20 @@ def check_buckets(score, where):
     check(abs(nll - score.attrs["nll_sum"]) <= 1e-9 * abs(nll), f"{where}: nll_sum of the buckets")
 
 
+def check_receipt(receipt, group, where):
+    said = receipt.attrs
+    check(said["mean_kl"] >= 0 and said["worst_kl"] >= said["mean_kl"], f"{where}: KL of the receipt")
+    check(said["worst_loss"] >= said["mean_loss"], f"{where}: losses of the receipt")
+    ratio = said["reference_bytes"] / said["bytes"]
+    check(abs(said["ratio"] - ratio) <= 1e-9 * ratio, f"{where}: ratio of the receipt")
+    if "logprob" in receipt:
+        lost = receipt["logprob"][()].astype("f8") - group["score/logprob"][()]
+        check(abs(lost.mean() - said["mean_loss"]) < 1e-6, f"{where}: mean loss of the receipt")
+        check(abs(lost.max() - said["worst_loss"]) < 1e-6, f"{where}: worst loss of the receipt")
+        at = group["score/position"][()][lost.argmax()]
+        check(at == said["worst_loss_position"], f"{where}: position of the worst loss")
+
+
 def check_document(row, group):
     where = text(row["id"])
     for name in ("id", "path", "sha256", "reason"):
@@ -98,6 +112,8 @@ def check_document(row, group):
         check_score(group["score"], where)
         if "buckets" in group["score"]:
             check_buckets(group["score"], where)
+    if "receipt" in group:
+        check_receipt(group["receipt"], group, where)
 
 
 def show(index):

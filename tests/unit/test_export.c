@@ -209,6 +209,43 @@ static void a_score_in_jsonl_has_its_buckets_and_no_response(void **state)
     free(text);
 }
 
+static void a_receipt_is_told_in_both_forms(void **state)
+{
+    (void)state;
+    struct result_document document = sample_document("a", 0, "x");
+    document.receipt = (struct result_receipt){.policy = "sinks:window=64",
+                                               .reference = "full",
+                                               .tokens = 900,
+                                               .predictions = 64,
+                                               .mean_loss = 0.25,
+                                               .worst_loss = 2.5,
+                                               .worst_loss_position = 17,
+                                               .perplexity = 3,
+                                               .reference_perplexity = 2,
+                                               .probes = 64,
+                                               .mean_kl = 0.125,
+                                               .worst_kl = 1.5,
+                                               .worst_kl_position = 30,
+                                               .bytes = 100,
+                                               .reference_bytes = 400,
+                                               .ratio = 4};
+    store(RESULT_SUMMARIZE, &document, 1);
+    char *text = exported(EXPORT_MD);
+    assert_non_null(strstr(text,
+                           "\n- receipt: sinks:window=64 against full, on 900 tokens: loss 0.25 nats a token "
+                           "(mean of 64; worst 2.5 at position 17), KL 0.125 nats (mean of 64 probes; worst 1.5 "
+                           "at position 30), memory 100 bytes in place of 400 (ratio 4.00)\n\n"));
+    free(text);
+    text = exported(EXPORT_JSONL);
+    cJSON *line = cJSON_Parse(text);
+    const cJSON *receipt = cJSON_GetObjectItem(cJSON_GetObjectItem(line, "longhaul"), "receipt");
+    assert_string_equal(json_string(receipt, (const char *[]){"reference", NULL}), "full");
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(receipt, "worst_loss_position")) == 17);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(receipt, "mean_kl")) == 0.125);
+    cJSON_Delete(line);
+    free(text);
+}
+
 static void a_format_that_does_not_fit_the_task_is_a_usage_error(void **state)
 {
     (void)state;
@@ -258,6 +295,7 @@ int main(void)
         TEST(a_score_is_one_csv_line_a_token),
         TEST(a_score_in_markdown_has_a_row_for_each_bucket),
         TEST(a_score_in_jsonl_has_its_buckets_and_no_response),
+        TEST(a_receipt_is_told_in_both_forms),
         TEST(a_format_that_does_not_fit_the_task_is_a_usage_error),
         TEST(an_unknown_format_is_a_usage_error),
         TEST(a_full_disk_is_an_error),

@@ -14,7 +14,8 @@ static void assert_near(double a, double b)
         fail_msg("%.9g is not %.9g", a, b);
 }
 
-/* p = (1/4, 3/4), reference = (1/2, 1/2): KL = ln 2 / 2 + ln(2/3) / 2 = 0.1438410; the second token gains ln 1.5. */
+/* p = (1/4, 3/4), reference = (1/2, 1/2): KL = ln 2 / 2 + ln(2/3) / 2 = 0.1438410; the second token gains ln 1.5.
+ */
 static void a_probe_has_the_divergence_worked_out_by_hand(void **state)
 {
     (void)state;

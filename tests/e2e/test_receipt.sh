@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# score --against: the receipt of a lossy policy is kept and exported, full against full costs exactly nothing, and
+# two ranks measure what one does (f32). The files are read back with h5py where that is there.
+. "$(dirname "$0")/common.sh"
+
+model=$tiny/llama-untied-f16.gguf
+smol=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf) || smol=
+head -c 4000 "$texts/prose.txt" >"$work/short.txt"
+
+# compare NAME RANKS MODEL OPTIONS...: a run of two policies, and its receipt as one JSON object.
+compare() {
+    local name=$1 ranks=$2 of=$3
+    shift 3
+    on_ranks "$ranks" score "$work/short.txt" -m "$of" -o "$work/$name" --dtype f32 --threads 1 --ring "$ranks" \
+        --segment 256 "$@" >"$work/$name.txt" 2>"$work/$name.err" || fail "$name: $(cat "$work/$name.err")"
+    grep -q 'ratio' "$work/$name.txt" || fail "$name: no receipt in $(cat "$work/$name.txt")"
+    "$longhaul" export "$work/$name" --format jsonl |
+        python3 -c 'import json, sys; print(json.dumps(json.loads(sys.stdin.readline())["longhaul"]["receipt"]))' \
+            >"$work/$name.json" || fail "$name: no receipt in the export"
+    local code=0
+    python3 "$source/tests/reference/results.py" "$work/$name" --quiet || code=$?
+    [ $code = 0 ] || [ $code = 77 ] || fail "$name: the file is not as documented"
+}
+
+# holds NAME EXPRESSION: of the receipt r.
+holds() {
+    python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), (sys.argv[2], r)' \
+        "$work/$1.json" "$2" || fail "$1: $2"
+}
+
+nothing='r["mean_loss"] == 0 and r["worst_loss"] == 0 and r["mean_kl"] == 0 and r["worst_kl"] == 0 and r["ratio"] == 1'
+lossy='r["probes"] == 64 and r["mean_kl"] > 0 and r["worst_kl"] > r["mean_kl"] and r["ratio"] > 1 and
+    r["worst_loss"] > 0 and r["predictions"] >= r["tokens"] - 2'
+
+compare same 1 "$model" --policy full --against full
+holds same "$nothing"
+compare one 1 "$model" --policy sinks:window=124 --against full
+holds one "${lossy//$'\n'/ }"
+compare two 2 "$model" --policy sinks:window=124 --against full
+python3 - "$work/one.json" "$work/two.json" <<'PY' || fail "two ranks measure something else"
+import json, sys
+one, two = (json.load(open(path)) for path in sys.argv[1:])
+for name in ("mean_loss", "worst_loss", "mean_kl", "worst_kl"):
+    assert abs(one[name] - two[name]) < 2e-3, (name, one, two)
+for name in ("tokens", "predictions", "probes", "policy", "reference"):
+    assert one[name] == two[name], (name, one, two)
+PY
+
+if [ -n "$smol" ]; then
+    compare smol 1 "$smol" --policy sinks:window=124 --against full
+    holds smol "${lossy//$'\n'/ }"
+    compare smol-same 1 "$smol" --against full
+    holds smol-same "$nothing"
+else
+    echo "without SmolLM2: it is not there"
+fi
