@@ -3,7 +3,8 @@
 
     tiny_models.py --texts texts/*.txt --out ../data/tiny
 
-writes for each row of MODELS the file NAME.gguf and, in the folder NAME, one TEXT.lp per text. They are small
+writes for each row of MODELS the file NAME.gguf and, in the folder NAME, one TEXT.lp per text; for those of
+MISTRALS also NAME-window, the same weights as a Mistral, which is a llama with a window. They are small
 enough to be committed and quick enough for every test: whatever reads a real model reads them. The weights are
 random, so the text they write is noise; the vocabulary is the 256 bytes, a few merges learnt from the texts,
 and three special tokens, with the ChatML template.
@@ -19,6 +20,7 @@ import tempfile
 import gguf
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import MistralConfig, MistralForCausalLM
 
 import logprobs
 
@@ -69,6 +71,18 @@ MODELS = [
     Model("gemma3-q8", "gemma3", "gpt-2", "q8_0", 2, 1, 256, 64, 1e6, tied=True, biases=False, width=32,
           layers=6, window=100, gemma=True),
 ]
+MISTRALS = {"llama-tied-f32": 100}
+
+
+def as_mistral(llama, window):
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+             "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
+             "rope_parameters")
+    config = MistralConfig(**{size: getattr(llama.config, size) for size in sizes}, sliding_window=window,
+                           attn_implementation="sdpa")
+    mistral = MistralForCausalLM(config)
+    mistral.load_state_dict(llama.state_dict())
+    return mistral
 
 
 def learn_vocabulary(texts):
@@ -184,6 +198,9 @@ def main():
         write_model(path, model, tokens, merges, args.seed)
         print(f"{path}: {path.stat().st_size} bytes", flush=True)
         logprobs.write_references(path, args.texts, args.out / model.name)
+        if model.name in MISTRALS:
+            logprobs.write_references(path, args.texts, args.out / f"{model.name}-window",
+                                      lambda llama, window=MISTRALS[model.name]: as_mistral(llama, window))
 
 
 if __name__ == "__main__":
