@@ -151,9 +151,10 @@ static int read_reals(const struct arch *arch, const struct bundle *bundle, stru
     shape->embedding_scale = arch->embedding_scaled ? sqrtf((float)shape->width) : 1.0F;
     if (read_real(arch, bundle, "rope.freq_base", 10000.0, &shape->rope_base, err) != 0)
         return -1;
-    const double local_base = arch->local_rope_base > 0 ? arch->local_rope_base : shape->rope_base;
-    if (read_real(arch, bundle, "rope.freq_base_swa", local_base, &shape->local_rope_base, err) != 0 ||
-        read_real(arch, bundle, "attention.scale", 1 / sqrt(per_head), &shape->attention_scale, err) != 0)
+    if (arch->local_rope_base > 0 &&
+        read_real(arch, bundle, "rope.freq_base_swa", arch->local_rope_base, &shape->local_rope_base, err) != 0)
+        return -1;
+    if (read_real(arch, bundle, "attention.scale", 1 / sqrt(per_head), &shape->attention_scale, err) != 0)
         return -1;
     return read_real(arch, bundle, "attention.layer_norm_rms_epsilon", 1e-5, &shape->norm_eps, err);
 }

@@ -24,7 +24,7 @@ struct arch {
     bool embedding_scaled; /* by sqrt(width) */
     enum activation activation;
     int global_every; /* every so many-th layer is global, the others local; 0: all local if there is a window */
-    double local_rope_base; /* of local layers, where the file names none; 0: the same as the global ones' */
+    double local_rope_base; /* of local layers, where the file names none; 0: they share the global ones' rope */
     int width_scaled;       /* models of so many layers divide q.k by sqrt(width / heads), not by sqrt(dim) */
 };
 
@@ -34,7 +34,7 @@ struct model_shape {
     int vocab;
     int rope_dims;
     double rope_base;
-    double local_rope_base; /* of the local layers */
+    double local_rope_base; /* of the local layers' own rope; 0: they share the global ones' */
     double attention_scale; /* of q.k */
     float embedding_scale;
     int global_every; /* as in struct arch */

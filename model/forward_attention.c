@@ -203,10 +203,12 @@ static int create_ropes(struct forward_attention *a, struct error *err)
 {
     const struct model *model = a->options->model;
     const struct rope_options rope = model_rope_options(model, a->options->max_tokens);
-    const struct rope_options local = model_local_rope_options(model, a->options->max_tokens);
     if (!(a->rope = rope_create(&rope, err)))
         return -1;
-    return local.base == rope.base || (a->local_rope = rope_create(&local, err)) ? 0 : -1;
+    if (model->shape.local_rope_base == 0)
+        return 0;
+    const struct rope_options local = model_local_rope_options(model, a->options->max_tokens);
+    return (a->local_rope = rope_create(&local, err)) ? 0 : -1;
 }
 
 int forward_attention_create(struct forward_attention *a, const struct forward_options *options, struct error *err)

@@ -281,7 +281,10 @@ struct rope_options model_rope_options(const struct model *model, int64_t max_po
 
 struct rope_options model_local_rope_options(const struct model *model, int64_t max_positions)
 {
-    struct rope_options options = model_rope_options(model, max_positions);
-    options.base = model->shape.local_rope_base;
-    return options;
+    return (struct rope_options){
+        .dims = model->shape.rope_dims,
+        .base = model->shape.local_rope_base,
+        .pairs = model->arch->pairs,
+        .max_positions = max_positions,
+    };
 }

@@ -77,9 +77,10 @@ int64_t model_linear_weights(const struct model *model);
 /* Bytes of keys and values of one token. */
 size_t model_kv_bytes(const struct model *model, enum dtype dtype);
 
-/* What rope_create needs for sequences of up to max_positions tokens: for the global layers, and for the local
- * ones. */
+/* What rope_create needs for sequences of up to max_positions tokens. */
 struct rope_options model_rope_options(const struct model *model, int64_t max_positions);
+/* The same for the local layers, where shape.local_rope_base is not 0. Their window is short: whatever is done to
+ * the global layers' positions to reach further is not done to theirs (Gemma Team 2025). */
 struct rope_options model_local_rope_options(const struct model *model, int64_t max_positions);
 
 #endif

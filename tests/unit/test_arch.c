@@ -102,7 +102,7 @@ static void a_window_in_the_file_of_a_llama_makes_all_layers_local(void **state)
     assert_int_equal(model.shape.window, 4096);
     for (int layer = 0; layer < 32; layer++)
         assert_true(model_layer_is_local(&model, layer));
-    assert_true(model.shape.local_rope_base == model.shape.rope_base);
+    assert_true(model.shape.local_rope_base == 0);
 }
 
 static void every_sixth_layer_of_gemma3_is_global_and_has_its_own_rope(void **state)
