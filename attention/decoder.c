@@ -25,7 +25,8 @@ struct decoder {
     char *block;
     int group; /* query heads of a kv head */
     const struct decode_variant *variant;
-    const struct rope *rope; /* that the tables of angles are of */
+    const struct rope *rope; /* that the tables of angles are of, as it was at its revision */
+    int64_t rope_revision;
 };
 
 /* What a thread needs for a stretch. */
@@ -137,9 +138,10 @@ static void use_rope(struct decoder *decoder, const struct rope *rope)
     const int dim = decoder->options.dim;
     float *signs = floats_at(decoder, decoder->plan.signs), *angles = floats_at(decoder, decoder->plan.angles);
     float still[ATTN_MAX_DIM]; /* 1 where elements pass through, 0 where they turn */
-    if (decoder->rope == rope)
+    if (decoder->rope == rope && decoder->rope_revision == rope_revision(rope))
         return;
     decoder->rope = rope;
+    decoder->rope_revision = rope_revision(rope);
     rope_rotate(rope, zeros, ones, ones, signs, dim, 1.0f);
     rope_rotate(rope, zeros, zeros, ones, still, dim, 1.0f);
     for (int e = 0; e < dim; e++)

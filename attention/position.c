@@ -11,20 +11,35 @@ enum { LOW_ROWS = 1024, MAX_DIMS = 4096 };
 struct rope {
     int half; /* pairs */
     enum rope_pairs pairs;
-    float *table; /* [LOW_ROWS + high rows][cosine, sine][half], the high rows behind the low ones */
+    struct position_method method;
+    struct position_base base;
+    int64_t high_rows;
+    int64_t length;   /* of the text that the tables are for, as far as the method looks at it */
+    int64_t revision; /* how often they have been filled */
+    double *thetas;   /* [half] */
+    float *table;     /* [LOW_ROWS + high rows][cosine, sine][half], the high rows behind the low ones */
 };
 
-static void fill_row(float *row, const struct rope_options *options, int64_t position)
+static void fill_row(const struct rope *rope, float *row, int64_t position, double magnitude)
 {
-    int half = options->dims / 2;
-    for (int i = 0; i < half; i++) {
-        double theta = pow(options->base, -2.0 * i / options->dims);
-        if (options->divisors)
-            theta /= options->divisors[i];
-        double angle = (double)position * theta;
-        row[i] = (float)cos(angle);
-        row[half + i] = (float)sin(angle);
+    for (int i = 0; i < rope->half; i++) {
+        double angle = (double)position * rope->thetas[i];
+        row[i] = (float)(magnitude * cos(angle));
+        row[rope->half + i] = (float)(magnitude * sin(angle));
     }
+}
+
+/* Every angle is a product of a low and a high row: the attention factor is in the high ones alone. */
+static void fill_tables(struct rope *rope)
+{
+    const size_t row = 2 * (size_t)rope->half;
+    const double factor = position_method_attention_factor(&rope->method);
+    position_method_thetas(&rope->method, &rope->base, rope->length, rope->thetas);
+    for (int64_t i = 0; i < LOW_ROWS; i++)
+        fill_row(rope, rope->table + (size_t)i * row, i, 1);
+    for (int64_t i = 0; i < rope->high_rows; i++)
+        fill_row(rope, rope->table + (size_t)(LOW_ROWS + i) * row, i * LOW_ROWS, factor);
+    rope->revision++;
 }
 
 static int check_options(const struct rope_options *options, struct error *err)
@@ -45,24 +60,26 @@ static int check_options(const struct rope_options *options, struct error *err)
 
 struct rope *rope_create(const struct rope_options *options, struct error *err)
 {
-    if (check_options(options, err) < 0)
+    if (check_options(options, err) < 0 || position_method_check(&options->method, options->dims, err) < 0)
         return NULL;
-    int64_t high_rows = i64_ceil_div(options->max_positions, LOW_ROWS);
-    size_t row = (size_t)options->dims, elements, bytes;
+    const int64_t high_rows = i64_ceil_div(options->max_positions, LOW_ROWS);
+    const size_t row = (size_t)options->dims;
+    size_t elements, bytes;
     struct rope *rope = calloc(1, sizeof *rope);
     if (!rope || !size_mul((size_t)high_rows + LOW_ROWS, row, &elements) ||
-        !size_mul(elements, sizeof *rope->table, &bytes) || !(rope->table = malloc(bytes))) {
-        free(rope);
+        !size_mul(elements, sizeof *rope->table, &bytes) || !(rope->table = malloc(bytes)) ||
+        !(rope->thetas = calloc(row / 2, sizeof *rope->thetas))) {
+        rope_free(rope);
         error_set(err, ERROR_RESOURCE, "positions: no memory for tables of %lld positions",
                   (long long)options->max_positions);
         return NULL;
     }
     rope->half = options->dims / 2;
     rope->pairs = options->pairs;
-    for (int64_t i = 0; i < LOW_ROWS; i++)
-        fill_row(rope->table + (size_t)i * row, options, i);
-    for (int64_t i = 0; i < high_rows; i++)
-        fill_row(rope->table + (size_t)(LOW_ROWS + i) * row, options, i * LOW_ROWS);
+    rope->method = options->method;
+    rope->base = (struct position_base){options->dims, options->base, options->divisors};
+    rope->high_rows = high_rows;
+    fill_tables(rope);
     return rope;
 }
 
@@ -70,8 +87,29 @@ void rope_free(struct rope *rope)
 {
     if (!rope)
         return;
+    free(rope->thetas);
     free(rope->table);
     free(rope);
+}
+
+/* Lengths up to the trained one are the same to every method. LongRoPE tells only those beyond from the others. */
+void rope_set_length(struct rope *rope, int64_t length)
+{
+    if (!position_method_follows(&rope->method))
+        return;
+    const int64_t trained = rope->method.trained;
+    int64_t seen = length > trained ? length : 0;
+    if (rope->method.kind == POSITION_LONGROPE && seen > 0)
+        seen = trained + 1;
+    if (seen == rope->length)
+        return;
+    rope->length = seen;
+    fill_tables(rope);
+}
+
+int64_t rope_revision(const struct rope *rope)
+{
+    return rope->revision;
 }
 
 /* (cos a + i sin a)(cos b + i sin b) = cos(a + b) + i sin(a + b) */

@@ -3,13 +3,16 @@
  * A struct rope holds the inverse frequencies of one model and small tables from which the cosines and sines of
  * any position are composed: angle(p) = angle(high part) + angle(low part), one complex product in fp32 from
  * tables computed in fp64, so a million positions cost no million-row table. Rotation happens at use, from raw
- * keys. rope_create, then rope_angles / rope_rotate from any thread, then rope_free.
+ * keys, so that methods which follow the length of the text (position_method.h) need nothing but rope_set_length.
+ * rope_create; before each segment or step rope_set_length; then rope_angles / rope_rotate from any thread; at the
+ * end rope_free.
  */
 #ifndef LONGHAUL_ATTENTION_POSITION_H
 #define LONGHAUL_ATTENTION_POSITION_H
 
 #include <stdint.h>
 
+#include "attention/position_method.h"
 #include "base/error.h"
 
 /* Which elements of a head form a pair: neighbours (2i, 2i+1), as GGUF's llama; or halves (i, i + dims/2). */
@@ -19,16 +22,24 @@ struct rope_options {
     int dims; /* rotated elements of a head, even; the rest pass through */
     double base;
     enum rope_pairs pairs;
-    const float *divisors; /* [dims/2] or NULL: theta_i is divided by divisors[i] (Llama 3's rope_freqs) */
-    int64_t max_positions; /* positions 0 .. max_positions-1 will be asked for */
+    const float *divisors;         /* [dims/2] or NULL: theta_i is divided by divisors[i] (Llama 3's rope_freqs) */
+    int64_t max_positions;         /* positions 0 .. max_positions-1 will be asked for */
+    struct position_method method; /* all zero: none */
 };
 
 struct rope;
 
+/* Borrows what the options point to. Its length is 0 at first. ERROR_INPUT for options that make no sense. */
 struct rope *rope_create(const struct rope_options *options, struct error *err);
 void rope_free(struct rope *rope);
 
-/* cosines [dims/2], sines [dims/2] of a position. */
+/* From now on angles are those of a text of `length` tokens. From one thread, while no other uses the rope; all
+ * that has been read off its angles before is stale where rope_revision has changed. Cheap where nothing changes.
+ */
+void rope_set_length(struct rope *rope, int64_t length);
+int64_t rope_revision(const struct rope *rope);
+
+/* cosines [dims/2], sines [dims/2] of a position, times the method's attention factor. */
 void rope_angles(const struct rope *rope, int64_t position, float *cosines, float *sines);
 
 /* out [dim] = x [dim] rotated by angles from rope_angles, times `scale`; out may be x. */

@@ -299,7 +299,7 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
 }
 
 /* Elements that turn by less than a radian in STILL_TURN positions: one position moves hardly anything of them into
- * their partner. */
+ * their partner. still [dim]: what rotation multiplies them by, 0 for the others. */
 static void find_still(const struct rope *rope, int dim, float *still)
 {
     enum { STILL_TURN = 16384 };
@@ -311,7 +311,7 @@ static void find_still(const struct rope *rope, int dim, float *still)
         rope_rotate(rope, cosines, sines, turned, turned, dim, 1.0f);
         for (int other = 0; other < dim; other++)
             moved += other == e ? 0 : fabsf(turned[other]);
-        still[e] = moved < 1.0f / STILL_TURN;
+        still[e] = moved < 1.0f / STILL_TURN ? turned[e] : 0;
     }
 }
 

@@ -271,11 +271,19 @@ static const struct rope *rope_of(const struct forward_attention *a, int layer)
     return a->local_rope && model_layer_is_local(a->options->model, layer) ? a->local_rope : a->rope;
 }
 
+static void set_length(struct forward_attention *a, int64_t length)
+{
+    rope_set_length(a->rope, length);
+    if (a->local_rope)
+        rope_set_length(a->local_rope, length);
+}
+
 int forward_attention_begin(struct forward_attention *a, struct stretch segment, const int64_t *positions,
                             int64_t rows, struct error *err)
 {
     a->positions = positions;
     a->rows = rows;
+    set_length(a, segment.end);
     if (a->memory) {
         a->begun = a->memory->length;
         if (memory_extend(a->memory, positions, rows, err) != 0)
@@ -314,6 +322,7 @@ int forward_attention_attend(struct forward_attention *a, int layer, const float
 
 int forward_attention_begin_one(struct forward_attention *a, int64_t position, bool owned, struct error *err)
 {
+    set_length(a, position + 1);
     if (a->memory && owned && memory_extend(a->memory, &position, 1, err) != 0)
         return -1;
     return a->bounded ? bounded_begin_one(a->bounded, err) : 0;
