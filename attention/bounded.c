@@ -30,7 +30,7 @@ static size_t sink_bytes(const struct bounded_options *o, const struct policy_sp
 
 /* The largest of all layers, in tokens and bytes. */
 struct largest {
-    int64_t near, kept, slots;
+    int64_t near, kept, slots, seen;
     size_t stage;
 };
 
@@ -45,6 +45,7 @@ static struct largest find_largest(const struct bounded_options *o)
                                  slots_stage_bytes(&slots, o->group->size)};
         most.near = i64_max(most.near, near.capacity);
         most.kept = i64_max(most.kept, spec->sinks + spec->slots);
+        most.seen = i64_max(most.seen, policy_kept(spec));
         most.slots = i64_max(most.slots, spec->slots);
         for (int s = 0; s < 2 && o->group->size > 1; s++)
             most.stage = stages[s] > most.stage ? stages[s] : most.stage;
@@ -76,7 +77,10 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
             !size_add(total, sink_bytes(options, spec), &total))
             return error_set(err, ERROR_RESOURCE, "a memory this large has more bytes than can be counted");
     }
-    *out = total;
+    size_t far;
+    if (bounded_far_bytes(options, &far, err) != 0)
+        return -1;
+    *out = total + far;
     return 0;
 }
 
@@ -143,7 +147,7 @@ static int create_shared(struct bounded *b, struct error *err)
     }
     b->shares = calloc((size_t)o->group->size, sizeof *b->shares);
     b->recipes = calloc((size_t)o->kv_heads * (size_t)most.slots + 1, sizeof *b->recipes);
-    b->slot_positions = calloc((size_t)i64_ceil_div(most.slots, o->group->size) + 1, sizeof *b->slot_positions);
+    b->slot_positions = calloc((size_t)most.seen + 1, sizeof *b->slot_positions);
     b->zeros = calloc((size_t)most.kept + 1, sizeof *b->zeros);
     return b->shares && b->recipes && b->slot_positions && b->zeros
                ? 0
@@ -164,6 +168,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     for (int i = 0; i < options->layers && status == 0; i++)
         status = create_layer(b, i, err);
     if (status == 0)
+        status = bounded_far_create(b, err);
+    if (status == 0)
         return b;
     bounded_free(b);
     return NULL;
@@ -174,6 +180,7 @@ void bounded_free(struct bounded *b)
     if (!b)
         return;
     const struct device *device = b->options.device;
+    bounded_far_free(b);
     for (int i = 0; i < b->options.layers; i++) {
         near_free(&b->layers[i].near);
         slots_free(&b->layers[i].slots);
@@ -203,18 +210,21 @@ void bounded_reset(struct bounded *b)
     for (int i = 0; i < b->options.layers; i++) {
         near_reset(&b->layers[i].near);
         slots_reset(&b->layers[i].slots);
+        far_reset(&b->layers[i].far);
         b->layers[i].sinks = 0;
+        b->layers[i].one_position = -1;
     }
 }
 
 size_t bounded_resident(const struct bounded *b)
 {
-    size_t rows = 0;
+    size_t rows = 0, far = 0;
     for (int i = 0; i < b->options.layers; i++) {
         const struct bounded_layer *layer = &b->layers[i];
+        far += policy_of(layer->spec.kind)->retrieves ? far_resident(&layer->far) : 0;
         rows += (size_t)(layer->near.length + layer->sinks + slots_own(&layer->slots));
     }
-    return 2 * rows * (size_t)b->options.kv_heads * row_bytes(&b->options);
+    return far + 2 * rows * (size_t)b->options.kv_heads * row_bytes(&b->options);
 }
 
 /* ---- a segment's rows ----------------------------------------------------------------------------------- */
@@ -253,7 +263,7 @@ static struct near_share share_of(const struct bounded *b, const struct bounded_
     int n = 0;
     for (int part = 0; part < 2; part++)
         share.owned[part] = (struct stretch){block.first[part], block.end[part]};
-    if (spec->slots > 0) {
+    if (spec->slots > 0 || policy_of(spec->kind)->retrieves) {
         share.needed[0] = (struct stretch){b->first, b->end};
         return share;
     }
@@ -328,7 +338,8 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
     if (near_exchange(&layer->near, b->options.group, b->shares, b->stage, err) != 0)
         return -1;
     bounded_take_sinks(b, layer, b->end);
-    if (bounded_gather_kept(b, layer, err) != 0)
+    const bool retrieves = policy_of(layer->spec.kind)->retrieves;
+    if ((retrieves ? bounded_far_choose(b, layer, queries, err) : bounded_gather_kept(b, layer, err)) != 0)
         return -1;
     bounded_attend_block(b, layer, queries);
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);

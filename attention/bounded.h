@@ -32,6 +32,7 @@ struct bounded_options {
     const struct policy_spec *specs; /* [layers], none of them POLICY_FULL */
     const float *const *key_offsets; /* [layers] of [kv_heads][dim], what keys are kept without; or NULL */
     int layers, heads, kv_heads, dim;
+    int64_t max_tokens;                 /* of a chunk: no far memory is larger */
     int64_t max_segment, max_generated; /* tokens of a segment; tokens of a chunk that come one by one */
     void (*poll)(void *context);        /* called often from the calling thread, may be NULL */
     void *poll_context;

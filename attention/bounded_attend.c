@@ -16,9 +16,10 @@ struct pass {
     int64_t tile_tokens, query_tiles;
 };
 
-struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t position, int64_t near_first)
+struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t slots, int64_t position,
+                                   int64_t near_first)
 {
-    const int64_t visible = i64_min(layer->sinks, near_first) + layer->slots.count;
+    const int64_t visible = i64_min(layer->sinks, near_first) + slots;
     if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)
         return (struct kept_view){layer->spec.window, visible};
     return (struct kept_view){visible + position - near_first, visible};
@@ -35,6 +36,11 @@ static const float *head_offset(const struct pass *pass, int kv_head)
 {
     const float *offset = pass->layer->key_offset;
     return offset ? offset + kv_head * pass->bounded->options.dim : NULL;
+}
+
+static bool retrieves(const struct pass *pass)
+{
+    return policy_of(pass->layer->spec.kind)->retrieves;
 }
 
 static int64_t kept_tiles(const struct bounded *b)
@@ -132,14 +138,17 @@ static void attend_kept(const struct query_tile *tile)
     const struct pass *pass = tile->pass;
     struct bounded *b = pass->bounded;
     struct attn_span spans[ATTN_QUERY_ROWS];
+    int64_t slots = pass->layer->slots.count;
+    const void *run = retrieves(pass) ? bounded_far_run(b, tile->kv_head, tile->first, &slots)
+                                      : tile_at(b, b->packed_kept, kept_tiles(b), tile->kv_head, 0);
     int row = 0;
     for (int64_t p = tile->first; p < tile->end; p++) {
-        const struct kept_view view = bounded_kept_view(pass->layer, p, near_first_of(pass, p));
+        const struct kept_view view = bounded_kept_view(pass->layer, slots, p, near_first_of(pass, p));
         rotate_token(tile, p, view.position, row);
         for (int g = 0; g < b->group; g++)
             spans[row++] = (struct attn_span){0, view.visible};
     }
-    attend_run(tile, spans, tile_at(b, b->packed_kept, kept_tiles(b), tile->kv_head, 0));
+    attend_run(tile, spans, run);
 }
 
 static void attend_near(const struct query_tile *tile)
@@ -188,7 +197,7 @@ static void attend_item(void *context, int64_t item, int thread)
     const struct bounded_scratch *s = tile.scratch;
     attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->group,
                      b->options.dim);
-    if (b->kept > 0)
+    if (b->kept > 0 || retrieves(pass))
         attend_kept(&tile);
     attend_near(&tile);
     finish_tile(&tile);
@@ -231,7 +240,8 @@ void bounded_attend_block(struct bounded *b, struct bounded_layer *layer, const 
         block.first[1] = block.end[1];
     }
     struct pass pass = {.bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->group)};
-    run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
+    if (!retrieves(&pass))
+        run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
     for (int part = 0; part < 2; part++) {
         pass.first = block.first[part];
         pass.end = block.end[part];

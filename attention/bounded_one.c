@@ -43,6 +43,27 @@ static struct decoder_part sink_part(const struct bounded *b, const struct bound
     };
 }
 
+/* This rank's share of the blocks that the layer chose. */
+static struct decoder_part chosen_part(const struct bounded *b, const struct bounded_layer *layer,
+                                       const struct kept_view *view)
+{
+    int64_t n = 0;
+    for (int64_t block = b->options.group->rank; block < layer->one_chosen; block += b->options.group->size)
+        for (int t = 0; t < FAR_BLOCK; t++)
+            b->slot_positions[n++] = layer->sinks + block * FAR_BLOCK + t;
+    return (struct decoder_part){
+        .keys = layer->one_keys,
+        .values = layer->one_values,
+        .head_stride_bytes =
+            (size_t)layer->one_held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .positions = b->slot_positions,
+        .n = n,
+        .query_position = view->position,
+        .key_offset = layer->key_offset,
+        .weight = 1,
+    };
+}
+
 static struct decoder_part slot_part(const struct bounded *b, const struct bounded_layer *layer,
                                      const struct kept_view *view)
 {
@@ -68,10 +89,14 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
     const int64_t position = layer->near.first + layer->near.length - 1;
     const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
     bounded_take_sinks(b, layer, position + 1);
-    const struct kept_view view = bounded_kept_view(layer, position, near_first);
+    const bool retrieves = policy_of(layer->spec.kind)->retrieves;
+    if (retrieves && bounded_far_choose_one(b, layer, query, position, err) != 0)
+        return -1;
+    const int64_t slots = retrieves ? layer->one_chosen * FAR_BLOCK : layer->slots.count;
+    const struct kept_view view = bounded_kept_view(layer, slots, position, near_first);
     struct decoder_part parts[] = {
         sink_part(b, layer, &view, near_first),
-        slot_part(b, layer, &view),
+        retrieves ? chosen_part(b, layer, &view) : slot_part(b, layer, &view),
         near_part(b, layer, position, near_first),
     };
     if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)

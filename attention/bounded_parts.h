@@ -2,6 +2,7 @@
  *
  * bounded.c         making it, segments, and what happens at their ends
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
+ * bounded_far.c     slots that are chosen out of a far memory
  * bounded_one.c     decode: one query
  */
 #ifndef LONGHAUL_ATTENTION_BOUNDED_PARTS_H
@@ -9,6 +10,7 @@
 
 #include "attention/bounded.h"
 #include "attention/near.h"
+#include "attention/retrieve.h"
 #include "attention/slots.h"
 
 #define BOUNDED_LOG2_E 1.44269504088896340736f
@@ -20,6 +22,27 @@ struct bounded_layer {
     int64_t sinks;                 /* tokens that the sinks' rows hold so far */
     char *sink_keys, *sink_values; /* [kv_heads][spec.sinks][dim], on every rank */
     struct slots slots;
+
+    /* Where slots are chosen (policy->retrieves): the memory they come from, and in decode this rank's share of the
+     * last choice, [kv_heads][one_held][dim]: block i of a choice is attended to by rank i % ranks. */
+    struct far far;
+    int64_t one_position; /* of the query that chose; -1: none yet */
+    int64_t one_held, one_chosen;
+    char *one_keys, *one_values;
+};
+
+/* What the layers that retrieve share: the choices of the layer in hand. */
+struct bounded_far {
+    struct retrieve *retrieve;        /* NULL: no layer retrieves */
+    struct retrieve_group *groups;    /* [n_groups], in order of ranks */
+    int64_t n_groups, own_first, own; /* this rank's: groups own_first .. own_first + own - 1 */
+    int64_t *chosen, *counts;         /* see retrieve_choose */
+    struct far_want *wants;
+    char *stage, *records; /* [own][kv_heads][top] records */
+    char *packed;          /* [own][kv_heads] runs of run_tiles tiles: sinks, then what was chosen */
+    int64_t run_tiles;
+    char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
+    size_t rows_bytes;
 };
 
 /* A thread's memory for one tile of query rows. */
@@ -36,6 +59,8 @@ struct bounded {
     struct bounded_layer *layers;
     struct near_share *shares; /* [ranks] */
 
+    struct bounded_far far;
+
     /* Of the layer in hand; sized for the largest. */
     char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
     int64_t most_kept, kept;         /* rows of a head; there now */
@@ -43,22 +68,36 @@ struct bounded {
     int64_t near_tiles;              /* of a kv head's run of near keys, at most */
     void *stage;                     /* for exchanges between ranks */
     struct slot_recipe *recipes;     /* [kv_heads][most slots] */
-    int64_t *slot_positions;         /* [most slots of a rank], in decode */
+    int64_t *slot_positions;         /* [most slots], in decode */
     int64_t *zeros;                  /* [most sinks]: the positions of sinks that are all at one */
     struct bounded_scratch *scratch; /* [threads] */
 };
 
-/* The query's position among sinks and slots, and how many of these it sees. */
+/* The query's position among sinks and `slots` slots, and how many of these it sees. */
 struct kept_view {
     int64_t position, visible;
 };
-struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t position, int64_t near_first);
+struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t slots, int64_t position,
+                                   int64_t near_first);
 
 /* The sinks take what the near part has of the first tokens, up to position `end`. */
 void bounded_take_sinks(struct bounded *bounded, struct bounded_layer *layer, int64_t end);
 
 /* The sinks and slots of a layer, together, to bounded->kept_keys and kept_values. Collective. */
 int bounded_gather_kept(struct bounded *bounded, struct bounded_layer *layer, struct error *err);
+
+/* Layers that retrieve. Sizes, life; of a segment: what leaves goes into the far memory, and each group's choice is
+ * packed; the run of a group for the token at `first`, and its number of rows beside the sinks. Of one token: the
+ * choice is made anew every few tokens, and this rank's share of it lies in layer->one_keys. The near part is
+ * complete, and queries are the layer's. Collective. */
+int bounded_far_bytes(const struct bounded_options *options, size_t *out, struct error *err);
+int bounded_far_create(struct bounded *bounded, struct error *err);
+void bounded_far_free(struct bounded *bounded);
+int bounded_far_choose(struct bounded *bounded, struct bounded_layer *layer, const struct bounded_queries *queries,
+                       struct error *err);
+const void *bounded_far_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *rows);
+int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer, const struct decoder_query *query,
+                           int64_t position, struct error *err);
 
 /* The attention of this rank's block; near and kept rows are in place. */
 void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,

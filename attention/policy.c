@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/far_record.h"
 #include "base/num.h"
 
 static const struct policy *const policies[POLICY_KINDS] = {
     [POLICY_FULL] = &policy_full,
     [POLICY_WINDOW] = &policy_window,
     [POLICY_SINKS] = &policy_sinks,
+    [POLICY_RETRIEVAL] = &policy_retrieval,
 };
 
 const struct policy *policy_of(enum policy_kind kind)
@@ -98,10 +100,17 @@ void policy_describe(const struct policy_spec *spec, char *out, size_t size)
 
 /* ---- the near part ---- */
 
+/* What is before the near part is sinks and whole blocks of the far memory. */
+static int64_t at_block_border(const struct policy_spec *spec, int64_t first)
+{
+    return first > spec->sinks ? spec->sinks + (first - spec->sinks) / FAR_BLOCK * FAR_BLOCK : 0;
+}
+
 int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int64_t segment_first)
 {
+    const struct policy *policy = policy_of(spec->kind);
     int64_t first = 0;
-    switch (policy_of(spec->kind)->near) {
+    switch (policy->near) {
     case NEAR_ALL:
         break;
     case NEAR_SLIDING:
@@ -114,10 +123,16 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
         first = position / POLICY_GROUP * POLICY_GROUP - spec->window;
         break;
     }
-    return i64_max(first, 0);
+    return policy->retrieves ? at_block_border(spec, first) : i64_max(first, 0);
+}
+
+int64_t policy_kept(const struct policy_spec *spec)
+{
+    return spec->sinks + spec->slots + spec->top * FAR_BLOCK;
 }
 
 int64_t policy_near_reach(const struct policy_spec *spec)
 {
-    return spec->window + (policy_of(spec->kind)->near == NEAR_GROUP ? POLICY_GROUP : 0);
+    const struct policy *policy = policy_of(spec->kind);
+    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + (policy->retrieves ? FAR_BLOCK : 0);
 }

@@ -20,7 +20,7 @@
 
 #include "base/error.h"
 
-enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_KINDS };
+enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_RETRIEVAL, POLICY_KINDS };
 
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
@@ -28,6 +28,8 @@ struct policy_spec {
     int64_t window; /* tokens of the near part, as the policy's near_rule counts them */
     int64_t sinks;  /* first tokens of the chunk that stay visible */
     int64_t slots;  /* most slots of a kv head */
+    int64_t top;    /* blocks of the far memory that a group of queries chooses in each kv head */
+    int64_t far;    /* tokens that the far memory holds, all ranks together; 0: all */
 };
 
 /* Where the near part of the query at position p begins, in a segment that begins at f; never below 0. */
@@ -63,6 +65,7 @@ struct policy {
     const struct policy_parameter *parameters;
     enum near_rule near;
     enum slot_positions positions;
+    bool retrieves; /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);
     /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
@@ -81,9 +84,12 @@ void policy_describe(const struct policy_spec *spec, char *out, size_t size);
 /* The first position of the near part for the query at `position` in a segment that begins at `segment_first`. */
 int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int64_t segment_first);
 
+/* Most sinks and slots that a query sees in a kv head. */
+int64_t policy_kept(const struct policy_spec *spec);
+
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
-extern const struct policy policy_full, policy_window, policy_sinks;
+extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval;
 
 #endif

@@ -95,6 +95,7 @@ static struct bounded_options bounded_options(const struct forward_options *opti
         .heads = shape->heads,
         .kv_heads = shape->kv_heads,
         .dim = shape->dim,
+        .max_tokens = options->max_tokens,
         .max_segment = i64_min(options->segment, options->max_tokens),
         .max_generated = options->max_generated,
         .poll = options->poll,
@@ -122,7 +123,7 @@ static int64_t most_decoded_keys(const struct forward_options *options, const st
     int64_t most = count_full(options) > 0 ? shard_bound(options) : 0;
     for (int i = 0; i < n; i++)
         most = i64_max(most, policy_near_reach(&specs[i]) + options->segment + options->max_generated +
-                                 specs[i].sinks + specs[i].slots);
+                                 policy_kept(&specs[i]));
     return most;
 }
 

@@ -106,7 +106,7 @@ static double keys_seen(const struct policy_spec *spec, int64_t n)
     const double tokens = (double)n, causal = tokens * tokens / 2;
     if (spec->kind == POLICY_FULL)
         return causal;
-    const double most = (double)(policy_near_reach(spec) + spec->sinks + spec->slots);
+    const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
     return tokens <= most ? causal : tokens * most - most * most / 2;
 }
 

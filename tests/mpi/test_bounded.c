@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "attention/bounded.h"
+#include "attention/far_record.h"
 #include "attention/ring.h"
 
 enum { HEADS = 4, KV_HEADS = 2, DIM = 32, MAX_TOKENS = 4096, GENERATED = 40 };
@@ -36,30 +37,79 @@ static void fill(enum kind kind, int64_t position, int n, float *out)
         out[e] = number(kind, position, e);
 }
 
+/* Whether the token has left the near part of the query at p, and has been kept in four bits. */
+static bool is_far(const struct policy_spec *spec, int64_t token, int64_t p)
+{
+    return policy_of(spec->kind)->retrieves && token >= spec->sinks && token < policy_near_first(spec, p, 0);
+}
+
+/* What four bits make of a token, with those of its block. */
+static const float *from_far(const struct policy_spec *spec, enum kind kind, int64_t token, int kv_head)
+{
+    static float rows[2][FAR_BLOCK * DIM], held[2][FAR_BLOCK * DIM];
+    static char record[4096];
+    static int64_t of = -1;
+    const int64_t first = spec->sinks + (token - spec->sinks) / FAR_BLOCK * FAR_BLOCK;
+    assert_true(far_record_bytes(DIM) <= sizeof record);
+    if (of != first * KV_HEADS + kv_head) {
+        for (int64_t i = 0; i < FAR_BLOCK * DIM; i++) {
+            rows[0][i] = number(KEY, first + i / DIM, kv_head * DIM + (int)(i % DIM));
+            rows[1][i] = number(VALUE, first + i / DIM, kv_head * DIM + (int)(i % DIM));
+        }
+        far_record_write(record, DTYPE_F32, DIM, rows[0], rows[1]);
+        far_record_read(record, DTYPE_F32, DIM, held[0], held[1]);
+        of = first * KV_HEADS + kv_head;
+    }
+    return held[kind == VALUE] + (token - first) * DIM;
+}
+
 /* ---- the definition ------------------------------------------------------------------------------------- */
 
-/* A head of a token, turned to `position` (neighbours form pairs). */
-static void turned(enum kind kind, int64_t token, int head, int64_t position, double *out)
+static double cosines[MAX_TOKENS][DIM / 2], sines[MAX_TOKENS][DIM / 2];
+
+static void fill_angles(void)
+{
+    for (int64_t position = 0; position < MAX_TOKENS; position++)
+        for (int i = 0; i < DIM / 2; i++) {
+            const double angle = (double)position * pow(BASE, -2.0 * i / DIM);
+            cosines[position][i] = cos(angle);
+            sines[position][i] = sin(angle);
+        }
+}
+
+/* x turned to `position` (neighbours form pairs). */
+static void turn(const float *from, int64_t position, double *out)
 {
     for (int i = 0; i < DIM / 2; i++) {
-        const double angle = (double)position * pow(BASE, -2.0 * i / DIM);
-        const double x = number(kind, token, head * DIM + 2 * i), y = number(kind, token, head * DIM + 2 * i + 1);
-        out[2 * i] = x * cos(angle) - y * sin(angle);
-        out[2 * i + 1] = x * sin(angle) + y * cos(angle);
+        const double x = from[2 * i], y = from[2 * i + 1];
+        out[2 * i] = x * cosines[position][i] - y * sines[position][i];
+        out[2 * i + 1] = x * sines[position][i] + y * cosines[position][i];
     }
 }
 
 /* The tokens that the query at p sees, in order; returns how many. Positions are their indices in this list, the
- * query's is the last: relative positions are the same for window, and are those of StreamingLLM for sinks. */
+ * query's is the last: relative positions are the same for window, and are those of StreamingLLM for sinks. A
+ * retrieval that may choose all blocks there are sees everything. */
 static int64_t visible_tokens(const struct policy_spec *spec, int64_t p, int64_t *tokens)
 {
-    const int64_t near = i64_max(0, p - spec->window + 1);
+    const int64_t near = policy_of(spec->kind)->retrieves ? 0 : i64_max(0, p - spec->window + 1);
     int64_t n = 0;
     for (int64_t t = 0; t < i64_min(near, spec->sinks); t++)
         tokens[n++] = t;
     for (int64_t t = near; t <= p; t++)
         tokens[n++] = t;
     return n;
+}
+
+/* A kv head of a token as the query at p sees it. */
+static void seen_row(const struct policy_spec *spec, enum kind kind, int64_t token, int kv_head, int64_t p,
+                     float *out)
+{
+    if (is_far(spec, token, p))
+        memcpy(out, from_far(spec, kind, token, kv_head), DIM * sizeof *out);
+    else
+        for (int e = 0; e < DIM; e++)
+            out[e] = number(kind, token, kv_head * DIM + e);
 }
 
 static void dense(const struct policy_spec *spec, int64_t p, int head, double *out)
@@ -69,9 +119,13 @@ static void dense(const struct policy_spec *spec, int64_t p, int head, double *o
     const int64_t n = visible_tokens(spec, p, tokens);
     const int kv_head = head / (HEADS / KV_HEADS);
     double q[DIM], k[DIM], largest = -INFINITY, sum = 0;
-    turned(QUERY, p, head, n - 1, q);
+    float row[DIM];
+    for (int e = 0; e < DIM; e++)
+        row[e] = number(QUERY, p, head * DIM + e);
+    turn(row, n - 1, q);
     for (int64_t i = 0; i < n; i++) {
-        turned(KEY, tokens[i], kv_head, i, k);
+        seen_row(spec, KEY, tokens[i], kv_head, p, row);
+        turn(row, i, k);
         scores[i] = 0;
         for (int e = 0; e < DIM; e++)
             scores[i] += q[e] * k[e] * (double)SCALE;
@@ -81,8 +135,9 @@ static void dense(const struct policy_spec *spec, int64_t p, int head, double *o
     for (int64_t i = 0; i < n; i++) {
         const double weight = exp(scores[i] - largest);
         sum += weight;
+        seen_row(spec, VALUE, tokens[i], kv_head, p, row);
         for (int e = 0; e < DIM; e++)
-            out[e] += weight * (double)number(VALUE, tokens[i], kv_head * DIM + e);
+            out[e] += weight * (double)row[e];
     }
     for (int e = 0; e < DIM; e++)
         out[e] /= sum;
@@ -110,39 +165,39 @@ struct fixture {
     struct policy_spec spec;
 };
 
-static struct fixture open_fixture(const char *policy, int64_t segment)
+static void open_fixture(struct fixture *f, const char *policy, int64_t segment)
 {
-    struct fixture f = {0};
-    assert_int_equal(policy_parse(policy, &f.spec, &err), 0);
+    *f = (struct fixture){0};
+    assert_int_equal(policy_parse(policy, &f->spec, &err), 0);
     const struct rope_options rope = {
         .dims = DIM, .base = BASE, .pairs = ROPE_NEIGHBOURS, .max_positions = MAX_TOKENS};
-    assert_non_null(f.pool = pool_create(2, &err));
-    assert_non_null(f.rope = rope_create(&rope, &err));
+    assert_non_null(f->pool = pool_create(2, &err));
+    assert_non_null(f->rope = rope_create(&rope, &err));
     const struct decoder_options decoder = {.group = &world,
-                                            .pool = f.pool,
+                                            .pool = f->pool,
                                             .device = device_cpu(),
                                             .dtype = DTYPE_F32,
                                             .heads = HEADS,
                                             .kv_heads = KV_HEADS,
                                             .dim = DIM,
                                             .max_keys = MAX_TOKENS};
-    assert_non_null(f.decoder = decoder_create(&decoder, &err));
+    assert_non_null(f->decoder = decoder_create(&decoder, &err));
     const struct bounded_options options = {.group = &world,
-                                            .pool = f.pool,
+                                            .pool = f->pool,
                                             .device = device_cpu(),
                                             .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
-                                            .decoder = f.decoder,
-                                            .specs = &f.spec,
+                                            .decoder = f->decoder,
+                                            .specs = &f->spec,
                                             .layers = 1,
                                             .heads = HEADS,
                                             .kv_heads = KV_HEADS,
                                             .dim = DIM,
+                                            .max_tokens = MAX_TOKENS,
                                             .max_segment = segment,
                                             .max_generated = GENERATED};
-    f.bounded = bounded_create(&options, &err);
-    if (!f.bounded)
+    f->bounded = bounded_create(&options, &err);
+    if (!f->bounded)
         fail_msg("%s", err.text);
-    return f;
 }
 
 static void close_fixture(struct fixture *f)
@@ -197,7 +252,8 @@ static void run_one(struct fixture *f, int64_t position)
 /* n tokens by segments, then GENERATED one by one; twice, so that a reset is tried too. */
 static void check(const char *policy, int64_t n, int64_t segment)
 {
-    struct fixture f = open_fixture(policy, segment);
+    struct fixture f;
+    open_fixture(&f, policy, segment);
     size_t most = 0;
     for (int round = 0; round < 2; round++) {
         bounded_reset(f.bounded);
@@ -209,8 +265,8 @@ static void check(const char *policy, int64_t n, int64_t segment)
         for (int64_t p = n; p < n + GENERATED; p++)
             run_one(&f, p);
     }
-    assert_true(most <= 2 * sizeof(float) * KV_HEADS * DIM *
-                            (size_t)(policy_near_reach(&f.spec) + f.spec.sinks + f.spec.slots));
+    assert_true(most <=
+                2 * sizeof(float) * KV_HEADS * DIM * (size_t)(policy_near_reach(&f.spec) + policy_kept(&f.spec)));
     close_fixture(&f);
 }
 
@@ -248,14 +304,24 @@ static void tokens_come_in_segments_of_any_length(void **state)
     check("sinks:window=3,sinks=10", 100, 33);
 }
 
+static void a_retrieval_that_may_choose_all_sees_all_of_it_in_four_bits(void **state)
+{
+    (void)state;
+    check("retrieval:window=60,sinks=4,top=24", 600, 256);
+    check("retrieval:window=200,sinks=0,top=24", 600, 128);
+    check("retrieval:window=33,sinks=9,top=14", 350, 77);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        mpi_unit_test(a_retrieval_that_may_choose_all_sees_all_of_it_in_four_bits),
         mpi_unit_test(a_window_equals_its_definition),
         mpi_unit_test(a_window_wider_than_blocks_and_segments_equals_its_definition),
         mpi_unit_test(sinks_stand_at_their_index_inside_the_cache),
         mpi_unit_test(sinks_without_sinks_are_a_window),
         mpi_unit_test(tokens_come_in_segments_of_any_length),
     };
+    fill_angles();
     return mpi_run_tests(tests);
 }

@@ -1,0 +1,393 @@
+#include "attention/bounded_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/pack.h"
+#include "attention/ring.h"
+
+enum { CHOICE_TOKENS = 16 }; /* in decode a choice serves so many tokens */
+
+static size_t row_bytes(const struct bounded_options *o)
+{
+    return (size_t)o->dim * dtype_size(o->kernel->dtype);
+}
+
+/* ---- sizes and life ------------------------------------------------------------------------------------- */
+
+static struct far_shape far_shape(const struct bounded_options *o, const struct policy_spec *spec)
+{
+    const int64_t tokens = spec->far > 0 ? i64_min(spec->far, o->max_tokens) : o->max_tokens;
+    return (struct far_shape){o->kv_heads, o->dim, spec->sinks, i64_ceil_div(tokens, FAR_BLOCK)};
+}
+
+/* Of all layers that retrieve. */
+struct largest {
+    int64_t layers, top, kept, blocks;
+};
+
+static struct largest find_largest(const struct bounded_options *o)
+{
+    struct largest most = {0};
+    for (int i = 0; i < o->layers; i++) {
+        if (!policy_of(o->specs[i].kind)->retrieves)
+            continue;
+        most.layers++;
+        most.top = i64_max(most.top, o->specs[i].top);
+        most.kept = i64_max(most.kept, policy_kept(&o->specs[i]));
+        most.blocks = i64_max(most.blocks, far_shape(o, &o->specs[i]).capacity);
+    }
+    return most;
+}
+
+/* Groups of all ranks in a segment: a segment that begins or ends anywhere has broken ones at either end. */
+static int64_t most_groups(const struct bounded_options *o)
+{
+    return o->max_segment / POLICY_GROUP + 2 + 2 * o->group->size;
+}
+
+static struct retrieve_options retrieve_options(const struct bounded_options *o)
+{
+    return (struct retrieve_options){
+        .group = o->group,
+        .pool = o->pool,
+        .device = o->device,
+        .heads = o->heads,
+        .kv_heads = o->kv_heads,
+        .dim = o->dim,
+        .max_groups = most_groups(o),
+        .max_count = POLICY_GROUP,
+        .max_blocks = find_largest(o).blocks,
+        .poll = o->poll,
+        .poll_context = o->poll_context,
+    };
+}
+
+/* Bytes of what the layers share, part by part. */
+struct shares {
+    size_t records, stage, packed, rows;
+};
+
+static struct shares shared_bytes(const struct bounded_options *o)
+{
+    const struct largest most = find_largest(o);
+    const size_t wants = (size_t)(most_groups(o) * o->kv_heads * most.top);
+    const size_t tiles = (size_t)i64_ceil_div(most.kept, ATTN_KEY_TILE);
+    return (struct shares){
+        .records = wants * far_record_bytes(o->dim),
+        .stage = 2 * wants * far_record_bytes(o->dim),
+        .packed = (size_t)(most_groups(o) * o->kv_heads) * tiles * o->kernel->tile_bytes(o->dim),
+        .rows = 2 * (size_t)most.kept * row_bytes(o),
+    };
+}
+
+/* Rows of a kv head that a rank attends to in decode, at most. */
+static int64_t one_held(const struct bounded_options *o, const struct policy_spec *spec)
+{
+    return i64_ceil_div(spec->top, o->group->size) * FAR_BLOCK;
+}
+
+int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error *err)
+{
+    *out = 0;
+    if (find_largest(o).layers == 0)
+        return 0;
+    const struct retrieve_options options = retrieve_options(o);
+    const struct shares shares = shared_bytes(o);
+    if (retrieve_bytes(&options, out, err) != 0)
+        return -1;
+    *out += shares.records + shares.stage + shares.packed + (size_t)pool_threads(o->pool) * shares.rows;
+    for (int i = 0; i < o->layers; i++) {
+        const struct far_shape shape = far_shape(o, &o->specs[i]);
+        size_t bytes;
+        if (!policy_of(o->specs[i].kind)->retrieves)
+            continue;
+        if (!far_bytes(&shape, o->group->size, &bytes) || !size_add(*out, bytes, out))
+            return error_set(err, ERROR_RESOURCE, "a far memory this large has more bytes than can be counted");
+        *out += 2 * (size_t)(o->kv_heads * one_held(o, &o->specs[i])) * row_bytes(o);
+    }
+    return 0;
+}
+
+static int create_layer(struct bounded *b, struct bounded_layer *layer, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const struct far_shape shape = far_shape(o, &layer->spec);
+    layer->one_held = one_held(o, &layer->spec);
+    layer->one_position = -1;
+    const size_t bytes = 2 * (size_t)(o->kv_heads * layer->one_held) * row_bytes(o);
+    if (far_create(&layer->far, &shape, o->group, o->device, err) != 0 ||
+        !(layer->one_keys = o->device->alloc(bytes, "the chosen blocks of a layer", err)))
+        return -1;
+    layer->one_values = layer->one_keys + bytes / 2;
+    return 0;
+}
+
+int bounded_far_create(struct bounded *b, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const struct largest most = find_largest(o);
+    const struct shares shares = shared_bytes(o);
+    const struct retrieve_options options = retrieve_options(o);
+    const size_t groups = (size_t)most_groups(o), wants = groups * (size_t)(o->kv_heads * most.top);
+    struct bounded_far *far = &b->far;
+    if (most.layers == 0)
+        return 0;
+    far->rows_bytes = shares.rows;
+    far->run_tiles = i64_ceil_div(most.kept, ATTN_KEY_TILE);
+    far->groups = calloc(groups, sizeof *far->groups);
+    far->counts = calloc(groups, sizeof *far->counts);
+    far->chosen = calloc(wants, sizeof *far->chosen);
+    far->wants = calloc(wants, sizeof *far->wants);
+    far->rows = calloc((size_t)pool_threads(o->pool), sizeof *far->rows);
+    if (!far->groups || !far->counts || !far->chosen || !far->wants || !far->rows)
+        return error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
+    if (!(far->retrieve = retrieve_create(&options, err)) ||
+        !(far->records = o->device->alloc(shares.records, "chosen far blocks", err)) ||
+        !(far->stage = o->device->alloc(shares.stage, "far blocks on their way", err)) ||
+        !(far->packed = o->device->alloc(shares.packed, "packed far blocks", err)))
+        return -1;
+    for (int i = 0; i < pool_threads(o->pool); i++)
+        if (!(far->rows[i] = o->device->alloc(shares.rows, "a thread's far rows", err)))
+            return -1;
+    for (int i = 0; i < o->layers; i++)
+        if (policy_of(b->layers[i].spec.kind)->retrieves && create_layer(b, &b->layers[i], err) != 0)
+            return -1;
+    return 0;
+}
+
+void bounded_far_free(struct bounded *b)
+{
+    const struct device *device = b->options.device;
+    struct bounded_far *far = &b->far;
+    for (int i = 0; i < b->options.layers; i++) {
+        far_free(&b->layers[i].far);
+        device->free(b->layers[i].one_keys);
+    }
+    for (int i = 0; far->rows && i < pool_threads(b->options.pool); i++)
+        device->free(far->rows[i]);
+    retrieve_free(far->retrieve);
+    device->free(far->records);
+    device->free(far->stage);
+    device->free(far->packed);
+    free(far->groups);
+    free(far->counts);
+    free(far->chosen);
+    free(far->wants);
+    free(far->rows);
+}
+
+/* ---- the groups of a segment ---------------------------------------------------------------------------- */
+
+/* The groups of one stretch of a rank's queries, whose first row in its block is `row`. */
+static void add_groups(struct bounded *b, const struct bounded_layer *layer, int rank, struct stretch stretch,
+                       int64_t row)
+{
+    struct bounded_far *far = &b->far;
+    for (int64_t p = stretch.first; p < stretch.end;) {
+        const int64_t end = i64_min(stretch.end, (p / POLICY_GROUP + 1) * POLICY_GROUP);
+        const int64_t before = policy_near_first(&layer->spec, p, b->first) - layer->spec.sinks;
+        far->groups[far->n_groups++] = (struct retrieve_group){
+            .rank = rank,
+            .row = row + p - stretch.first,
+            .count = end - p,
+            .visible = i64_max(0, before) / FAR_BLOCK,
+        };
+        p = end;
+    }
+}
+
+static void find_groups(struct bounded *b, const struct bounded_layer *layer)
+{
+    const int ranks = b->options.group->size, self = b->options.group->rank;
+    struct bounded_far *far = &b->far;
+    far->n_groups = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        const struct zigzag block = zigzag_block(b->first, b->end, rank, ranks);
+        const int64_t before = far->n_groups;
+        int64_t row = 0;
+        for (int part = 0; part < 2; part++) {
+            add_groups(b, layer, rank, (struct stretch){block.first[part], block.end[part]}, row);
+            row += block.end[part] - block.first[part];
+        }
+        if (rank == self) {
+            far->own_first = before;
+            far->own = far->n_groups - before;
+        }
+    }
+}
+
+/* ---- choosing ------------------------------------------------------------------------------------------- */
+
+static int64_t *chosen_by(const struct bounded *b, const struct bounded_layer *layer, int64_t group, int kv_head)
+{
+    return b->far.chosen + (group * b->options.kv_heads + kv_head) * layer->spec.top;
+}
+
+/* Every rank wants what its groups chose. */
+static int fetch(struct bounded *b, const struct bounded_layer *layer, struct error *err)
+{
+    struct bounded_far *far = &b->far;
+    int64_t n = 0;
+    for (int64_t g = 0; g < far->n_groups; g++)
+        for (int head = 0; head < b->options.kv_heads; head++)
+            for (int64_t i = 0; i < far->counts[g]; i++)
+                far->wants[n++] = (struct far_want){far->groups[g].rank, head, chosen_by(b, layer, g, head)[i]};
+    return far_fetch(&layer->far, b->options.group, far->wants, n, far->stage, far->records, err);
+}
+
+struct packing {
+    struct bounded *bounded;
+    const struct bounded_layer *layer;
+    const struct rope *rope;
+};
+
+/* The record that own group `own` fetched first for a kv head. */
+static const char *fetched(const struct bounded *b, int64_t own, int kv_head)
+{
+    const struct bounded_far *far = &b->far;
+    int64_t before = 0;
+    for (int64_t g = 0; g < own; g++)
+        before += far->counts[far->own_first + g] * b->options.kv_heads;
+    before += kv_head * far->counts[far->own_first + own];
+    return far->records + (size_t)before * far_record_bytes(b->options.dim);
+}
+
+/* Sinks and chosen blocks of a group in one kv head, raw: keys and values [rows][dim]. Returns the number of rows.
+ */
+static int64_t unpack_rows(const struct packing *p, int64_t own, int kv_head, char *keys, char *values)
+{
+    const struct bounded *b = p->bounded;
+    const struct bounded_options *o = &b->options;
+    const size_t row = row_bytes(o), sinks = (size_t)p->layer->sinks * row;
+    const size_t at = (size_t)(kv_head * p->layer->spec.sinks) * row;
+    const char *record = fetched(b, own, kv_head);
+    const int64_t count = b->far.counts[b->far.own_first + own];
+    if (sinks > 0) {
+        memcpy(keys, p->layer->sink_keys + at, sinks);
+        memcpy(values, p->layer->sink_values + at, sinks);
+    }
+    for (int64_t i = 0; i < count; i++, record += far_record_bytes(o->dim)) {
+        const size_t to = sinks + (size_t)(i * FAR_BLOCK) * row;
+        far_record_read(record, o->kernel->dtype, o->dim, keys + to, values + to);
+    }
+    return p->layer->sinks + count * FAR_BLOCK;
+}
+
+static char *run_at(const struct bounded *b, int64_t own, int kv_head)
+{
+    const size_t tiles = (size_t)((own * b->options.kv_heads + kv_head) * b->far.run_tiles);
+    return b->far.packed + tiles * b->options.kernel->tile_bytes(b->options.dim);
+}
+
+/* Item: the run of one of this rank's groups in one kv head. */
+static void pack_item(void *context, int64_t item, int thread)
+{
+    const struct packing *p = context;
+    const struct bounded *b = p->bounded;
+    const struct bounded_options *o = &b->options;
+    const int head = (int)(item % o->kv_heads);
+    const int64_t own = item / o->kv_heads;
+    char *keys = b->far.rows[thread], *values = keys + b->far.rows_bytes / 2;
+    const int64_t rows = unpack_rows(p, own, head, keys, values);
+    char *tile = run_at(b, own, head);
+    for (int64_t first = 0; first < rows; first += ATTN_KEY_TILE, tile += o->kernel->tile_bytes(o->dim))
+        pack_tile(
+            &(struct pack_rows){.kernel = o->kernel,
+                                .rope = p->rope,
+                                .keys = keys + (size_t)first * row_bytes(o),
+                                .values = values + (size_t)first * row_bytes(o),
+                                .key_offset = p->layer->key_offset ? p->layer->key_offset + head * o->dim : NULL,
+                                .first_position = first,
+                                .step = 1,
+                                .n = (int)i64_min(ATTN_KEY_TILE, rows - first),
+                                .dim = o->dim},
+            tile);
+}
+
+int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
+                       struct error *err)
+{
+    struct bounded_far *far = &b->far;
+    far_append(&layer->far, &layer->near, policy_near_first(&layer->spec, b->end, b->end), b->options.pool);
+    find_groups(b, layer);
+    layer->one_position = -1;
+    const struct retrieve_call call = {
+        .far = &layer->far,
+        .groups = far->groups,
+        .n_groups = far->n_groups,
+        .q = queries->q,
+        .stride = queries->stride,
+        .scale = queries->scale,
+        .top = layer->spec.top,
+    };
+    if (retrieve_choose(far->retrieve, &call, far->chosen, far->counts, err) != 0 || fetch(b, layer, err) != 0)
+        return -1;
+    struct packing packing = {b, layer, queries->rope};
+    const struct pool_job job = {far->own * b->options.kv_heads, pack_item, &packing, b->options.poll,
+                                 b->options.poll_context};
+    if (job.n_items > 0)
+        pool_run(b->options.pool, &job);
+    return 0;
+}
+
+const void *bounded_far_run(const struct bounded *b, int kv_head, int64_t first, int64_t *rows)
+{
+    const struct zigzag block = zigzag_block(b->first, b->end, b->options.group->rank, b->options.group->size);
+    const int64_t row =
+        first < block.end[0] ? first - block.first[0] : block.end[0] - block.first[0] + first - block.first[1];
+    int64_t own = 0;
+    while (row >= b->far.groups[b->far.own_first + own].row + b->far.groups[b->far.own_first + own].count)
+        own++;
+    *rows = b->far.counts[b->far.own_first + own] * FAR_BLOCK;
+    return run_at(b, own, kv_head);
+}
+
+/* ---- one token ------------------------------------------------------------------------------------------ */
+
+/* The blocks of a choice are shared out over the ranks, alike in every kv head. */
+static int fetch_one(struct bounded *b, struct bounded_layer *layer, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    struct bounded_far *far = &b->far;
+    int64_t n = 0, own = 0;
+    for (int head = 0; head < o->kv_heads; head++)
+        for (int64_t i = 0; i < far->counts[0]; i++)
+            far->wants[n++] = (struct far_want){(int)(i % o->group->size), head, chosen_by(b, layer, 0, head)[i]};
+    if (far_fetch(&layer->far, o->group, far->wants, n, far->stage, far->records, err) != 0)
+        return -1;
+    const char *record = far->records;
+    layer->one_chosen = far->counts[0];
+    for (int head = 0; head < o->kv_heads; head++) {
+        own = head * layer->one_held;
+        for (int64_t i = o->group->rank; i < far->counts[0]; i += o->group->size, own += FAR_BLOCK) {
+            const size_t to = (size_t)own * row_bytes(o);
+            far_record_read(record, o->kernel->dtype, o->dim, layer->one_keys + to, layer->one_values + to);
+            record += far_record_bytes(o->dim);
+        }
+    }
+    return 0;
+}
+
+int bounded_far_choose_one(struct bounded *b, struct bounded_layer *layer, const struct decoder_query *query,
+                           int64_t position, struct error *err)
+{
+    const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
+    if (layer->one_position >= 0 && position / CHOICE_TOKENS == layer->one_position / CHOICE_TOKENS)
+        return 0;
+    layer->one_position = position;
+    far_append(&layer->far, &layer->near, near_first, b->options.pool);
+    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1,
+                                         i64_max(0, near_first - layer->spec.sinks) / FAR_BLOCK};
+    const struct retrieve_call call = {
+        .far = &layer->far,
+        .groups = &group,
+        .n_groups = 1,
+        .q = query->q,
+        .scale = query->scale,
+        .top = layer->spec.top,
+    };
+    return retrieve_choose(b->far.retrieve, &call, b->far.chosen, b->far.counts, err) != 0
+               ? -1
+               : fetch_one(b, layer, err);
+}

@@ -1,0 +1,32 @@
+/* Far records: the keys and values of FAR_BLOCK tokens of one kv head in four bits, for a memory that is read
+ * rarely.
+ *
+ *     keys   k = low_c + step_c n, n = 0 .. 15: a scale for each channel over the block's tokens, since channels
+ *            differ more than tokens do (KIVI: Liu et al. 2024, arXiv:2402.02750)
+ *     values v = step_(t,g) n, n = -8 .. 7: a scale for each token and group of 32 channels
+ *     layout key nibbles [32][dim/2] | value nibbles [32][dim/2] | low [dim] | key steps [dim] | value steps
+ *            [32][dim/32 rounded up], the last three in bf16; byte e of a row holds elements e and e + dim/2
+ *
+ * 38 bytes an element of a block, 0.297 of bf16's. A record holds no pointers and may be sent as it is.
+ */
+#ifndef LONGHAUL_ATTENTION_FAR_RECORD_H
+#define LONGHAUL_ATTENTION_FAR_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/num.h"
+
+enum { FAR_BLOCK = 32, FAR_VALUE_GROUP = 32 };
+
+/* dim: a multiple of 16. */
+size_t far_record_bytes(int dim);
+
+/* keys, values: [FAR_BLOCK][dim] of the dtype. */
+void far_record_write(void *record, enum dtype dtype, int dim, const void *keys, const void *values);
+void far_record_read(const void *record, enum dtype dtype, int dim, void *keys, void *values);
+
+/* The keys for dot products in eight bits: k8 [FAR_BLOCK][dim], key = returned scale * k8. */
+float far_record_keys8(const void *record, int dim, int8_t *k8);
+
+#endif

@@ -1,0 +1,274 @@
+#include "attention/retrieve_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/layout.h"
+
+#define LOG2_E 1.44269504088896340736f
+
+/* ---- rows ---- */
+
+int retrieve_rows(const struct retrieve *r, int64_t count, bool coarse)
+{
+    const int rows = (int)i64_ceil_div(count, RETRIEVE_SAMPLE) * r->group;
+    const int first = (int)i64_round_up(i64_ceil_div(count, RETRIEVE_COARSE) * r->group, FAR_LANES);
+    return coarse && first < rows ? first : rows;
+}
+
+int retrieve_tiles(const struct retrieve *r, int64_t count, bool coarse)
+{
+    return (retrieve_rows(r, count, coarse) + FAR_LANES - 1) / FAR_LANES;
+}
+
+/* Which query of a group of `count` is sample s: first one in RETRIEVE_COARSE, then the others. */
+static int64_t sampled(int64_t count, int64_t s)
+{
+    enum { BETWEEN = RETRIEVE_COARSE / RETRIEVE_SAMPLE - 1 };
+    const int64_t coarse = i64_ceil_div(count, RETRIEVE_COARSE), other = s - coarse;
+    return s < coarse ? s * RETRIEVE_COARSE
+                      : other / BETWEEN * RETRIEVE_COARSE + RETRIEVE_SAMPLE * (1 + other % BETWEEN);
+}
+
+static char *card_of(const struct retrieve *r, int64_t group)
+{
+    return r->memory + r->plan.cards + (size_t)group * r->plan.card_bytes;
+}
+
+uint8_t *retrieve_lanes(const struct retrieve *r, int64_t group, int kv_head, int tile)
+{
+    return (uint8_t *)card_of(r, group) +
+           (size_t)(kv_head * r->plan.tiles + tile) * far_lanes_bytes(r->options.dim);
+}
+
+float *retrieve_scales(const struct retrieve *r, int64_t group, int kv_head, int tile)
+{
+    char *behind = (char *)retrieve_lanes(r, group, r->options.kv_heads, 0);
+    return (float *)(void *)behind + (kv_head * r->plan.tiles + tile) * FAR_LANES;
+}
+
+int64_t *retrieve_columns(const struct retrieve *r, int64_t group)
+{
+    return (int64_t *)(void *)(r->memory + r->plan.columns) + group * r->plan.max_columns;
+}
+
+/* ---- life ---- */
+
+static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *plan)
+{
+    const struct retrieve shape = {.group = o->heads / o->kv_heads};
+    const int ranks = o->group->size;
+    const size_t groups = (size_t)o->max_groups, threads = (size_t)pool_threads(o->pool);
+    size_t total = 0;
+    *plan = (struct retrieve_plan){0};
+    plan->tiles = retrieve_tiles(&shape, o->max_count, false);
+    plan->max_columns = i64_ceil_div(o->max_blocks, ranks) + 1;
+    const size_t lanes = (size_t)plan->tiles * FAR_LANES, columns = (size_t)plan->max_columns;
+    const int64_t fine = plan->tiles * i64_min(plan->max_columns, RETRIEVE_CANDIDATES);
+    const int64_t coarse = retrieve_tiles(&shape, o->max_count, true) * plan->max_columns;
+    plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? coarse : 0) * FAR_LANES;
+    plan->card_bytes = (size_t)o->kv_heads * lanes * ((size_t)o->dim + sizeof(float));
+    const size_t best = groups * RETRIEVE_CANDIDATES * sizeof(struct retrieve_entry);
+    const bool fits = layout_reserve(&total, groups, plan->card_bytes, &plan->cards) &&
+                      layout_reserve(&total, groups * columns, sizeof(int64_t), &plan->columns) &&
+                      layout_reserve(&total, groups, (size_t)plan->board * sizeof(float), &plan->scores) &&
+                      layout_reserve(&total, groups * lanes, sizeof(float), &plan->most) &&
+                      layout_reserve(&total, groups * lanes, sizeof(double), &plan->sums) &&
+                      layout_reserve(&total, threads * columns, sizeof(double), &plan->weights) &&
+                      layout_reserve(&total, threads * columns, sizeof(struct retrieve_entry), &plan->entries) &&
+                      layout_reserve(&total, (size_t)ranks, best, &plan->best) &&
+                      layout_reserve(&total, (size_t)(ranks > 1 ? ranks * RETRIEVE_CANDIDATES : 0),
+                                     sizeof(struct retrieve_entry), &plan->merged) &&
+                      layout_reserve(&total, threads * FAR_BLOCK, (size_t)o->dim, &plan->keys);
+    plan->total = total;
+    return fits;
+}
+
+int retrieve_bytes(const struct retrieve_options *options, size_t *out, struct error *err)
+{
+    struct retrieve_plan plan;
+    if (!plan_make(options, &plan))
+        return error_set(err, ERROR_RESOURCE, "retrieval among %lld blocks is too large to count its bytes",
+                         (long long)options->max_blocks);
+    *out = plan.total;
+    return 0;
+}
+
+struct retrieve *retrieve_create(const struct retrieve_options *options, struct error *err)
+{
+    size_t bytes = 0;
+    struct retrieve *r = calloc(1, sizeof *r);
+    if (!r || !(r->n_columns = calloc((size_t)options->max_groups, sizeof *r->n_columns))) {
+        free(r);
+        error_set(err, ERROR_RESOURCE, "no memory for the description of retrieval");
+        return NULL;
+    }
+    r->options = *options;
+    r->group = options->heads / options->kv_heads;
+    r->scorer = far_scorer_choose();
+    if (retrieve_bytes(options, &bytes, err) == 0 && plan_make(options, &r->plan) &&
+        (r->memory = options->device->alloc(bytes, "the choice of far blocks", err)))
+        return r;
+    retrieve_free(r);
+    return NULL;
+}
+
+void retrieve_free(struct retrieve *r)
+{
+    if (!r)
+        return;
+    r->options.device->free(r->memory);
+    free(r->n_columns);
+    free(r);
+}
+
+void retrieve_run(const struct retrieve *r, int64_t items, void (*work)(void *, int64_t, int), void *context)
+{
+    const struct pool_job job = {items, work, context, r->options.poll, r->options.poll_context};
+    if (items > 0)
+        pool_run(r->options.pool, &job);
+}
+
+/* ---- queries ---- */
+
+struct writing {
+    struct retrieve *retrieve;
+    const struct retrieve_call *call;
+};
+
+/* Item: the sampled rows of one group and kv head, where this rank has them. */
+static void write_item(void *context, int64_t item, int thread)
+{
+    const struct writing *w = context;
+    struct retrieve *r = w->retrieve;
+    const struct retrieve_options *o = &r->options;
+    const int64_t g = item / o->kv_heads;
+    const int head = (int)(item % o->kv_heads);
+    const struct retrieve_group *group = &w->call->groups[g];
+    const int rows = retrieve_rows(r, group->count, false), places = r->plan.tiles * FAR_LANES;
+    (void)thread;
+    if (group->rank != RETRIEVE_EVERY && group->rank != o->group->rank)
+        return;
+    for (int row = 0; row < places; row++) {
+        float *scale = retrieve_scales(r, g, head, row / FAR_LANES) + row % FAR_LANES;
+        *scale = 0;
+        if (row >= rows)
+            continue;
+        const int64_t token = group->row + sampled(group->count, row / r->group);
+        const float *q =
+            w->call->q + token * w->call->stride + (int64_t)(head * r->group + row % r->group) * o->dim;
+        *scale = far_lanes_put(retrieve_lanes(r, g, head, row / FAR_LANES), row % FAR_LANES, q, o->dim) *
+                 w->call->scale * LOG2_E;
+    }
+}
+
+/* The cards of all ranks to all ranks; groups are in order of ranks. */
+static int share_queries(struct retrieve *r, const struct retrieve_call *call, struct error *err)
+{
+    const struct comm *group = r->options.group;
+    MPI_Datatype card;
+    if (group->size == 1 || call->groups[0].rank == RETRIEVE_EVERY)
+        return 0;
+    int *counts = calloc(2 * (size_t)group->size, sizeof *counts), *places = counts + group->size;
+    if (!counts)
+        return error_set(err, ERROR_RESOURCE, "no memory for the counts of %d ranks", group->size);
+    for (int64_t g = 0; g < call->n_groups; g++)
+        counts[call->groups[g].rank]++;
+    for (int rank = 1; rank < group->size; rank++)
+        places[rank] = places[rank - 1] + counts[rank - 1];
+    int status =
+        comm_check(MPI_Type_contiguous((int)r->plan.card_bytes, MPI_BYTE, &card), "describing queries", err);
+    if (status == 0) {
+        status = comm_check(MPI_Type_commit(&card), "describing queries", err);
+        if (status == 0)
+            status = comm_check(
+                MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, card_of(r, 0), counts, places, card, group->mpi),
+                "sharing queries", err);
+        MPI_Type_free(&card);
+    }
+    free(counts);
+    return status;
+}
+
+/* ---- the choice ---- */
+
+/* Every block that this rank has and the group sees is a column. */
+static void list_all(struct retrieve *r, const struct retrieve_call *call)
+{
+    for (int64_t g = 0; g < call->n_groups; g++) {
+        int64_t *columns = retrieve_columns(r, g);
+        r->n_columns[g] = far_own(call->far, call->groups[g].visible);
+        for (int64_t i = 0; i < r->n_columns[g]; i++)
+            columns[i] = far_own_block(call->far, i);
+    }
+}
+
+/* Of the candidates of all ranks those that this one has. */
+static void list_candidates(const struct retrieve_stage *stage, const struct retrieve_entry *best)
+{
+    struct retrieve *r = stage->retrieve;
+    const struct comm *group = r->options.group;
+    for (int64_t g = 0; g < stage->call->n_groups; g++) {
+        int64_t *columns = retrieve_columns(r, g), n = 0;
+        const struct retrieve_entry *of_group = best + g * stage->keep;
+        for (int64_t i = 0; i < stage->keep && of_group[i].block >= 0; i++)
+            if (of_group[i].block % group->size == group->rank)
+                columns[n++] = of_group[i].block;
+        r->n_columns[g] = n;
+    }
+}
+
+static int rising(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void take(const struct retrieve_stage *stage, const struct retrieve_entry *best, int64_t *chosen,
+                 int64_t *counts)
+{
+    const int64_t top = stage->keep;
+    for (int64_t g = 0; g < stage->call->n_groups; g++) {
+        int64_t *out = chosen + (g * stage->retrieve->options.kv_heads + stage->kv_head) * top, n = 0;
+        for (; n < top && best[g * top + n].block >= 0; n++)
+            out[n] = best[g * top + n].block;
+        qsort(out, (size_t)n, sizeof *out, rising);
+        counts[g] = n;
+    }
+}
+
+static int choose_for_head(struct retrieve *r, const struct retrieve_call *call, int kv_head, int64_t *chosen,
+                           int64_t *counts, struct error *err)
+{
+    struct retrieve_stage stage = {.retrieve = r, .call = call, .kv_head = kv_head, .aligned = true};
+    const struct retrieve_entry *best;
+    list_all(r, call);
+    if (call->far->blocks - far_oldest(call->far) > RETRIEVE_CANDIDATES) {
+        stage.coarse = true;
+        stage.keep = RETRIEVE_CANDIDATES;
+        if (!(best = retrieve_board_best(&stage, err)))
+            return -1;
+        list_candidates(&stage, best);
+        stage.coarse = stage.aligned = false;
+    }
+    stage.keep = call->top;
+    if (!(best = retrieve_board_best(&stage, err)))
+        return -1;
+    take(&stage, best, chosen, counts);
+    return 0;
+}
+
+int retrieve_choose(struct retrieve *r, const struct retrieve_call *call, int64_t *chosen, int64_t *counts,
+                    struct error *err)
+{
+    const struct retrieve_options *o = &r->options;
+    struct writing writing = {r, call};
+    memset(counts, 0, (size_t)call->n_groups * sizeof *counts);
+    if (call->far->blocks == 0)
+        return 0;
+    retrieve_run(r, call->n_groups * o->kv_heads, write_item, &writing);
+    int status = share_queries(r, call, err);
+    for (int head = 0; head < o->kv_heads && status == 0; head++)
+        status = choose_for_head(r, call, head, chosen, counts, err);
+    return status;
+}

@@ -1,0 +1,256 @@
+#include "attention/retrieve_parts.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RUN = 16 }; /* columns of a work item */
+
+static int64_t groups_of(const struct retrieve_stage *stage)
+{
+    return stage->call->n_groups;
+}
+
+static int tiles_of(const struct retrieve_stage *stage, int64_t group)
+{
+    return retrieve_tiles(stage->retrieve, stage->call->groups[group].count, stage->coarse);
+}
+
+/* Scores of a tile of a group's rows, [columns][FAR_LANES]. */
+static float *scores_of(const struct retrieve_stage *stage, int64_t group, int tile)
+{
+    const struct retrieve *r = stage->retrieve;
+    return (float *)(r->memory + r->plan.scores) + group * r->plan.board + tile * r->n_columns[group] * FAR_LANES;
+}
+
+static float *most_of(const struct retrieve *r, int64_t group, int tile)
+{
+    return (float *)(r->memory + r->plan.most) + (group * r->plan.tiles + tile) * FAR_LANES;
+}
+
+static double *sums_of(const struct retrieve *r, int64_t group, int tile)
+{
+    return (double *)(void *)(r->memory + r->plan.sums) + (group * r->plan.tiles + tile) * FAR_LANES;
+}
+
+/* ---- scores ---- */
+
+static struct far_keys8 keys_of(const struct retrieve_stage *stage, int64_t block, int thread)
+{
+    const struct retrieve *r = stage->retrieve;
+    struct far_keys8 keys = {.dim = r->options.dim};
+    keys.k = (int8_t *)(r->memory + r->plan.keys) + (size_t)thread * FAR_BLOCK * (size_t)keys.dim;
+    far_keys8_read(&keys, far_record(stage->call->far, stage->kv_head, block));
+    return keys;
+}
+
+static void score_column(const struct retrieve_stage *stage, int64_t group, int64_t column,
+                         const struct far_keys8 *keys)
+{
+    const struct retrieve *r = stage->retrieve;
+    for (int tile = 0; tile < tiles_of(stage, group); tile++) {
+        int32_t best[FAR_LANES];
+        const float *scales = retrieve_scales(r, group, stage->kv_head, tile);
+        float *out = scores_of(stage, group, tile) + column * FAR_LANES;
+        r->scorer->best(retrieve_lanes(r, group, stage->kv_head, tile), keys, best);
+        for (int l = 0; l < FAR_LANES; l++)
+            out[l] = (float)best[l] * (scales[l] * keys->scale);
+    }
+}
+
+/* Item: a run of columns for all groups, which have the same blocks there as far as they go. */
+static void score_run_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    for (int64_t column = item * RUN; column < (item + 1) * RUN; column++) {
+        struct far_keys8 keys;
+        bool read = false;
+        for (int64_t g = 0; g < groups_of(stage); g++) {
+            if (column >= r->n_columns[g])
+                continue;
+            if (!read)
+                keys = keys_of(stage, retrieve_columns(r, g)[column], thread);
+            read = true;
+            score_column(stage, g, column, &keys);
+        }
+    }
+}
+
+/* Item: all columns of a group. */
+static void score_group_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    for (int64_t column = 0; column < r->n_columns[item]; column++) {
+        const struct far_keys8 keys = keys_of(stage, retrieve_columns(r, item)[column], thread);
+        score_column(stage, item, column, &keys);
+    }
+}
+
+static void score(const struct retrieve_stage *stage)
+{
+    int64_t most = 0;
+    for (int64_t g = 0; g < groups_of(stage); g++)
+        most = i64_max(most, stage->retrieve->n_columns[g]);
+    if (stage->aligned)
+        retrieve_run(stage->retrieve, i64_ceil_div(most, RUN), score_run_item, (void *)stage);
+    else
+        retrieve_run(stage->retrieve, groups_of(stage), score_group_item, (void *)stage);
+}
+
+/* ---- the softmax over blocks ---- */
+
+/* Item: a group's largest scores, row by row. */
+static void most_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    (void)thread;
+    for (int tile = 0; tile < tiles_of(stage, item); tile++) {
+        const float *scores = scores_of(stage, item, tile);
+        float most[FAR_LANES];
+        for (int l = 0; l < FAR_LANES; l++)
+            most[l] = -INFINITY;
+        for (int64_t i = 0; i < r->n_columns[item]; i++, scores += FAR_LANES)
+            for (int l = 0; l < FAR_LANES; l++)
+                most[l] = scores[l] > most[l] ? scores[l] : most[l];
+        memcpy(most_of(r, item, tile), most, sizeof most);
+    }
+}
+
+static void weigh_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    (void)thread;
+    for (int tile = 0; tile < tiles_of(stage, item); tile++)
+        r->scorer->weigh(scores_of(stage, item, tile), r->n_columns[item], most_of(r, item, tile),
+                         sums_of(r, item, tile));
+}
+
+/* ---- the best ---- */
+
+static bool better(const struct retrieve_entry *a, const struct retrieve_entry *b)
+{
+    return a->weight != b->weight ? a->weight > b->weight : a->block < b->block;
+}
+
+static int compare(const void *a, const void *b)
+{
+    return better(a, b) ? -1 : better(b, a);
+}
+
+static void swap(struct retrieve_entry *a, struct retrieve_entry *b)
+{
+    const struct retrieve_entry c = *a;
+    *a = *b;
+    *b = c;
+}
+
+/* The k best of n to the front, in any order (Hoare's selection). */
+static void select_best(struct retrieve_entry *entries, int64_t n, int64_t k)
+{
+    int64_t first = 0, last = n - 1;
+    while (first < last) {
+        const struct retrieve_entry pivot = entries[first + (last - first) / 2];
+        int64_t i = first, j = last;
+        while (i <= j) {
+            while (better(&entries[i], &pivot))
+                i++;
+            while (better(&pivot, &entries[j]))
+                j--;
+            if (i <= j)
+                swap(&entries[i++], &entries[j--]);
+        }
+        if (k <= j)
+            last = j;
+        else if (k >= i)
+            first = i;
+        else
+            return;
+    }
+}
+
+static struct retrieve_entry *best_of(const struct retrieve_stage *stage, int rank, int64_t group)
+{
+    const struct retrieve *r = stage->retrieve;
+    return (struct retrieve_entry *)(void *)(r->memory + r->plan.best) +
+           (rank * groups_of(stage) + group) * stage->keep;
+}
+
+/* The best of n entries, best first, and nothing behind them. */
+static void put_best(struct retrieve_entry *entries, int64_t n, struct retrieve_entry *out, int64_t keep)
+{
+    const int64_t k = i64_min(n, keep);
+    select_best(entries, n, k);
+    qsort(entries, (size_t)k, sizeof *entries, compare);
+    for (int64_t i = 0; i < keep; i++)
+        out[i] = i < k ? entries[i] : (struct retrieve_entry){-1, -1};
+}
+
+/* Item: a group's weights, and the best of this rank. Rows that there are not count for nothing. */
+static void best_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    const int64_t n = r->n_columns[item];
+    const int rows = retrieve_rows(r, stage->call->groups[item].count, stage->coarse);
+    double *weights = (double *)(void *)(r->memory + r->plan.weights) + thread * r->plan.max_columns;
+    struct retrieve_entry *entries =
+        (struct retrieve_entry *)(void *)(r->memory + r->plan.entries) + thread * r->plan.max_columns;
+    memset(weights, 0, (size_t)n * sizeof *weights);
+    for (int tile = 0; tile < tiles_of(stage, item); tile++) {
+        const double *sums = sums_of(r, item, tile);
+        float factors[FAR_LANES];
+        for (int l = 0; l < FAR_LANES; l++)
+            factors[l] = tile * FAR_LANES + l < rows ? (float)(1 / sums[l]) : 0;
+        r->scorer->mix(scores_of(stage, item, tile), n, factors, weights);
+    }
+    for (int64_t i = 0; i < n; i++)
+        entries[i] = (struct retrieve_entry){weights[i], retrieve_columns(r, item)[i]};
+    put_best(entries, n, best_of(stage, r->options.group->rank, item), stage->keep);
+}
+
+/* The best of all ranks to the places of rank 0. */
+static int merge(const struct retrieve_stage *stage, struct error *err)
+{
+    const struct retrieve *r = stage->retrieve;
+    const struct comm *group = r->options.group;
+    const int64_t each = groups_of(stage) * stage->keep;
+    if (group->size == 1)
+        return 0;
+    if (comm_check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, best_of(stage, 0, 0),
+                                 (int)(each * (int64_t)sizeof(struct retrieve_entry)), MPI_BYTE, group->mpi),
+                   "merging the best far blocks", err) < 0)
+        return -1;
+    struct retrieve_entry *all = (struct retrieve_entry *)(void *)(r->memory + r->plan.merged);
+    for (int64_t g = 0; g < groups_of(stage); g++) {
+        int64_t n = 0;
+        for (int rank = 0; rank < group->size; rank++)
+            for (int64_t i = 0; i < stage->keep && best_of(stage, rank, g)[i].block >= 0; i++)
+                all[n++] = best_of(stage, rank, g)[i];
+        put_best(all, n, best_of(stage, 0, g), stage->keep);
+    }
+    return 0;
+}
+
+const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err)
+{
+    struct retrieve *r = stage->retrieve;
+    const struct comm *group = r->options.group;
+    const int lanes = (int)groups_of(stage) * r->plan.tiles * FAR_LANES;
+    score(stage);
+    retrieve_run(r, groups_of(stage), most_item, (void *)stage);
+    if (group->size > 1 &&
+        comm_check(MPI_Allreduce(MPI_IN_PLACE, most_of(r, 0, 0), lanes, MPI_FLOAT, MPI_MAX, group->mpi),
+                   "merging the scores of far blocks", err) < 0)
+        return NULL;
+    retrieve_run(r, groups_of(stage), weigh_item, (void *)stage);
+    if (group->size > 1 &&
+        comm_check(MPI_Allreduce(MPI_IN_PLACE, sums_of(r, 0, 0), lanes, MPI_DOUBLE, MPI_SUM, group->mpi),
+                   "merging the sums of far blocks", err) < 0)
+        return NULL;
+    retrieve_run(r, groups_of(stage), best_item, (void *)stage);
+    return merge(stage, err) == 0 ? best_of(stage, 0, 0) : NULL;
+}

@@ -1,0 +1,74 @@
+/* What the files of retrieval share. Private to attention/retrieve*.c.
+ *
+ * retrieve.c        making it, the queries of all ranks, and the order of the steps
+ * retrieve_board.c  the scores of one kv head: from products to the best of all ranks
+ */
+#ifndef LONGHAUL_ATTENTION_RETRIEVE_PARTS_H
+#define LONGHAUL_ATTENTION_RETRIEVE_PARTS_H
+
+#include "attention/far_score.h"
+#include "attention/retrieve.h"
+
+/* A block and what its queries give it. */
+struct retrieve_entry {
+    double weight;
+    int64_t block;
+};
+
+/* All memory is one block; here is where its parts begin. */
+struct retrieve_plan {
+    size_t
+        cards; /* [groups] x card_bytes: lanes [kv_heads][tiles], then their scales [kv_heads][tiles][FAR_LANES] */
+    size_t columns; /* [groups][max_columns] int64: blocks of this rank that are scored */
+    size_t scores;  /* [groups] x board floats: [tiles][columns][FAR_LANES] */
+    size_t most;    /* [groups][tiles][FAR_LANES] f32 */
+    size_t sums;    /* the same in f64 */
+    size_t weights; /* [threads][max_columns] f64 */
+    size_t entries; /* [threads][max_columns] */
+    size_t best;    /* [ranks][groups][candidates] entries; merged in the places of rank 0 */
+    size_t merged;  /* [ranks][candidates] entries */
+    size_t keys;    /* [threads][FAR_BLOCK][dim] int8 */
+    size_t card_bytes, total;
+    int64_t board, max_columns;
+    int tiles; /* of the rows of a group, at most */
+};
+
+struct retrieve {
+    struct retrieve_options options;
+    struct retrieve_plan plan;
+    const struct far_scorer *scorer;
+    char *memory;
+    int group;          /* query heads of a kv head */
+    int64_t *n_columns; /* [groups] */
+};
+
+/* One choice for one kv head. */
+struct retrieve_stage {
+    struct retrieve *retrieve;
+    const struct retrieve_call *call;
+    int kv_head;
+    bool coarse;  /* with the first rows of a group only */
+    bool aligned; /* column i is the same block in all groups */
+    int64_t keep;
+};
+
+/* Rows of a group's queries that take part, and the tiles of lanes that they fill. */
+int retrieve_rows(const struct retrieve *retrieve, int64_t count, bool coarse);
+int retrieve_tiles(const struct retrieve *retrieve, int64_t count, bool coarse);
+
+/* A lane tile of a group's queries, and its scales. */
+uint8_t *retrieve_lanes(const struct retrieve *retrieve, int64_t group, int kv_head, int tile);
+float *retrieve_scales(const struct retrieve *retrieve, int64_t group, int kv_head, int tile);
+
+/* The blocks of this rank that group g scores. */
+int64_t *retrieve_columns(const struct retrieve *retrieve, int64_t group);
+
+/* Do the items in the pool. */
+void retrieve_run(const struct retrieve *retrieve, int64_t items, void (*work)(void *, int64_t, int),
+                  void *context);
+
+/* The `keep` best columns of all ranks for every group, best first, behind block -1 nothing: entries of group g at
+ * g * stage->keep of the result, which lives until the next call. NULL with an error. Collective. */
+const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err);
+
+#endif

@@ -1,0 +1,223 @@
+/* Retrieval on 1 to 4 ranks: the blocks that a group of queries looks for are found, whoever holds them. Each group
+ * and kv head has a direction of its own, which all its queries share and which one key in each of TOP blocks has
+ * too.
+ */
+#include "tests/mpi/mpi_test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/policy.h"
+#include "attention/retrieve.h"
+#include "attention/ring.h"
+
+enum { HEADS = 6, KV_HEADS = 2, DIM = 64, TOP = 5, SINKS = 4, GROUPS = 6, TOKENS = GROUPS * POLICY_GROUP };
+
+/* A number in -1 .. 1 that only depends on its place. */
+static float number(int64_t place, int element)
+{
+    uint64_t x = ((uint64_t)place * 100003 + (uint64_t)element + 1) * 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return (float)((x ^ x >> 31) >> 40) / 8388608.0f - 1.0f;
+}
+
+enum place { DIRECTION = 1 << 24, NOISE = 2 << 24, WHICH = 3 << 24 };
+
+/* The i-th block that a group and head look for, rising with i: one of an equal share of all. */
+static int64_t wanted(int64_t group, int kv_head, int64_t i, int64_t blocks)
+{
+    const int64_t share = blocks / TOP;
+    const float at = number(WHICH + group * KV_HEADS + kv_head, (int)i) / 2 + 0.5f;
+    return i * share + i64_min(share - 1, (int64_t)(at * (float)share));
+}
+
+struct fixture {
+    struct pool *pool;
+    struct far far;
+    struct near near;
+    struct retrieve *retrieve;
+    int64_t blocks;
+    struct retrieve_group groups[2 * GROUPS];
+    int64_t n_groups;
+    float *q;
+};
+
+/* Keys: faint noise, and at a token of each wanted block the direction of those who want it. */
+static void fill_near(struct fixture *f)
+{
+    static float k[KV_HEADS * DIM], v[KV_HEADS * DIM];
+    for (int64_t t = 0; t < SINKS + f->blocks * FAR_BLOCK; t++) {
+        for (int e = 0; e < KV_HEADS * DIM; e++)
+            k[e] = 0.1f * number(NOISE + t, e);
+        near_put(&f->near, t, k, v);
+    }
+    for (int64_t g = 0; g < GROUPS; g++)
+        for (int64_t i = 0; i < TOP; i++) {
+            int64_t token[KV_HEADS];
+            for (int head = 0; head < KV_HEADS; head++) {
+                token[head] = SINKS + wanted(g, head, i, f->blocks) * FAR_BLOCK + g * 5 + i % 5;
+                float *row = near_keys(&f->near, head, token[head]);
+                for (int e = 0; e < DIM; e++)
+                    row[e] = number(DIRECTION + g * KV_HEADS + head, e);
+            }
+        }
+}
+
+static void open_fixture(struct fixture *f, int64_t blocks)
+{
+    *f = (struct fixture){.blocks = blocks};
+    const int64_t tokens = SINKS + blocks * FAR_BLOCK;
+    const struct near_shape near = {KV_HEADS, DIM, DTYPE_F32, tokens};
+    const struct far_shape far = {KV_HEADS, DIM, SINKS, blocks};
+    assert_non_null(f->pool = pool_create(2, &err));
+    assert_int_equal(near_create(&f->near, &near, device_cpu(), &err), 0);
+    assert_int_equal(far_create(&f->far, &far, &world, device_cpu(), &err), 0);
+    assert_int_equal(near_extend(&f->near, tokens, &err), 0);
+    fill_near(f);
+    far_append(&f->far, &f->near, tokens, f->pool);
+    const struct retrieve_options options = {.group = &world,
+                                             .pool = f->pool,
+                                             .device = device_cpu(),
+                                             .heads = HEADS,
+                                             .kv_heads = KV_HEADS,
+                                             .dim = DIM,
+                                             .max_groups = 2 * GROUPS,
+                                             .max_count = POLICY_GROUP,
+                                             .max_blocks = blocks};
+    assert_non_null(f->retrieve = retrieve_create(&options, &err));
+    assert_non_null(f->q = calloc((size_t)TOKENS * HEADS * DIM, sizeof *f->q));
+}
+
+static void close_fixture(struct fixture *f)
+{
+    free(f->q);
+    retrieve_free(f->retrieve);
+    far_free(&f->far);
+    near_free(&f->near);
+    pool_free(f->pool);
+}
+
+/* The groups of all ranks in the order of ranks, each seeing all blocks; this rank's queries. */
+static void deal_groups(struct fixture *f)
+{
+    for (int rank = 0; rank < world.size; rank++) {
+        const struct zigzag z = zigzag_block(0, TOKENS, rank, world.size);
+        int64_t row = 0;
+        for (int part = 0; part < 2; part++)
+            for (int64_t p = z.first[part]; p < z.end[part]; p += POLICY_GROUP, row += POLICY_GROUP) {
+                f->groups[f->n_groups++] = (struct retrieve_group){rank, row, POLICY_GROUP, f->blocks};
+                for (int64_t t = 0; t < POLICY_GROUP && rank == world.rank; t++)
+                    for (int e = 0; e < HEADS * DIM; e++)
+                        f->q[(row + t) * HEADS * DIM + e] =
+                            number(DIRECTION + p / POLICY_GROUP * KV_HEADS + e / DIM / (HEADS / KV_HEADS),
+                                   e % DIM) +
+                            0.2f * number(NOISE - p - t, e);
+            }
+    }
+}
+
+/* Which group of the sequence the n-th in the order of ranks is. */
+static int64_t group_at(int64_t n)
+{
+    for (int rank = 0; rank < world.size; rank++) {
+        const struct zigzag z = zigzag_block(0, TOKENS, rank, world.size);
+        for (int part = 0; part < 2; part++)
+            for (int64_t p = z.first[part]; p < z.end[part]; p += POLICY_GROUP)
+                if (n-- == 0)
+                    return p / POLICY_GROUP;
+    }
+    fail();
+    return -1;
+}
+
+static void check_found(const struct fixture *f, const int64_t *chosen, const int64_t *counts)
+{
+    for (int64_t g = 0; g < f->n_groups; g++) {
+        assert_int_equal(counts[g], TOP);
+        for (int head = 0; head < KV_HEADS; head++)
+            for (int64_t i = 0; i < TOP; i++)
+                assert_int_equal(chosen[(g * KV_HEADS + head) * TOP + i], wanted(group_at(g), head, i, f->blocks));
+    }
+}
+
+static void check(int64_t blocks)
+{
+    struct fixture f;
+    int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
+    open_fixture(&f, blocks);
+    deal_groups(&f);
+    const struct retrieve_call call = {.far = &f.far,
+                                       .groups = f.groups,
+                                       .n_groups = f.n_groups,
+                                       .q = f.q,
+                                       .stride = HEADS * DIM,
+                                       .scale = 0.5f,
+                                       .top = TOP};
+    if (retrieve_choose(f.retrieve, &call, chosen, counts, &err) != 0)
+        fail_msg("%s", err.text);
+    check_found(&f, chosen, counts);
+    close_fixture(&f);
+}
+
+static void wanted_blocks_are_found(void **state)
+{
+    (void)state;
+    check(40);
+    check(501);
+}
+
+static void wanted_blocks_are_found_among_thousands(void **state)
+{
+    (void)state;
+    check(3 * RETRIEVE_CANDIDATES + 7);
+}
+
+/* As in decode: every rank has the query, and it is one. */
+static void one_query_finds_its_blocks(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int64_t chosen[KV_HEADS * TOP], counts[1];
+    open_fixture(&f, 333);
+    for (int e = 0; e < HEADS * DIM; e++)
+        f.q[e] = number(DIRECTION + 2 * KV_HEADS + e / DIM / (HEADS / KV_HEADS), e % DIM);
+    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, f.blocks};
+    const struct retrieve_call call = {
+        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+    assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
+    for (int head = 0; head < KV_HEADS; head++)
+        for (int64_t i = 0; i < TOP; i++)
+            assert_int_equal(chosen[head * TOP + i], wanted(2, head, i, f.blocks));
+    close_fixture(&f);
+}
+
+static void what_a_group_does_not_see_is_not_chosen(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int64_t chosen[KV_HEADS * TOP], counts[1];
+    open_fixture(&f, 333);
+    for (int64_t visible = 0; visible < 9; visible += 2) {
+        const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, visible};
+        const struct retrieve_call call = {
+            .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+        assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
+        assert_int_equal(counts[0], i64_min(TOP, visible));
+        for (int64_t i = 0; i < counts[0]; i++)
+            assert_true(chosen[i] < visible);
+    }
+    close_fixture(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mpi_unit_test(wanted_blocks_are_found),
+        mpi_unit_test(wanted_blocks_are_found_among_thousands),
+        mpi_unit_test(one_query_finds_its_blocks),
+        mpi_unit_test(what_a_group_does_not_see_is_not_chosen),
+    };
+    return mpi_run_tests(tests);
+}
