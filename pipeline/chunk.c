@@ -159,8 +159,8 @@ int chunk_cut(const struct chunk_text *text, const struct chunk_limits *limits, 
     const int64_t wanted = i64_max(64, max / 10);
     const struct cutter cutter = {text, *limits, i64_min(wanted, (max - overlap) / 4)};
     int64_t capacity = 0, end = 0;
-    for (int64_t first = 0; end < text->n_tokens; first = find_first(&cutter, end)) {
-        const int64_t before = end;
+    while (end < text->n_tokens) { /* behind the last chunk there is no beginning to look for */
+        const int64_t before = end, first = end > 0 ? find_first(&cutter, end) : 0;
         end = find_end(&cutter, first);
         const struct chunk chunk = {first, end, token_byte(text, first), token_byte(text, end), before - first};
         if (append(out, &capacity, chunk, err) < 0) {

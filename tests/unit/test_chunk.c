@@ -74,6 +74,18 @@ static void a_text_that_fits_is_one_chunk(void **state)
     free_tokens(&text);
 }
 
+/* The limit of a policy that bounds no text: nothing may be looked for as far away. */
+static void a_limit_beyond_any_text_takes_no_time(void **state)
+{
+    (void)state;
+    struct chunk_text text = tokens_of_bytes("hello world", 11);
+    struct chunk_list list = cut(&text, INT64_C(1) << 40, 512);
+    assert_int_equal(list.count, 1);
+    assert_chunks_are_sound(&list, &text, INT64_C(1) << 40, 512);
+    chunk_list_free(&list);
+    free_tokens(&text);
+}
+
 static void no_tokens_give_no_chunks(void **state)
 {
     (void)state;
@@ -292,6 +304,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_that_fits_is_one_chunk),
+        cmocka_unit_test(a_limit_beyond_any_text_takes_no_time),
         cmocka_unit_test(no_tokens_give_no_chunks),
         cmocka_unit_test(text_without_borders_is_cut_evenly_into_as_few_as_can_be),
         cmocka_unit_test(a_cut_falls_on_the_best_border_nearby),
