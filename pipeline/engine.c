@@ -274,6 +274,8 @@ static int make_room(const struct job *job, struct job_result *result, struct er
 
 static void check_finite(const struct job *job, struct job_result *result)
 {
+    if (!isfinite(result->receipt.divergence.sum))
+        error_set(&result->failure, ERROR_INTERNAL, "the divergence of a receipt is not finite");
     for (int64_t i = 0; job->kind == JOB_SCORE && i < result->count; i++)
         if (!isfinite(result->logprob[i]) ||
             (result->reference_logprob && !isfinite(result->reference_logprob[i]))) {

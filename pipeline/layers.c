@@ -72,22 +72,22 @@ static int read_file(struct layers_file *file, struct error *err)
 
 /* ---- the choice ---- */
 
-/* The pattern that the model was trained with. */
-static void own_pattern(const struct model *model, struct policy_spec *policies)
+/* What the model was trained with. */
+static struct policy_spec own_policy(const struct model *model, int layer)
 {
-    for (int layer = 0; layer < model->shape.layers; layer++)
-        policies[layer] = model->shape.window > 0 && model_layer_is_local(model, layer)
-                              ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
-                              : (struct policy_spec){.kind = POLICY_FULL};
+    return model->shape.window > 0 && model_layer_is_local(model, layer)
+               ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
+               : (struct policy_spec){.kind = POLICY_FULL};
 }
 
 int layers_choose(const struct policy_spec *general, const char *path, const struct model *model,
                   struct policy_spec *policies, struct error *err)
 {
-    own_pattern(model, policies);
-    for (int layer = 0; layer < model->shape.layers; layer++)
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        policies[layer] = own_policy(model, layer);
         if (policies[layer].kind == POLICY_FULL)
             policies[layer] = *general;
+    }
     struct layers_file file = {path, 0, policies, model->shape.layers};
     return path ? read_file(&file, err) : 0;
 }
@@ -97,6 +97,16 @@ bool layers_any_full(const struct policy_spec *policies, int layers)
     for (int layer = 0; layer < layers; layer++)
         if (policies[layer].kind == POLICY_FULL)
             return true;
+    return false;
+}
+
+bool layers_lossy(const struct policy_spec *policies, const struct model *model)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const struct policy_spec own = own_policy(model, layer);
+        if (policies[layer].kind != POLICY_FULL && memcmp(&policies[layer], &own, sizeof own) != 0)
+            return true;
+    }
     return false;
 }
 

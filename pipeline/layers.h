@@ -22,6 +22,9 @@ int layers_choose(const struct policy_spec *general, const char *file, const str
 /* Whether some layer keeps every token: then the context is bounded by positions and by memory. */
 bool layers_any_full(const struct policy_spec *policies, int layers);
 
+/* Whether some layer sees or keeps less than in the model's own pattern. */
+bool layers_lossy(const struct policy_spec *policies, const struct model *model);
+
 /* Keys that the n queries of a sequence see, all layers together. */
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
 

@@ -44,6 +44,9 @@ enum { DEFAULT_OVERLAP = 512 };
 /* The context where every layer's memory is bounded: no text is as long. */
 static const int64_t UNBOUNDED = INT64_C(1) << 40;
 
+/* Tokens at the beginning of a document that its receipt is measured on: enough to be beyond most windows. */
+enum { RECEIPT_TOKENS = 4096 };
+
 /* How a document beyond the context is read as a whole, where the user does not say. */
 static const char BEYOND_THE_CONTEXT[] = "sinks";
 
@@ -118,6 +121,8 @@ static int set_limits(struct plan *plan, struct error *err)
         .overlap_asked = options->overlap >= 0,
         .max_new = options->max_new,
         .truncate = options->truncate != 0,
+        .lossy = layers_lossy(plan->policies, model),
+        .receipt = i64_min(RECEIPT_TOKENS, trained - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0)),
     };
     if (limits->context > trained && !bounded)
         log_warn("--context %" PRId64 " is beyond the %" PRId64
@@ -337,12 +342,23 @@ static int choose_ring(struct plan *plan, struct error *err)
     return 0;
 }
 
+/* Of the sequences that receipts are measured on; 0: there are none. */
+static int64_t longest_receipt(const struct plan *plan)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < plan->n_documents; i++)
+        longest = i64_max(longest, plan->documents[i].work.receipt_tokens);
+    return longest > 0 ? longest + 1 : 0; /* BOS */
+}
+
 /* What the second setting is for, if there is one; max_tokens is that of its longest job. */
 static int choose_second(struct plan *plan, struct error *err)
 {
     struct plan_setup *setup = &plan->setup;
     struct plan_setting *second = &setup->settings[1];
+    const int64_t receipt = longest_receipt(plan);
     setup->n_settings = 2;
+    setup->settings[0].max_tokens = i64_max(setup->settings[0].max_tokens, receipt);
     if (plan->options->against) {
         setup->reference = 1;
         *second = (struct plan_setting){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
@@ -351,7 +367,13 @@ static int choose_second(struct plan *plan, struct error *err)
     second->max_tokens = longest_job(plan, 1);
     if (plan->limits.extends && second->max_tokens > 0) {
         second->overridden = 1;
+        setup->reference = receipt > 0 ? 0 : -1;
         return policy_parse(BEYOND_THE_CONTEXT, &second->general, err);
+    }
+    if (receipt > 0) { /* against the untouched model */
+        setup->reference = 1;
+        *second = (struct plan_setting){.general = {.kind = POLICY_FULL}, .max_tokens = receipt};
+        return 0;
     }
     setup->n_settings = 1;
     return 0;
@@ -472,6 +494,22 @@ static double document_seconds(const struct plan *plan, const struct probe_rates
     return seconds;
 }
 
+/* The beginning of a document, read under its setting and the reference; the few logits that are compared aside. */
+static double receipt_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
+{
+    const struct model *model = plan->opened->model;
+    const int layers = model->shape.layers, settings[] = {work->setting, plan->setup.reference};
+    double seconds = 0;
+    for (int i = 0; i < 2 && work->receipt_tokens > 0; i++) {
+        const struct policy_spec *policies = plan->policies + settings[i] * layers;
+        const struct probe_work reading = {.model = model,
+                                           .read = work->receipt_tokens,
+                                           .keys_seen = layers_keys_seen(policies, layers, work->receipt_tokens)};
+        seconds += probe_seconds(rates, &reading);
+    }
+    return seconds;
+}
+
 static void print_document(const struct plan_document *document, double seconds, FILE *out)
 {
     const struct work *work = &document->work;
@@ -492,7 +530,8 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
     double seconds = 0;
     fprintf(out, "%12s %8s  %-10s %10s  %s\n", "tokens", "chunks", "strategy", "one rank", "document");
     for (int64_t i = 0; i < plan->n_documents; i++) {
-        const double of_document = document_seconds(plan, &rates, &plan->documents[i].work);
+        const struct work *work = &plan->documents[i].work;
+        const double of_document = document_seconds(plan, &rates, work) + receipt_seconds(plan, &rates, work);
         print_document(&plan->documents[i], of_document, out);
         seconds += of_document;
     }
@@ -524,7 +563,10 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
         return;
     layers_describe(plan->policies + layers, layers, beyond, sizeof beyond);
     const size_t used = strlen(out);
-    snprintf(out + used, size - used, ", %s %s", plan->options->against ? "against" : "beyond it", beyond);
+    const char *relation = plan->setup.reference != 1 ? "beyond it"
+                           : plan->options->against   ? "against"
+                                                      : "receipts against";
+    snprintf(out + used, size - used, ", %s %s", relation, beyond);
 }
 
 void plan_describe(const struct plan *plan, char *out, size_t size)

@@ -110,9 +110,8 @@ static int make_room(struct job *job, int64_t n, struct error *err)
     return job->tokens ? 0 : error_set(err, ERROR_RESOURCE, "no memory for a job of %lld tokens", (long long)n);
 }
 
-/* To score a text is to ask nothing: only BOS stands before it, where the model wants one. */
-static int compose_bare(const struct prompter *prompter, const struct prompt_material *material, struct job *job,
-                        struct error *err)
+int prompt_bare(const struct prompter *prompter, const struct prompt_material *material, struct job *job,
+                struct error *err)
 {
     const int32_t bos = tokenizer_bos(prompter->tokenizer);
     if (make_room(job, material->n_tokens + 1, err) != 0)
@@ -126,8 +125,8 @@ static int compose_bare(const struct prompter *prompter, const struct prompt_mat
 int prompt_compose(const struct prompter *prompter, enum prompt_role role, const struct prompt_material *material,
                    struct job *job, struct error *err)
 {
-    if (prompter->task->job == JOB_SCORE)
-        return compose_bare(prompter, material, job, err);
+    if (prompter->task->job == JOB_SCORE) /* to score a text is to ask nothing */
+        return prompt_bare(prompter, material, job, err);
     struct frame frame;
     if (frame_make(prompter, role, material->part, material->parts, &frame, err) != 0)
         return -1;

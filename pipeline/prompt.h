@@ -33,6 +33,10 @@ struct prompt_material {
 int prompt_compose(const struct prompter *prompter, enum prompt_role role, const struct prompt_material *material,
                    struct job *job, struct error *err);
 
+/* Fill a job's tokens with the material as it is: only BOS stands before it, where the model wants one. */
+int prompt_bare(const struct prompter *prompter, const struct prompt_material *material, struct job *job,
+                struct error *err);
+
 /* *out = tokens of the role's prompt without its material, at most. */
 int prompt_overhead(const struct prompter *prompter, enum prompt_role role, int64_t *out, struct error *err);
 

@@ -44,8 +44,8 @@ void receipt_add_probe(struct receipt *receipt, const struct receipt_probe *prob
         const double reference = probe->reference[i] - reference_norm, logprob = probe->logits[i] - norm;
         kl += exp(reference) * (reference - logprob);
     }
-    /* never below 0 but by rounding */
-    add_divergence(&receipt->divergence, fmax(kl, 0), probe->position);
+    /* below 0 by rounding alone; what is no number stays one */
+    add_divergence(&receipt->divergence, kl < 0 ? 0 : kl, probe->position);
     receipt_add_loss(&receipt->loss, probe->logits[probe->token] - norm,
                      probe->reference[probe->token] - reference_norm, probe->position);
 }

@@ -38,6 +38,17 @@ static void print_buckets(const struct plan_score *score, FILE *out)
     }
 }
 
+void report_outcome(const struct plan_document *document, char *out, size_t size)
+{
+    const struct result_receipt *receipt = &document->receipt;
+    int used = snprintf(out, size, "%s%s%s", result_status_name(document->status), document->reason[0] ? ": " : "",
+                        document->reason);
+    if (receipt->tokens > 0 && used >= 0 && (size_t)used < size)
+        snprintf(out + used, size - (size_t)used,
+                 "; receipt: loss %.3f nats a token, KL %.3f, memory 1/%.1f on %" PRId64 " tokens",
+                 receipt->mean_loss, receipt->mean_kl, receipt->ratio, receipt->tokens);
+}
+
 void report_scores(const struct plan *plan, FILE *out)
 {
     for (int64_t i = 0; i < plan->n_documents; i++) {

@@ -6,6 +6,10 @@
 
 #include "pipeline/plan.h"
 
+/* The line that closes a document: "ok", "failed: why", and what its policy has cost, where that was measured. */
+enum { REPORT_OUTCOME = 512 };
+void report_outcome(const struct plan_document *document, char *out, size_t size);
+
 /* The documents that this run has scored: a line each, with one for each bucket below it where there are several.
  */
 void report_scores(const struct plan *plan, FILE *out);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "pipeline/record.h"
+#include "pipeline/report.h"
 
 /* Documents that are done within so many seconds of a publication wait for the next one: a corpus of tiny files
  * must not become as many parts. */
@@ -51,9 +52,8 @@ static int record(struct run *run, int64_t index, struct error *err)
     const double wall = run->begun[index] > 0 ? clock_seconds() - run->begun[index] : 0;
     if (record_document(run->plan, index, wall, run->results, err) != 0)
         return error_wrap(err, "%s", document->id);
-    char outcome[300];
-    snprintf(outcome, sizeof outcome, "%s%s%s", result_status_name(document->status),
-             document->reason[0] ? ": " : "", document->reason);
+    char outcome[REPORT_OUTCOME];
+    report_outcome(document, outcome, sizeof outcome);
     meter_document_done(run->meter, document->id, outcome);
     log_info("%s: %s", document->id, outcome);
     run->failed += document->status == RESULT_FAILED;
@@ -105,10 +105,8 @@ static void judge(struct plan_document *document)
 static int settle(struct run *run, int64_t index, struct error *err)
 {
     struct plan_document *document = &run->plan->documents[index];
-    struct work *work = &document->work;
-    for (int64_t i = 0; i < work->n_nodes; i++)
-        if (work->nodes[i].state == NODE_RUNNING || (!work->failed && work->nodes[i].state != NODE_DONE))
-            return 0;
+    if (!work_over(&document->work))
+        return 0;
     judge(document);
     run->open--;
     if (record(run, index, err) != 0)
@@ -222,7 +220,7 @@ static void begin_metering(struct run *run, int64_t document, int64_t node, cons
         .id = job->id,
         .reads = work_cost(work, &run->plan->limits, node),
         .writes = job->kind == JOB_GENERATE ? job->max_new : 0,
-        .foreseen = work->nodes[node].chunk >= 0,
+        .foreseen = node != WORK_RECEIPT && work->nodes[node].chunk >= 0,
         .document = run->plan->documents[document].id,
     };
     meter_begin(run->meter, &metered);
@@ -233,11 +231,12 @@ bool run_take(struct run *run, struct job *out)
     int64_t document, node;
     if (run->stopped || run->failure.code != ERROR_NONE || !find_costliest(run, &document, &node))
         return false;
+    const bool compares = run->plan->limits.compares || node == WORK_RECEIPT;
     *out = (struct job){
         .id = job_id(document, node),
-        .kind = run->plan->task->job,
-        .probes = run->plan->limits.compares ? RECEIPT_PROBES : 0,
-        .reference = run->plan->limits.compares ? run->plan->setup.reference : 0,
+        .kind = node == WORK_RECEIPT ? JOB_PROBE : run->plan->task->job,
+        .probes = compares ? RECEIPT_PROBES : 0,
+        .reference = compares ? run->plan->setup.reference : 0,
         .max_new = run->plan->limits.max_new,
         .sampling = sampling(run->plan->options),
     };

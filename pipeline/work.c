@@ -114,6 +114,16 @@ static int first_nodes(struct work *work, const struct task *task, struct error 
     return 0;
 }
 
+/* Once for a document, on as many tokens as the untouched model can read, too. */
+static void plan_receipt(struct work *work, const struct work_limits *limits)
+{
+    const int64_t n = i64_min(work->n_tokens - work->dropped, limits->receipt);
+    if ((limits->lossy || work->setting > 0) && n >= 2) {
+        work->receipt_tokens = n;
+        work->receipt_state = NODE_READY;
+    }
+}
+
 static int plan_score(struct work *work, bool compares, struct error *err)
 {
     work->score_count = work->n_tokens - work->dropped;
@@ -144,6 +154,8 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
         return 0;
     if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)
         return -1;
+    if (task->job == JOB_GENERATE)
+        plan_receipt(work, limits);
     return task->job == JOB_SCORE ? plan_score(work, limits->compares, err) : 0;
 }
 
@@ -154,11 +166,27 @@ int64_t work_ready(const struct work *work)
     for (int64_t i = 0; i < work->n_nodes && !work->failed; i++)
         if (work->nodes[i].state == NODE_READY)
             return i;
-    return -1;
+    return work->receipt_tokens > 0 && work->receipt_state == NODE_READY && !work->failed ? WORK_RECEIPT : -1;
+}
+
+bool work_over(const struct work *work)
+{
+    bool running = false, done = true;
+    for (int64_t i = 0; i < work->n_nodes; i++) {
+        running |= work->nodes[i].state == NODE_RUNNING;
+        done &= work->nodes[i].state == NODE_DONE;
+    }
+    if (work->receipt_tokens > 0) {
+        running |= work->receipt_state == NODE_RUNNING;
+        done &= work->receipt_state == NODE_DONE;
+    }
+    return !running && (done || work->failed);
 }
 
 int64_t work_cost(const struct work *work, const struct work_limits *limits, int64_t node)
 {
+    if (node == WORK_RECEIPT)
+        return work->receipt_tokens;
     const struct node *n = &work->nodes[node];
     if (n->chunk < 0)
         return (n->end_child - n->first_child) * limits->max_new;
@@ -209,8 +237,20 @@ static int compose(const struct work *work, const struct node *node, const struc
     return prompt_compose(prompter, node->role, &material, job, err);
 }
 
+static int take_receipt(struct work *work, const struct prompter *prompter, struct job *out, struct error *err)
+{
+    const struct prompt_material material = {.tokens = work->tokens, .n_tokens = work->receipt_tokens};
+    if (prompt_bare(prompter, &material, out, err) != 0)
+        return -1;
+    out->setting = work->setting;
+    work->receipt_state = NODE_RUNNING;
+    return 0;
+}
+
 int work_take(struct work *work, int64_t node, const struct prompter *prompter, struct job *out, struct error *err)
 {
+    if (node == WORK_RECEIPT)
+        return take_receipt(work, prompter, out, err);
     if (compose(work, &work->nodes[node], prompter, out, err) != 0)
         return -1;
     out->setting = work->setting;
@@ -300,9 +340,23 @@ static void give_scores(struct work *work, const struct node *node, const struct
         receipt_merge(&work->receipt, &result->receipt, chunk->first_token);
 }
 
+static void give_receipt(struct work *work, const struct job_result *result)
+{
+    work->receipt_state = NODE_DONE;
+    work->receipt = result->receipt;
+    if (result->failure.code != ERROR_NONE && !work->failed) {
+        work->failed = true;
+        work->failure = result->failure;
+    }
+}
+
 int work_give(struct work *work, int64_t node, const struct work_limits *limits, struct job_result *result,
               struct error *err)
 {
+    if (node == WORK_RECEIPT) {
+        give_receipt(work, result);
+        return 0;
+    }
     struct node *done = &work->nodes[node];
     done->state = NODE_DONE;
     work->open--;

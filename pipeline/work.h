@@ -25,6 +25,9 @@
 
 enum node_state { NODE_WAITING, NODE_READY, NODE_RUNNING, NODE_DONE };
 
+/* In place of a node's number: the job that measures the document's receipt, which is no generation. */
+enum { WORK_RECEIPT = INT32_MAX };
+
 struct node {
     enum node_state state;
     enum result_node_kind kind;
@@ -48,8 +51,10 @@ struct work_limits {
     bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
-    bool compares; /* score: under a reference, too */
-    bool extends;  /* a document beyond the context can be read as a whole all the same, under setting 1 */
+    bool compares;   /* score: under a reference, too */
+    bool extends;    /* a document beyond the context can be read as a whole all the same, under setting 1 */
+    bool lossy;      /* setting 0 sees or keeps less than the model's own way; setting 1 always does */
+    int64_t receipt; /* first tokens of a document that its receipt is measured on, where its setting is lossy */
     int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */
 };
 
@@ -71,7 +76,9 @@ struct work {
     float *logprob;
     int32_t *top1;
     float *reference_logprob; /* where it is compared; else NULL */
-    struct receipt receipt;   /* of the jobs that were compared: losses of the probes */
+    int64_t receipt_tokens;   /* generating: what the receipt is measured on; 0: there is none */
+    enum node_state receipt_state;
+    struct receipt receipt; /* of the jobs that were compared: losses of the probes */
     double prefill_seconds, decode_seconds;
     int64_t prefilled, generated;
 };
@@ -85,8 +92,11 @@ void work_clear(struct work *work);
 int work_plan(struct work *work, const struct task *task, const struct work_limits *limits,
               const struct chunk_text *text, struct error *err);
 
-/* The next node that is ready, or -1. */
+/* The next node that is ready, WORK_RECEIPT when no other is, or -1. */
 int64_t work_ready(const struct work *work);
+
+/* Nothing of it runs, and all of it is done or it has failed. */
+bool work_over(const struct work *work);
 
 /* Tokens that the node's job will hold, more or less: what dealing goes by. */
 int64_t work_cost(const struct work *work, const struct work_limits *limits, int64_t node);

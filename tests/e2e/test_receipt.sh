@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# score --against: the receipt of a lossy policy is kept and exported, full against full costs exactly nothing, and
+# Receipts: a summary under a lossy policy has one; score --against: that of a lossy policy is kept and exported, full against full costs exactly nothing, and
 # two ranks measure what one does (f32). The files are read back with h5py where that is there.
 . "$(dirname "$0")/common.sh"
 
@@ -47,6 +47,13 @@ for name in ("tokens", "predictions", "probes", "policy", "reference"):
 PY
 
 if [ -n "$smol" ]; then
+    on_ranks 1 summarize "$work/short.txt" -m "$smol" -o "$work/summary" --dtype f32 --policy sinks:window=124 \
+        --max-new 8 >/dev/null 2>"$work/summary.err" || fail "summary: $(cat "$work/summary.err")"
+    grep -q 'ok; receipt: loss' "$work/summary.err" || fail "no closing receipt in $(cat "$work/summary.err")"
+    "$longhaul" export "$work/summary" --format md >"$work/summary.md"
+    grep -q '^- receipt: sinks:window=124,sinks=4 against full' "$work/summary.md" || fail "no receipt in the Markdown"
+    on_ranks 1 summarize "$work/short.txt" -m "$smol" -o "$work/full" --max-new 8 >/dev/null 2>"$work/full.err"
+    ! grep -q 'receipt' "$work/full.err" || fail "a receipt of the untouched model"
     compare smol 1 "$smol" --policy sinks:window=124 --against full
     holds smol "${lossy//$'\n'/ }"
     compare smol-same 1 "$smol" --against full
