@@ -5,38 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cpu.h"
+#include "base/device.h"
 #include "base/log.h"
-#include "io/gguf.h"
 #include "pipeline/layers.h"
 #include "pipeline/probe.h"
-
-int opened_model_open(struct opened_model *out, const char *path, struct error *err)
-{
-    *out = (struct opened_model){0};
-    if (!(out->gguf = gguf_open(path, err)) || !(out->model = model_open(gguf_bundle(out->gguf), err)) ||
-        !(out->tokenizer = tokenizer_create(gguf_bundle(out->gguf), err)))
-        goto fail;
-    for (int64_t i = 0; i < gguf_bundle(out->gguf)->n_tensors; i++)
-        out->model_bytes += gguf_bundle(out->gguf)->tensors[i].bytes;
-    if (tokenizer_size(out->tokenizer) != out->model->shape.vocab) {
-        error_set(err, ERROR_INPUT, "%s: the tokenizer has %lld tokens, the embedding %d rows", path,
-                  (long long)tokenizer_size(out->tokenizer), out->model->shape.vocab);
-        goto fail;
-    }
-    return 0;
-fail:
-    opened_model_close(out);
-    return -1;
-}
-
-void opened_model_close(struct opened_model *opened)
-{
-    tokenizer_free(opened->tokenizer);
-    model_free(opened->model);
-    gguf_free(opened->gguf);
-    *opened = (struct opened_model){0};
-}
 
 /* Tokens that neighbouring chunks share, where the user does not say. */
 enum { DEFAULT_OVERLAP = 512 };
@@ -142,19 +114,6 @@ static int set_limits(struct plan *plan, struct error *err)
     return 0;
 }
 
-/* A run that goes on keeps to what it began with, whatever machine it is on now: the answers must be the same. */
-static enum dtype choose_dtype(const struct plan *plan)
-{
-    const char *before = plan->results ? results_dtype(plan->results) : "";
-    if (plan->options->dtype != DTYPE_CHOICE_AUTO)
-        return plan->options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    if (strcmp(before, dtype_name(DTYPE_F32)) == 0)
-        return DTYPE_F32;
-    if (strcmp(before, dtype_name(DTYPE_BF16)) == 0)
-        return DTYPE_BF16;
-    return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
-}
-
 /* ---- the documents ---- */
 
 static void fail_document(struct plan_document *document, enum result_status status, const char *reason)
@@ -252,7 +211,7 @@ static int plan_documents(struct plan *plan, struct error *err)
     return 0;
 }
 
-/* ---- ranks, rings and memory ---- */
+/* ---- what is read, and how ---- */
 
 /* Tokens of a prompt and its answer beside the material, in whatever role. */
 static int64_t most_beside(const struct plan *plan)
@@ -280,68 +239,6 @@ static int64_t longest_job(const struct plan *plan, int setting)
     return longest ? longest + most_beside(plan) : 0;
 }
 
-int plan_engine_settings(const struct plan_setup *setup, const struct options *options, const struct model *model,
-                         struct policy_spec *policies, struct engine_options *out, struct error *err)
-{
-    out->n_settings = setup->n_settings;
-    for (int i = 0; i < setup->n_settings; i++, policies += model->shape.layers) {
-        const char *file = setup->settings[i].overridden ? options->layers : NULL;
-        if (layers_choose(&setup->settings[i].general, file, model, policies, err) != 0)
-            return -1;
-        out->settings[i] = (struct engine_setting){policies, setup->settings[i].max_tokens};
-    }
-    return 0;
-}
-
-static int engine_options(const struct plan *plan, struct engine_options *out, struct error *err)
-{
-    *out = (struct engine_options){
-        .model = plan->opened->model,
-        .dtype = (enum dtype)plan->setup.dtype,
-        .scores = plan->setup.scores != 0,
-        .threads = plan->setup.threads,
-        .segment = plan->setup.segment,
-        .max_new = plan->setup.max_new,
-    };
-    return plan_engine_settings(&plan->setup, plan->options, plan->opened->model, plan->policies, out, err);
-}
-
-static bool fits_memory(const struct plan *plan)
-{
-    const size_t there = device_cpu()->memory_free();
-    return plan->memory.weights + plan->memory.forward * (size_t)plan->ranks_on_node < there;
-}
-
-/* The smallest ring that fits memory and leaves no rank without a chunk. */
-static int choose_ring(struct plan *plan, struct error *err)
-{
-    struct engine_options engine;
-    const int asked = (int)plan->options->ring;
-    if (asked && plan->ranks % asked != 0)
-        return error_set(err, ERROR_USAGE, "--ring %d does not divide the %d ranks into equal groups", asked,
-                         plan->ranks);
-    if (engine_options(plan, &engine, err) != 0)
-        return -1;
-    for (int ring = asked ? asked : 1; ring <= plan->ranks; ring++) {
-        if (plan->ranks % ring != 0)
-            continue;
-        if (engine_memory(&engine, ring, &plan->memory, err) != 0)
-            return -1;
-        const bool all_busy = plan->ranks / ring <= plan->chunks || ring == plan->ranks;
-        plan->setup.ring = ring;
-        if (asked || (all_busy && fits_memory(plan)))
-            break;
-    }
-    if (!fits_memory(plan))
-        return error_set(
-            err, ERROR_RESOURCE,
-            "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
-            "(more nodes, a shorter --chunk or --context would do)",
-            (double)plan->memory.weights / (1 << 30), (double)plan->memory.forward / (1 << 30), plan->ranks_on_node,
-            (double)device_cpu()->memory_free() / (1 << 30));
-    return 0;
-}
-
 /* Of the sequences that receipts are measured on; 0: there are none. */
 static int64_t longest_receipt(const struct plan *plan)
 {
@@ -354,14 +251,14 @@ static int64_t longest_receipt(const struct plan *plan)
 /* What the second setting is for, if there is one; max_tokens is that of its longest job. */
 static int choose_second(struct plan *plan, struct error *err)
 {
-    struct plan_setup *setup = &plan->setup;
-    struct plan_setting *second = &setup->settings[1];
+    struct setup *setup = &plan->setup;
+    struct setup_reading *second = &setup->settings[1];
     const int64_t receipt = longest_receipt(plan);
     setup->n_settings = 2;
     setup->settings[0].max_tokens = i64_max(setup->settings[0].max_tokens, receipt);
     if (plan->options->against) {
         setup->reference = 1;
-        *second = (struct plan_setting){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
+        *second = (struct setup_reading){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
         return 0;
     }
     second->max_tokens = longest_job(plan, 1);
@@ -372,7 +269,7 @@ static int choose_second(struct plan *plan, struct error *err)
     }
     if (receipt > 0) { /* against the untouched model */
         setup->reference = 1;
-        *second = (struct plan_setting){.general = {.kind = POLICY_FULL}, .max_tokens = receipt};
+        *second = (struct setup_reading){.general = {.kind = POLICY_FULL}, .max_tokens = receipt};
         return 0;
     }
     setup->n_settings = 1;
@@ -382,9 +279,9 @@ static int choose_second(struct plan *plan, struct error *err)
 /* Setting 0 is there even where all documents are read under setting 1, which is the one for the others. */
 static int choose_settings(struct plan *plan, struct error *err)
 {
-    struct plan_setup *setup = &plan->setup;
+    struct setup *setup = &plan->setup;
     setup->reference = -1;
-    setup->settings[0] = (struct plan_setting){
+    setup->settings[0] = (struct setup_reading){
         .general = plan->asked, .max_tokens = i64_max(1, longest_job(plan, 0)), .overridden = 1};
     if (choose_second(plan, err) != 0)
         return -1;
@@ -395,20 +292,22 @@ static int choose_settings(struct plan *plan, struct error *err)
 
 static int set_up(struct plan *plan, struct error *err)
 {
-    const struct options *options = plan->options;
-    const int cores = cpu_cores() / plan->ranks_on_node;
-    plan->setup = (struct plan_setup){
-        .ring = 1,
-        .threads = options->threads ? (int32_t)options->threads
-                   : cores > 1      ? cores
-                                    : 1,
-        .dtype = choose_dtype(plan),
+    const struct setup_machine machine = {
+        .options = plan->options,
+        .model = plan->opened->model,
+        .ranks = plan->ranks,
+        .ranks_on_node = plan->ranks_on_node,
+        .jobs = plan->chunks,
+        .before = plan->results ? results_dtype(plan->results) : "",
+        .policies = plan->policies,
+    };
+    plan->setup = (struct setup){
         .scores = plan->task->job == JOB_SCORE,
         .max_new = plan->task->job == JOB_SCORE ? 0 : plan->limits.max_new,
     };
-    if (plan->chunks == 0)
-        return 0;
-    return choose_settings(plan, err) == 0 ? choose_ring(plan, err) : -1;
+    if (plan->chunks > 0 && choose_settings(plan, err) != 0)
+        return -1;
+    return setup_choose(&plan->setup, &machine, err);
 }
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
@@ -539,7 +438,7 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
     plan_describe(plan, described, sizeof described);
     fprintf(out, "\n%s\n", described);
     fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank (%.1f MiB a node there)\n",
-            (double)plan->memory.weights / (1 << 20), (double)plan->memory.forward / (1 << 20),
+            (double)plan->setup.memory.weights / (1 << 20), (double)plan->setup.memory.forward / (1 << 20),
             (double)device_cpu()->memory_free() / (1 << 20));
     fprintf(out,
             "speed of a rank, measured now: linear %.0f GFLOP/s, attention %.0f GFLOP/s, decode %.2f Gweights/s\n",
@@ -571,7 +470,7 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
 
 void plan_describe(const struct plan *plan, char *out, size_t size)
 {
-    const struct plan_setup *setup = &plan->setup;
+    const struct setup *setup = &plan->setup;
     char context[640];
     describe_context(plan, context, sizeof context);
     snprintf(out, size,

@@ -13,21 +13,12 @@
 #include "io/document.h"
 #include "io/results.h"
 #include "pipeline/corpus.h"
-#include "pipeline/engine.h"
+#include "pipeline/opened_model.h"
 #include "pipeline/options.h"
 #include "pipeline/prompt.h"
+#include "pipeline/setup.h"
 #include "pipeline/task.h"
 #include "pipeline/work.h"
-
-/* A model as every rank opens it. */
-struct opened_model {
-    struct gguf *gguf;
-    struct model *model;
-    struct tokenizer *tokenizer;
-    size_t model_bytes; /* of its tensors, in the mapped file */
-};
-int opened_model_open(struct opened_model *out, const char *path, struct error *err);
-void opened_model_close(struct opened_model *opened);
 
 struct plan_document {
     const char *id, *path; /* of the corpus */
@@ -48,22 +39,6 @@ struct plan_document {
     struct result_receipt receipt; /* its numbers, without strings and arrays */
 };
 
-/* What all ranks have to know; plain data, sent as bytes. */
-struct plan_setup {
-    int32_t ring, threads;
-    int32_t dtype;  /* enum dtype */
-    int32_t scores; /* the task scores */
-    int64_t segment, max_new;
-    struct plan_setting {
-        struct policy_spec general; /* of the layers that have none of their own */
-        int64_t max_tokens;         /* of any job */
-        int32_t overridden;         /* by the lines of --layers */
-    } settings[ENGINE_SETTINGS];    /* 0: as asked, or the model's own; 1: for documents beyond the context, or
-                                       the one to compare with */
-    int32_t n_settings;             /* 0: there is nothing to do */
-    int32_t reference;              /* the setting that jobs are compared with, or -1 */
-};
-
 struct plan {
     const struct options *options; /* borrowed, as the model */
     const struct opened_model *opened;
@@ -77,8 +52,7 @@ struct plan {
     int64_t tokens, chunks; /* of the pending documents */
     int64_t done;           /* documents that an earlier run has settled */
     const struct results *results;
-    struct plan_setup setup;
-    struct engine_memory memory; /* per node, per rank */
+    struct setup setup;
     int ranks, ranks_on_node;
     struct policy_spec asked;     /* --policy, or full */
     struct policy_spec against;   /* --against, or full */
@@ -100,10 +74,6 @@ int plan_check(const struct options *options, const struct opened_model *opened,
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
                          const struct plan_around *around, struct error *err);
 void plan_free(struct plan *plan);
-
-/* The engine's settings as the set-up has them; policies [ENGINE_SETTINGS][layers] is filled and pointed to. */
-int plan_engine_settings(const struct plan_setup *setup, const struct options *options, const struct model *model,
-                         struct policy_spec *policies, struct engine_options *out, struct error *err);
 
 /* One document's rows, the totals, memory and the predicted time. */
 int plan_print(const struct plan *plan, FILE *out, struct error *err);

@@ -1,0 +1,49 @@
+/* The set-up of a run: the ring, the arithmetic, the sizes and the ways of reading that every rank has to know
+ * before it builds its engine. Chosen on rank 0 from what is to be done and what the machine has. */
+#ifndef LONGHAUL_PIPELINE_SETUP_H
+#define LONGHAUL_PIPELINE_SETUP_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "pipeline/engine.h"
+#include "pipeline/options.h"
+
+/* Plain data, sent as bytes. */
+struct setup {
+    int32_t ring, threads;
+    int32_t dtype;  /* enum dtype */
+    int32_t scores; /* the task scores */
+    int64_t segment, max_new;
+    struct setup_reading {
+        struct policy_spec general; /* of the layers that have none of their own */
+        int64_t max_tokens;         /* of any job */
+        int32_t overridden;         /* by the lines of --layers */
+    } settings[ENGINE_SETTINGS];
+    int32_t n_settings;          /* 0: there is nothing to do */
+    int32_t reference;           /* the setting that jobs are compared with, or -1 */
+    struct engine_memory memory; /* per node, per rank */
+};
+
+/* What the choice goes by; all pointers borrowed. */
+struct setup_machine {
+    const struct options *options;
+    struct model *model;
+    int ranks, ranks_on_node;
+    int64_t jobs;                 /* that there will be, so that no ring group is left without one */
+    const char *before;           /* the arithmetic of the results there are, "f32" or "bf16"; or "" */
+    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], filled with those of the settings */
+};
+
+/* Fill in ring, threads, dtype and memory; what is to be read, and how, is there already. The arithmetic is the
+ * user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
+ * with, whatever machine it is on now. ERROR_USAGE for a --ring that does not divide the ranks, ERROR_RESOURCE when
+ * no ring fits the memory. */
+int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err);
+
+/* What the set-up says of an engine, which has its policies from machine->policies; tokenizer, groups and hooks are
+ * still to be filled in. */
+int setup_engine(const struct setup *setup, const struct setup_machine *machine, struct engine_options *out,
+                 struct error *err);
+
+#endif
