@@ -5,6 +5,8 @@
 
 #include "base/num.h"
 #include "model/fnv.h"
+#include "model/heap.h"
+#include "model/memo.h"
 
 enum { SHORT_PIECE = 48 }; /* up to here scanning all neighbours beats a heap */
 
@@ -30,19 +32,11 @@ struct symbol {
     int32_t prev, next; /* -1: none */
 };
 
-/* A short piece seen before. Direct-mapped: a newcomer takes the slot. */
-enum { MEMO_SLOTS = 1 << 14, MEMO_BYTES = 30, MEMO_IDS = 8 };
-struct memo {
-    uint8_t length, count; /* length 0: empty */
-    char bytes[MEMO_BYTES];
-    int32_t ids[MEMO_IDS];
-};
-
 struct bpe_work {
-    struct memo *memos; /* [MEMO_SLOTS] */
+    struct memo *memo;
+    struct heap heap; /* rank << 32 | index of the left symbol */
     struct symbol *symbols;
-    uint64_t *heap; /* rank << 32 | index of the left symbol; smallest first */
-    size_t heap_count, heap_capacity, symbol_capacity;
+    size_t symbol_capacity;
 };
 
 static size_t pair_hash(int32_t left, int32_t right)
@@ -170,10 +164,11 @@ uint64_t bpe_hash(const struct bpe *bpe, uint64_t hash)
 struct bpe_work *bpe_work_create(struct error *err)
 {
     struct bpe_work *work = calloc(1, sizeof *work);
-    if (work)
-        work->memos = calloc(MEMO_SLOTS, sizeof *work->memos);
-    if (!work || !work->memos) {
+    if (!work) {
         error_errno(err, "making room for tokenizing");
+        return NULL;
+    }
+    if (!(work->memo = memo_create(err))) {
         bpe_work_free(work);
         return NULL;
     }
@@ -184,9 +179,9 @@ void bpe_work_free(struct bpe_work *work)
 {
     if (!work)
         return;
-    free(work->memos);
+    memo_free(work->memo);
+    heap_free(&work->heap);
     free(work->symbols);
-    free(work->heap);
     free(work);
 }
 
@@ -258,52 +253,6 @@ static int encode_short(const struct bpe *bpe, struct text piece, struct token_l
 
 /* ---- long pieces: a heap of candidates over a linked list ---- */
 
-static void heap_sink(uint64_t *heap, size_t count, size_t at)
-{
-    uint64_t key = heap[at];
-    for (size_t child; (child = 2 * at + 1) < count; at = child) {
-        if (child + 1 < count && heap[child + 1] < heap[child])
-            child++;
-        if (heap[child] >= key)
-            break;
-        heap[at] = heap[child];
-    }
-    heap[at] = key;
-}
-
-static uint64_t heap_pop(struct bpe_work *work)
-{
-    uint64_t top = work->heap[0];
-    work->heap[0] = work->heap[--work->heap_count];
-    if (work->heap_count > 0)
-        heap_sink(work->heap, work->heap_count, 0);
-    return top;
-}
-
-static int heap_reserve(struct bpe_work *work, size_t capacity, struct error *err)
-{
-    if (capacity <= work->heap_capacity)
-        return 0;
-    uint64_t *heap = realloc(work->heap, capacity * sizeof *heap);
-    if (!heap)
-        return error_errno(err, "merging a piece: %zu candidates", capacity);
-    work->heap = heap;
-    work->heap_capacity = capacity;
-    return 0;
-}
-
-static int heap_push(struct bpe_work *work, uint64_t key, struct error *err)
-{
-    if (work->heap_count == work->heap_capacity &&
-        heap_reserve(work, work->heap_capacity + work->heap_capacity / 2 + 64, err) < 0)
-        return -1;
-    size_t at = work->heap_count++;
-    for (size_t parent; at > 0 && work->heap[parent = (at - 1) / 2] > key; at = parent)
-        work->heap[at] = work->heap[parent];
-    work->heap[at] = key;
-    return 0;
-}
-
 /* What the symbols at `left` and behind it become, or NULL. */
 static const struct merge *merge_at(const struct bpe *bpe, const struct symbol *symbols, int32_t left)
 {
@@ -339,17 +288,13 @@ static int32_t link_symbols(const struct bpe *bpe, struct symbol *symbols, struc
 /* Every pair that can be joined now becomes a candidate. */
 static int heap_fill(const struct bpe *bpe, struct bpe_work *work, int32_t first, struct error *err)
 {
-    work->heap_count = 0;
+    work->heap.count = 0;
     for (int32_t i = first; i >= 0; i = work->symbols[i].next) {
         const struct merge *merge = merge_at(bpe, work->symbols, i);
-        if (!merge)
-            continue;
-        if (work->heap_count == work->heap_capacity && heap_reserve(work, work->heap_capacity * 2 + 64, err) < 0)
+        if (merge && heap_append(&work->heap, candidate(merge, i), err) < 0)
             return -1;
-        work->heap[work->heap_count++] = candidate(merge, i);
     }
-    for (size_t i = work->heap_count / 2; i-- > 0;)
-        heap_sink(work->heap, work->heap_count, i);
+    heap_order(&work->heap);
     return 0;
 }
 
@@ -364,10 +309,10 @@ static int join(const struct bpe *bpe, struct bpe_work *work, int32_t left, int3
     if (next >= 0)
         symbols[next].prev = left;
     const struct merge *merge = merge_at(bpe, symbols, left);
-    if (merge && heap_push(work, candidate(merge, left), err) < 0)
+    if (merge && heap_push(&work->heap, candidate(merge, left), err) < 0)
         return -1;
     merge = prev >= 0 ? merge_at(bpe, symbols, prev) : NULL;
-    return merge ? heap_push(work, candidate(merge, prev), err) : 0;
+    return merge ? heap_push(&work->heap, candidate(merge, prev), err) : 0;
 }
 
 static int encode_long(const struct bpe *bpe, struct bpe_work *work, struct text piece, struct token_list *list,
@@ -385,8 +330,8 @@ static int encode_long(const struct bpe *bpe, struct bpe_work *work, struct text
     int32_t first = link_symbols(bpe, symbols, piece, &list->unknown_bytes);
     if (heap_fill(bpe, work, first, err) < 0)
         return -1;
-    while (work->heap_count > 0) {
-        uint64_t top = heap_pop(work);
+    while (work->heap.count > 0) {
+        uint64_t top = heap_pop(&work->heap);
         int32_t left = (int32_t)(uint32_t)top;
         /* A candidate is stale when its symbols have changed since: then the rank is another. */
         const struct merge *merge = symbols[left].id < 0 ? NULL : merge_at(bpe, symbols, left);
@@ -402,49 +347,6 @@ static int encode_long(const struct bpe *bpe, struct bpe_work *work, struct text
 }
 
 /* ---- all pieces: remembered, short or long ---- */
-
-static struct memo *memo_of(const struct bpe_work *work, struct text piece)
-{
-    uint64_t hash = piece.length, word;
-    size_t i = 0;
-    for (; i + 8 <= piece.length; i += 8) {
-        memcpy(&word, piece.bytes + i, 8);
-        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-        hash ^= hash >> 32;
-    }
-    word = 0;
-    memcpy(&word, piece.bytes + i, piece.length - i);
-    hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-    return &work->memos[hash >> 50]; /* the upper 14 bits: MEMO_SLOTS */
-}
-
-static bool memo_holds(const struct memo *memo, struct text piece)
-{
-    return memo->length == piece.length && memcmp(memo->bytes, piece.bytes, piece.length) == 0;
-}
-
-/* Remember the tokens behind list->ids[first]. */
-static void memo_keep(struct memo *memo, struct text piece, const struct token_list *list, int64_t first)
-{
-    int64_t count = list->count - first;
-    if (count > MEMO_IDS)
-        return;
-    memo->length = (uint8_t)piece.length;
-    memo->count = (uint8_t)count;
-    memcpy(memo->bytes, piece.bytes, piece.length);
-    memcpy(memo->ids, list->ids + first, (size_t)count * sizeof *memo->ids);
-}
-
-static int memo_append(const struct bpe *bpe, const struct memo *memo, struct token_list *list, struct error *err)
-{
-    int64_t end = list->text_bytes;
-    for (int i = 0; i < memo->count; i++) {
-        end += (int64_t)vocab_piece(bpe->vocab, memo->ids[i]).length;
-        if (token_list_append(list, memo->ids[i], end, err) < 0)
-            return -1;
-    }
-    return 0;
-}
 
 static int encode_new(const struct bpe *bpe, struct bpe_work *work, struct text piece, struct token_list *list,
                       struct error *err)
@@ -464,16 +366,15 @@ int bpe_encode(const struct bpe *bpe, struct bpe_work *work, struct text piece, 
         return 0;
     if (piece.length > INT32_MAX)
         return error_set(err, ERROR_INPUT, "an unbroken piece of %zu bytes is too long to tokenize", piece.length);
-    struct memo *memo = piece.length <= MEMO_BYTES ? memo_of(work, piece) : NULL;
-    if (memo && memo_holds(memo, piece)) {
-        if (memo_append(bpe, memo, list, err) < 0)
-            return -1;
-    } else {
+    bool found;
+    if (memo_append(work->memo, bpe->vocab, piece, list, &found, err) < 0)
+        return -1;
+    if (!found) {
         int64_t first = list->count, unknown = list->unknown_bytes;
         if (encode_new(bpe, work, piece, list, err) < 0)
             return -1;
-        if (memo && list->unknown_bytes == unknown)
-            memo_keep(memo, piece, list, first);
+        if (list->unknown_bytes == unknown)
+            memo_keep(work->memo, piece, list, first);
     }
     list->text_bytes += (int64_t)piece.length;
     return 0;

@@ -7,6 +7,7 @@
 #include "model/fnv.h"
 #include "model/nfc.h"
 #include "model/pretokenize.h"
+#include "model/spm.h"
 #include "model/utf8.h"
 #include "model/vocab.h"
 
@@ -17,10 +18,14 @@ static const char *const END_NAMES[] = {
 };
 enum { N_END_NAMES = sizeof END_NAMES / sizeof END_NAMES[0], MAX_ENDS = N_END_NAMES + 2 };
 
+static const char *const TURN_END_NAMES[] = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
+enum { N_TURN_END_NAMES = sizeof TURN_END_NAMES / sizeof TURN_END_NAMES[0] };
+
 struct tokenizer {
     struct vocab *vocab;
+    struct pretokenizer *pretokenizer; /* this and bpe, or spm: the other is NULL */
     struct bpe *bpe;
-    struct pretokenizer *pretokenizer;
+    struct spm *spm;
     int32_t bos, eos, eot; /* -1: none */
     bool add_bos;
     int32_t ends[MAX_ENDS];
@@ -40,17 +45,20 @@ struct encoding {
 
 /* ---- creation ---- */
 
-static int check_kind(const struct bundle *bundle, struct error *err)
+/* *spelling = how the pieces of this kind of tokenizer are spelled, which tells the kinds apart. */
+static int read_kind(const struct bundle *bundle, enum vocab_spelling *spelling, struct error *err)
 {
     struct text kind;
     if (bundle_string(bundle, "tokenizer.ggml.model", &kind, err) < 0)
         return -1;
     if (!kind.bytes)
         return error_set(err, ERROR_INPUT, "%s: has no tokenizer (no tokenizer.ggml.model)", bundle->path);
-    if (!text_equals(kind, "gpt2"))
-        return error_set(err, ERROR_INPUT, "%s: the tokenizer is of kind '%.*s'%s; known is gpt2 (byte-level BPE)",
-                         bundle->path, (int)(kind.length < 64 ? kind.length : 64), kind.bytes,
-                         text_equals(kind, "llama") ? " (SentencePiece)" : "");
+    *spelling = text_equals(kind, "llama") ? SPELLING_SENTENCEPIECE : SPELLING_BYTE_LEVEL;
+    if (*spelling == SPELLING_BYTE_LEVEL && !text_equals(kind, "gpt2"))
+        return error_set(err, ERROR_INPUT,
+                         "%s: the tokenizer is of kind '%.*s'; known are gpt2 (byte-level BPE) and llama "
+                         "(SentencePiece)",
+                         bundle->path, (int)(kind.length < 64 ? kind.length : 64), kind.bytes);
     return 0;
 }
 
@@ -85,24 +93,27 @@ static void add_end(struct tokenizer *tokenizer, int32_t id)
         tokenizer->ends[tokenizer->n_ends++] = id;
 }
 
+/* Whether BOS comes first where the file does not say. */
+static bool default_add_bos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->spm || pretokenizer_rule(tokenizer->pretokenizer)->add_bos;
+}
+
 static int read_specials(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
 {
     int64_t add_bos;
     if (read_id(tokenizer, bundle, "tokenizer.ggml.bos_token_id", &tokenizer->bos, err) < 0 ||
         read_id(tokenizer, bundle, "tokenizer.ggml.eos_token_id", &tokenizer->eos, err) < 0 ||
         read_id(tokenizer, bundle, "tokenizer.ggml.eot_token_id", &tokenizer->eot, err) < 0 ||
-        bundle_int(bundle, "tokenizer.ggml.add_bos_token", pretokenizer_rule(tokenizer->pretokenizer)->add_bos,
-                   &add_bos, err) < 0)
+        bundle_int(bundle, "tokenizer.ggml.add_bos_token", default_add_bos(tokenizer), &add_bos, err) < 0)
         return -1;
     tokenizer->add_bos = add_bos != 0 && tokenizer->bos >= 0;
     add_end(tokenizer, tokenizer->eos);
     add_end(tokenizer, tokenizer->eot);
     for (int i = 0; i < N_END_NAMES; i++)
         add_end(tokenizer, tokenizer_special(tokenizer, END_NAMES[i]));
-    if (tokenizer->eot < 0)
-        tokenizer->eot = tokenizer_special(tokenizer, "<|im_end|>");
-    if (tokenizer->eot < 0)
-        tokenizer->eot = tokenizer_special(tokenizer, "<|eot_id|>");
+    for (int i = 0; i < N_TURN_END_NAMES && tokenizer->eot < 0; i++)
+        tokenizer->eot = tokenizer_special(tokenizer, TURN_END_NAMES[i]);
     return 0;
 }
 
@@ -120,10 +131,9 @@ static int copy_chat_template(struct tokenizer *tokenizer, const struct bundle *
     return 0;
 }
 
-static int fill(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
+static int fill_byte_level(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
 {
-    if (check_kind(bundle, err) < 0 || !(tokenizer->pretokenizer = create_pretokenizer(bundle, err)) ||
-        !(tokenizer->vocab = vocab_create(bundle, err)))
+    if (!(tokenizer->pretokenizer = create_pretokenizer(bundle, err)))
         return -1;
     const struct pretokenizer_rule *rule = pretokenizer_rule(tokenizer->pretokenizer);
     tokenizer->bpe = bpe_create(bundle, tokenizer->vocab, rule->whole_pieces, err);
@@ -131,6 +141,25 @@ static int fill(struct tokenizer *tokenizer, const struct bundle *bundle, struct
         return -1;
     uint64_t hash = fnv_bytes(FNV_START, rule->name, strlen(rule->name));
     tokenizer->hash = bpe_hash(tokenizer->bpe, vocab_hash(tokenizer->vocab, hash));
+    return 0;
+}
+
+static int fill_sentencepiece(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
+{
+    if (!(tokenizer->spm = spm_create(bundle, tokenizer->vocab, err)))
+        return -1;
+    tokenizer->hash = spm_hash(tokenizer->spm, vocab_hash(tokenizer->vocab, fnv_bytes(FNV_START, "spm", 3)));
+    return 0;
+}
+
+static int fill(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
+{
+    enum vocab_spelling spelling;
+    if (read_kind(bundle, &spelling, err) < 0 || !(tokenizer->vocab = vocab_create(bundle, spelling, err)))
+        return -1;
+    if (spelling == SPELLING_SENTENCEPIECE ? fill_sentencepiece(tokenizer, bundle, err) < 0
+                                           : fill_byte_level(tokenizer, bundle, err) < 0)
+        return -1;
     return read_specials(tokenizer, bundle, err) < 0 ? -1 : copy_chat_template(tokenizer, bundle, err);
 }
 
@@ -153,6 +182,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
     if (!tokenizer)
         return;
     bpe_free(tokenizer->bpe);
+    spm_free(tokenizer->spm);
     vocab_free(tokenizer->vocab);
     pretokenizer_free(tokenizer->pretokenizer);
     free(tokenizer->chat_template);
@@ -210,9 +240,9 @@ static int encode_text(const struct encoding *encoding, struct text text, struct
     return 0;
 }
 
-int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out, struct error *err)
+static int encode_byte_level(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                             struct error *err)
 {
-    int64_t count = out->count, text_bytes = out->text_bytes, unknown_bytes = out->unknown_bytes;
     struct encoding encoding = {.tokenizer = tokenizer, .out = out};
     int status = -1;
     encoding.bpe = bpe_work_create(err);
@@ -222,6 +252,14 @@ int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct
         status = encode_text(&encoding, text, err);
     bpe_work_free(encoding.bpe);
     pretokenize_work_free(encoding.pretokenize);
+    return status;
+}
+
+int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out, struct error *err)
+{
+    int64_t count = out->count, text_bytes = out->text_bytes, unknown_bytes = out->unknown_bytes;
+    int status =
+        tokenizer->spm ? spm_encode(tokenizer->spm, text, out, err) : encode_byte_level(tokenizer, text, out, err);
     if (status < 0) {
         out->count = count;
         out->text_bytes = text_bytes;
@@ -239,6 +277,14 @@ struct text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id)
     if (id < 0 || id >= vocab_size(tokenizer->vocab))
         return (struct text){"", 0};
     return vocab_piece(tokenizer->vocab, id);
+}
+
+struct text tokenizer_first_piece(const struct tokenizer *tokenizer, int32_t id)
+{
+    struct text piece = tokenizer_piece(tokenizer, id);
+    if (tokenizer->spm && spm_space_prefix(tokenizer->spm) && piece.length > 0 && piece.bytes[0] == ' ')
+        return (struct text){piece.bytes + 1, piece.length - 1};
+    return piece;
 }
 
 int64_t tokenizer_size(const struct tokenizer *tokenizer)

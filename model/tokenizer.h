@@ -1,5 +1,5 @@
 /* The tokenizer of a model: text to token ids and back. Byte-level BPE, as GPT-2, Llama 3, Qwen 2 and SmolLM use
- * it.
+ * it, and SentencePiece's BPE (model/spm.h), as Llama 2, Code Llama, Mistral and Gemma do.
  *
  * tokenizer_create from an open weights file, any number of calls below from any number of threads at once (a
  * tokenizer is constant; each call of tokenizer_encode brings its own working memory), tokenizer_free. The weights
@@ -7,7 +7,8 @@
  *
  * Nothing is lost: bytes that are not UTF-8 become the tokens of single bytes. Only a byte that the vocabulary has
  * no token for cannot be kept (SmolLM lacks six control characters and the lead bytes F1 and F2); it is left
- * out, as in the original tokenizers, and counted. Ids equal those of the original tokenizers for all valid UTF-8.
+ * out, as in the original tokenizers, and counted. Ids equal those of the original tokenizers for all valid UTF-8
+ * (SentencePiece: but for U+2581, which stays itself).
  */
 #ifndef LONGHAUL_MODEL_TOKENIZER_H
 #define LONGHAUL_MODEL_TOKENIZER_H
@@ -26,7 +27,9 @@ struct tokenizer;
 struct tokenizer *tokenizer_create(const struct bundle *bundle, struct error *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
-/* Append the tokens of a text to `out`, without BOS or EOS. The names of special tokens in it are plain text.
+/* Append the tokens of a text to `out`, without BOS or EOS. The names of control tokens in it are plain text;
+ * SentencePiece's user-defined pieces are tokens wherever they stand. A model that wants a space in front of a text
+ * (Llama 2, Mistral; not Gemma) gets one in each call, standing for no bytes.
  * out->ends say which bytes each token stands for (model/tokens.h). After a failure `out` is as it was before.
  * ERROR_RESOURCE; ERROR_INPUT for 2^31 bytes without a place to split. */
 int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
@@ -34,6 +37,10 @@ int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct
 
 /* The bytes of a token; none for a control token or an id out of range. Borrowed from the tokenizer. */
 struct text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
+
+/* The same for the first token of a text: without the space that the model wants in front. So the first piece of
+ * the tokens of a text, and the pieces of the others, are the text again. */
+struct text tokenizer_first_piece(const struct tokenizer *tokenizer, int32_t id);
 
 /* How many ids there are: 0 .. size - 1. */
 int64_t tokenizer_size(const struct tokenizer *tokenizer);

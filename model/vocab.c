@@ -9,12 +9,13 @@
 #include "model/utf8.h"
 
 struct entry {
-    char *bytes; /* the raw bytes of a normal token; the name of any other */
+    char *bytes; /* the raw bytes of what stands for text; the name of any other */
     size_t length;
     enum token_kind kind;
 };
 
 struct vocab {
+    enum vocab_spelling spelling;
     int64_t count;
     struct entry *entries; /* [count] */
     char *bytes;           /* what the entries point into */
@@ -49,9 +50,49 @@ int64_t vocab_bytes_from_alphabet(struct text text, char *out)
     return n;
 }
 
-static bool has_bytes(enum token_kind kind)
+/* Copy text with its U+2581 as spaces; returns the bytes written. */
+static size_t copy_spaces(struct text text, char *out)
 {
-    return kind == TOKEN_NORMAL || kind == TOKEN_USER;
+    size_t n = 0;
+    for (size_t at = 0; at < text.length; n++) {
+        bool space = text.length - at >= 3 && memcmp(text.bytes + at, "\xe2\x96\x81", 3) == 0;
+        out[n] = space ? ' ' : text.bytes[at];
+        at += space ? 3 : 1;
+    }
+    return n;
+}
+
+/* The byte that a name like "<0x0A>" stands for, or -1. */
+static int byte_named(struct text name)
+{
+    static const char DIGITS[] = "0123456789ABCDEF";
+    if (name.length != 6 || memcmp(name.bytes, "<0x", 3) != 0 || name.bytes[5] != '>')
+        return -1;
+    const char *high = memchr(DIGITS, name.bytes[3], 16), *low = memchr(DIGITS, name.bytes[4], 16);
+    return high && low ? (int)((high - DIGITS) << 4 | (low - DIGITS)) : -1;
+}
+
+/* The bytes that a token stands for, written to `out` [name.length]: how many, or -1 where the name is not of its
+ * spelling. Tokens that stand for none keep their names. */
+static int64_t undo_spelling(enum vocab_spelling spelling, enum token_kind kind, struct text name, char *out)
+{
+    if (kind == TOKEN_NORMAL && spelling == SPELLING_BYTE_LEVEL)
+        return vocab_bytes_from_alphabet(name, out);
+    if (spelling == SPELLING_SENTENCEPIECE && (kind == TOKEN_NORMAL || kind == TOKEN_USER))
+        return (int64_t)copy_spaces(name, out);
+    if (spelling == SPELLING_SENTENCEPIECE && kind == TOKEN_BYTE) {
+        int byte = byte_named(name);
+        *out = (char)byte;
+        return byte < 0 ? -1 : 1;
+    }
+    memcpy(out, name.bytes, name.length);
+    return (int64_t)name.length;
+}
+
+static bool has_bytes(const struct vocab *vocab, enum token_kind kind)
+{
+    return kind == TOKEN_NORMAL || kind == TOKEN_USER ||
+           (kind == TOKEN_BYTE && vocab->spelling == SPELLING_SENTENCEPIECE);
 }
 
 /* The slot where the bytes are, or where they would go. */
@@ -98,17 +139,16 @@ static int allocate(struct vocab *vocab, const struct value *tokens, struct erro
 static int add(struct vocab *vocab, int32_t id, struct text name, char *at, struct error *err)
 {
     struct entry *entry = &vocab->entries[id];
+    int64_t length = name.length > 0 ? undo_spelling(vocab->spelling, entry->kind, name, at) : 0;
+    if (length < 0)
+        return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is not %s", id,
+                         entry->kind == TOKEN_BYTE ? "the name of a byte" : "in the byte-level alphabet");
+    if (length == 0 && entry->kind == TOKEN_NORMAL)
+        return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is empty", id);
     entry->bytes = at;
-    entry->length = name.length;
-    if (entry->kind != TOKEN_NORMAL) {
-        memcpy(at, name.bytes, name.length);
-        return 0;
-    }
-    int64_t length = vocab_bytes_from_alphabet(name, at);
-    if (length <= 0)
-        return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is %s", id,
-                         length == 0 ? "empty" : "not in the byte-level alphabet");
     entry->length = (size_t)length;
+    if (entry->kind != TOKEN_NORMAL)
+        return 0;
     size_t slot = slot_of(vocab, (struct text){at, entry->length});
     if (vocab->slots[slot] >= 0)
         return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is the same as [%d]", id, vocab->slots[slot]);
@@ -132,7 +172,7 @@ static int fill(struct vocab *vocab, const struct value *tokens, const struct va
     return 0;
 }
 
-struct vocab *vocab_create(const struct bundle *bundle, struct error *err)
+struct vocab *vocab_create(const struct bundle *bundle, enum vocab_spelling spelling, struct error *err)
 {
     const struct value *tokens = find_array(bundle, "tokenizer.ggml.tokens", VALUE_STRINGS);
     const struct value *kinds = find_array(bundle, "tokenizer.ggml.token_type", VALUE_INTS);
@@ -150,6 +190,7 @@ struct vocab *vocab_create(const struct bundle *bundle, struct error *err)
         error_errno(err, "making a vocabulary");
         return NULL;
     }
+    vocab->spelling = spelling;
     if (allocate(vocab, tokens, err) < 0 || fill(vocab, tokens, kinds, err) < 0) {
         error_wrap(err, "%s", bundle->path);
         vocab_free(vocab);
@@ -181,7 +222,7 @@ enum token_kind vocab_kind(const struct vocab *vocab, int32_t id)
 struct text vocab_piece(const struct vocab *vocab, int32_t id)
 {
     const struct entry *entry = &vocab->entries[id];
-    return (struct text){entry->bytes, has_bytes(entry->kind) ? entry->length : 0};
+    return (struct text){entry->bytes, has_bytes(vocab, entry->kind) ? entry->length : 0};
 }
 
 int32_t vocab_find(const struct vocab *vocab, struct text piece)

@@ -1,7 +1,8 @@
-/* The vocabulary of a byte-level tokenizer: ids, kinds, and the bytes that each id stands for.
+/* The vocabulary of a tokenizer: ids, kinds, and the bytes that each id stands for.
  *
- * A weights file spells pieces in the byte-level alphabet of GPT-2, in which every byte is one printable
- * character ("Ġ" is a space); here that is undone. Everything is copied from the bundle, which may be closed
+ * A weights file spells pieces in one of two ways, which are undone here: in the byte-level alphabet of GPT-2, in
+ * which every byte is one printable character ("Ġ" is a space), or as SentencePiece does, where U+2581 ("▁") is a
+ * space and a byte has a name like "<0x0A>". Everything is copied from the bundle, which may be closed
  * afterwards. Constant once created: any number of threads may read it.
  */
 #ifndef LONGHAUL_MODEL_VOCAB_H
@@ -15,11 +16,13 @@
 /* The numbers of tokenizer.ggml.token_type. */
 enum token_kind { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
 
+enum vocab_spelling { SPELLING_BYTE_LEVEL, SPELLING_SENTENCEPIECE };
+
 struct vocab;
 
 /* From tokenizer.ggml.tokens and tokenizer.ggml.token_type. ERROR_INPUT: missing, of the wrong length or kind, a
- * normal piece that is empty, outside the alphabet, or there twice. */
-struct vocab *vocab_create(const struct bundle *bundle, struct error *err);
+ * normal piece that is empty, outside the alphabet, or there twice; a byte of SentencePiece that is misnamed. */
+struct vocab *vocab_create(const struct bundle *bundle, enum vocab_spelling spelling, struct error *err);
 void vocab_free(struct vocab *vocab);
 
 int64_t vocab_size(const struct vocab *vocab);

@@ -46,7 +46,8 @@ static struct text write_pieces(const struct tokenizer *tokenizer, const struct 
 {
     char *const begin = *next;
     for (int64_t i = 0; i < node->n_tokens; i++) {
-        const struct text piece = tokenizer_piece(tokenizer, node->tokens[i]);
+        const struct text piece = i == 0 ? tokenizer_first_piece(tokenizer, node->tokens[i])
+                                         : tokenizer_piece(tokenizer, node->tokens[i]);
         memcpy(*next, piece.bytes, piece.length);
         *next += piece.length;
     }

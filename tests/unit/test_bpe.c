@@ -66,7 +66,7 @@ static void make(struct fixture *f)
     add_random_merges(&f->toy);
     shuffle_merges(&f->toy);
     toy_finish(&f->toy);
-    assert_non_null(f->vocab = vocab_create(&f->toy.bundle, &f->err));
+    assert_non_null(f->vocab = vocab_create(&f->toy.bundle, SPELLING_BYTE_LEVEL, &f->err));
     assert_non_null(f->bpe = bpe_create(&f->toy.bundle, f->vocab, false, &f->err));
     assert_non_null(f->work = bpe_work_create(&f->err));
 }
@@ -168,7 +168,7 @@ static void ten_megabytes_of_one_character_are_merged(void **state)
     toy_add_merge(&toy, "a a");
     toy_add_merge(&toy, "aa aa");
     toy_finish(&toy);
-    struct vocab *vocab = vocab_create(&toy.bundle, &err);
+    struct vocab *vocab = vocab_create(&toy.bundle, SPELLING_BYTE_LEVEL, &err);
     struct bpe *bpe = bpe_create(&toy.bundle, vocab, false, &err);
     struct bpe_work *work = bpe_work_create(&err);
     struct token_list list = {0};
@@ -195,7 +195,7 @@ static void a_whole_piece_is_taken_when_the_rule_says_so(void **state)
     toy_add_merge(&toy, "a b");
     int32_t whole = toy_add_token(&toy, "xyz", 1); /* no merge leads there */
     toy_finish(&toy);
-    struct vocab *vocab = vocab_create(&toy.bundle, &err);
+    struct vocab *vocab = vocab_create(&toy.bundle, SPELLING_BYTE_LEVEL, &err);
     for (int rule = 0; rule < 2; rule++) {
         struct bpe *bpe = bpe_create(&toy.bundle, vocab, rule == 1, &err);
         struct bpe_work *work = bpe_work_create(&err);
