@@ -1,0 +1,222 @@
+/* cmocka.h wants these four first */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/needle_tasks.h"
+#include "toy_tokenizer.h"
+
+/* A tokenizer whose tokens are bytes and which has no chat format: a prompt's tokens are the bytes of its system
+ * text, its text and its lead. */
+struct fixture {
+    struct tokenizer *tokenizer;
+    struct haystack *text;
+    struct needle_material *material;
+};
+
+static const char story[] =
+    "It was late. The old man rowed home, and nobody saw him. \"Where is he?\" they asked. "
+    "The lake lay still that night. Rain fell. In the morning there was a boat on the sand.";
+
+static int set_up(void **state)
+{
+    static struct toy toy;
+    static struct fixture fixture;
+    struct error err;
+    toy_start(&toy, "gpt-2");
+    toy_finish(&toy);
+    fixture.tokenizer = tokenizer_create(&toy.bundle, &err);
+    fixture.text = haystack_create(story, strlen(story), &err);
+    fixture.material = needle_material_create(fixture.tokenizer, fixture.text, 7, &err);
+    *state = &fixture;
+    return fixture.material ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    needle_material_free(fixture->material);
+    haystack_free(fixture->text);
+    tokenizer_free(fixture->tokenizer);
+    return 0;
+}
+
+static struct needle_trial make(void **state, enum needle_task task, int64_t depth)
+{
+    const struct fixture *fixture = *state;
+    const struct needle_cell cell = {task, 8000, depth, 0};
+    struct needle_trial trial;
+    struct error err;
+    if (needle_trial_make(fixture->material, &cell, &trial, &err) != 0)
+        fail_msg("%s: %s", needle_task_name(task), err.text);
+    return trial;
+}
+
+/* The occurrences of a word between two characters that are not of words. */
+static int count_of(const char *text, const char *word)
+{
+    int count = 0;
+    const size_t length = strlen(word);
+    for (const char *at = strstr(text, word); at; at = strstr(at + 1, word))
+        count += (at == text || strchr(" \n", at[-1])) && strchr(" \n", at[length]);
+    return count;
+}
+
+static void prompts_are_as_long_as_asked_within_a_line(void **state)
+{
+    for (int task = 0; task < NEEDLE_TASKS; task++) {
+        struct needle_trial trial = make(state, (enum needle_task)task, 50);
+        const int64_t room = 8000 - needle_task_max_new((enum needle_task)task);
+        assert_true(trial.n_tokens <= room);
+        assert_true(trial.n_tokens > room - 160); /* bytes: a line of UUIDs, or a word of cwe three times */
+        assert_true(trial.n_tokens >= (int64_t)(strlen(trial.text) + strlen(trial.lead)));
+        needle_trial_free(&trial);
+    }
+}
+
+static void what_is_expected_is_in_the_prompt(void **state)
+{
+    const int wanted[NEEDLE_TASKS] = {3, 1, 1, 1, 1, 1, 1, 1, 4, 4, 5, 10, 3};
+    for (int task = 0; task < NEEDLE_TASKS; task++) {
+        struct needle_trial trial = make(state, (enum needle_task)task, 50);
+        assert_int_equal(trial.n_expected, wanted[task]);
+        for (int i = 0; i < trial.n_expected; i++)
+            assert_non_null(strstr(trial.text, trial.expected[i]));
+        needle_trial_free(&trial);
+    }
+}
+
+/* Where the needle stands among the bytes of the prompt, per cent. */
+static double share_before(const struct needle_trial *trial)
+{
+    const char *at = strstr(trial->text, trial->expected[0]);
+    return 100.0 * (double)(at - trial->text) / (double)strlen(trial->text);
+}
+
+static void a_needle_stands_at_its_depth(void **state)
+{
+    for (int task = 0; task < NEEDLE_TASKS; task++)
+        for (int64_t depth = 0; depth <= 100 && needle_task_has_depth((enum needle_task)task); depth += 25) {
+            struct needle_trial trial = make(state, (enum needle_task)task, depth);
+            assert_true(share_before(&trial) > (double)depth - 5 && share_before(&trial) < (double)depth + 5);
+            needle_trial_free(&trial);
+        }
+}
+
+static void a_cell_has_the_same_prompt_every_time(void **state)
+{
+    for (int task = 0; task < NEEDLE_TASKS; task++) {
+        struct needle_trial one = make(state, (enum needle_task)task, 25);
+        struct needle_trial other = make(state, (enum needle_task)task, 25);
+        assert_string_equal(one.text, other.text);
+        needle_trial_free(&one);
+        needle_trial_free(&other);
+    }
+}
+
+static void another_trial_hides_something_else(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct needle_trial one = make(state, NEEDLE_PASSKEY, 25), other;
+    const struct needle_cell cell = {NEEDLE_PASSKEY, 8000, 25, 1};
+    struct error err;
+    assert_int_equal(needle_trial_make(fixture->material, &cell, &other, &err), 0);
+    assert_string_not_equal(one.expected[0], other.expected[0]);
+    needle_trial_free(&one);
+    needle_trial_free(&other);
+}
+
+static void a_chain_of_variables_ends_at_one_value(void **state)
+{
+    struct needle_trial trial = make(state, NEEDLE_VT, 0);
+    char line[64];
+    for (int i = 1; i < trial.n_expected; i++) {
+        snprintf(line, sizeof line, "VAR %s = VAR %s ", trial.expected[i], trial.expected[i - 1]);
+        assert_non_null(strstr(trial.text, line));
+    }
+    needle_trial_free(&trial);
+}
+
+static void common_words_are_the_most_frequent(void **state)
+{
+    struct needle_trial trial = make(state, NEEDLE_CWE, 0);
+    const char *list = strstr(strstr(trial.text, "Question:"), "Below is"); /* behind the worked example */
+    assert_non_null(list);
+    for (int i = 0; i < trial.n_expected; i++)
+        assert_int_equal(count_of(list, trial.expected[i]), 30);
+    const char *last = strstr(list, "\nQuestion");
+    char other[64];
+    for (const char *at = strstr(list, "\n1. ") + 2; at && at < last; at = strstr(at, ". ")) {
+        at += 2;
+        snprintf(other, sizeof other, "%.*s", (int)strcspn(at, " \n"), at);
+        const int count = count_of(list, other);
+        assert_true(count == 30 || count == 3);
+    }
+    needle_trial_free(&trial);
+}
+
+static void coded_words_come_in_falling_numbers(void **state)
+{
+    struct needle_trial trial = make(state, NEEDLE_FWE, 0);
+    int counts[3];
+    for (int i = 0; i < 3; i++)
+        counts[i] = count_of(trial.text, trial.expected[i]);
+    assert_true(counts[0] > counts[1] && counts[1] > counts[2] && counts[2] > 10);
+    needle_trial_free(&trial);
+}
+
+static void the_score_is_the_share_that_is_found(void **state)
+{
+    (void)state;
+    const struct needle_trial trial = {.n_expected = 3, .expected = {"sandwich", "Dolores Park", "sunny day"}};
+    assert_true(fabs(needle_score(&trial, "Eat a SANDWICH in dolores park.") - 2.0 / 3) < 1e-12);
+    assert_true(needle_score(&trial, "") == 0);
+    assert_true(needle_score(&trial, "sunny day sandwich dolores park") == 1);
+}
+
+static void a_length_too_short_is_refused(void **state)
+{
+    const struct fixture *fixture = *state;
+    const struct needle_cell cell = {NEEDLE_NIAH_SINGLE_1, 200, 50, 0};
+    struct needle_trial trial;
+    struct error err;
+    assert_int_equal(needle_trial_make(fixture->material, &cell, &trial, &err), -1);
+    assert_int_equal(err.code, ERROR_USAGE);
+}
+
+static void a_task_in_a_text_needs_one(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct error err;
+    struct needle_material *bare = needle_material_create(fixture->tokenizer, NULL, 7, &err);
+    const struct needle_cell cell = {NEEDLE_NIAH, 8000, 50, 0};
+    struct needle_trial trial;
+    assert_int_equal(needle_trial_make(bare, &cell, &trial, &err), -1);
+    assert_int_equal(err.code, ERROR_USAGE);
+    needle_material_free(bare);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prompts_are_as_long_as_asked_within_a_line),
+        cmocka_unit_test(what_is_expected_is_in_the_prompt),
+        cmocka_unit_test(a_needle_stands_at_its_depth),
+        cmocka_unit_test(a_cell_has_the_same_prompt_every_time),
+        cmocka_unit_test(another_trial_hides_something_else),
+        cmocka_unit_test(a_chain_of_variables_ends_at_one_value),
+        cmocka_unit_test(common_words_are_the_most_frequent),
+        cmocka_unit_test(coded_words_come_in_falling_numbers),
+        cmocka_unit_test(the_score_is_the_share_that_is_found),
+        cmocka_unit_test(a_length_too_short_is_refused),
+        cmocka_unit_test(a_task_in_a_text_needs_one),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
