@@ -96,13 +96,6 @@ static int refuse_softcaps(const struct arch *arch, const struct bundle *bundle,
 static int refuse_unsupported(const struct arch *arch, const struct bundle *bundle, struct error *err)
 {
     char key[96];
-    struct text scaling;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", arch->name);
-    if (bundle_string(bundle, key, &scaling, err) != 0)
-        return -1;
-    if (scaling.length && !text_equals(scaling, "none"))
-        return error_set(err, ERROR_INPUT, "%s: %s is \"%.*s\"; this version knows \"none\" only", bundle->path,
-                         key, (int)(scaling.length < 32 ? scaling.length : 32), scaling.bytes);
     int64_t experts;
     snprintf(key, sizeof key, "%s.expert_count", arch->name);
     if (bundle_int(bundle, key, 0, &experts, err) != 0)

@@ -47,7 +47,7 @@ struct model_shape {
 const struct arch *arch_find(const struct bundle *bundle, struct error *err);
 
 /* Read and check the shape; ERROR_INPUT names the key that is missing or impossible. What the file asks for and
- * this program does not do (position scaling, experts) is refused, never ignored. */
+ * this program does not do (experts, capped logits) is refused, never ignored. */
 int model_shape_read(const struct arch *arch, const struct bundle *bundle, struct model_shape *out,
                      struct error *err);
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/scaling.h"
+
 /* Binding keeps count of the tensors it uses: one left over belongs to a network that this is not. */
 struct binding {
     struct model *model;
@@ -176,19 +178,34 @@ static int bind_ends(struct binding *b)
     return 0;
 }
 
-static int bind_divisors(struct binding *b)
+/* The tensors that say how positions become angles, if the file has them, and what its metadata says of it. */
+static int bind_positions(struct binding *b)
 {
-    const char *const name = "rope_freqs.weight";
-    if (!bundle_tensor(b->model->bundle, name))
-        return 0;
-    b->model->rope_divisors = find_floats(b, name, b->model->shape.rope_dims / 2);
-    return b->model->rope_divisors ? 0 : -1;
+    struct model *model = b->model;
+    const struct {
+        const char *name;
+        const float **out;
+    } lists[] = {
+        {"rope_freqs.weight", &model->rope_divisors},
+        {"rope_factors_long.weight", &model->long_factors},
+        {"rope_factors_short.weight", &model->short_factors},
+    };
+    struct scaling scaling;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (bundle_tensor(model->bundle, lists[i].name) &&
+            !(*lists[i].out = find_floats(b, lists[i].name, model->shape.rope_dims / 2)))
+            return -1;
+    if (scaling_read(model->arch, model->bundle, model->long_factors != NULL, &scaling, b->err) != 0)
+        return -1;
+    return model_set_positions(model, &scaling.method, scaling.context, b->err) == 0
+               ? 0
+               : error_wrap(b->err, "%s", model->bundle->path);
 }
 
 static int bind_all(struct binding *b)
 {
     const struct model *model = b->model;
-    if (bind_ends(b) != 0 || bind_divisors(b) != 0)
+    if (bind_ends(b) != 0 || bind_positions(b) != 0)
         return -1;
     for (int i = 0; i < model->shape.layers; i++)
         if (bind_layer(b, i) != 0)
@@ -200,12 +217,12 @@ static int bind_all(struct binding *b)
     return 0;
 }
 
-/* Floats of all norms, biases and divisors, at most. */
+/* Floats of all norms, biases, divisors and factors, at most. */
 static size_t float_count(const struct model_shape *shape)
 {
     size_t qkv = (size_t)(shape->heads + 3 * shape->kv_heads) * (size_t)shape->dim; /* the keys' bias twice */
     return (size_t)shape->layers * (4 * (size_t)shape->width + 2 * (size_t)shape->dim + qkv) +
-           (size_t)shape->width + (size_t)shape->rope_dims;
+           (size_t)shape->width + 2 * (size_t)shape->rope_dims;
 }
 
 struct model *model_open(const struct bundle *bundle, struct error *err)
@@ -248,6 +265,19 @@ void model_free(struct model *model)
     free(model);
 }
 
+int model_set_positions(struct model *model, const struct position_method *method, int64_t context,
+                        struct error *err)
+{
+    struct position_method own = *method;
+    own.long_factors = model->long_factors;
+    own.short_factors = model->short_factors;
+    if (position_method_check(&own, model->shape.rope_dims, err) != 0)
+        return -1;
+    model->positions = own;
+    model->context = context;
+    return 0;
+}
+
 bool model_layer_is_local(const struct model *model, int layer)
 {
     const int every = model->shape.global_every;
@@ -276,6 +306,7 @@ struct rope_options model_rope_options(const struct model *model, int64_t max_po
         .pairs = model->arch->pairs,
         .divisors = model->rope_divisors,
         .max_positions = max_positions,
+        .method = model->positions,
     };
 }
 

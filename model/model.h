@@ -43,10 +43,13 @@ struct model {
     const struct tensor *embedding; /* [vocab][width] */
     struct stack head;              /* [vocab][width]; the embedding again where they are tied */
     const float *output_norm;       /* [width] */
-    const float *rope_divisors;     /* [rope_dims / 2], or NULL */
-    struct layer *layers;           /* [layers] */
-    struct linear *packed_head;     /* NULL unless packed with it */
-    enum dtype dtype;               /* of the packed matrices */
+    const float *rope_divisors;     /* [rope_dims / 2], or NULL: they stay under whatever position method */
+    const float *long_factors, *short_factors; /* [rope_dims / 2] of LongRoPE, or NULL */
+    struct position_method positions; /* of the global layers: the file's, or that of model_set_positions */
+    int64_t context;                  /* tokens that positions reach under it */
+    struct layer *layers;             /* [layers] */
+    struct linear *packed_head;       /* NULL unless packed with it */
+    enum dtype dtype;                 /* of the packed matrices */
     struct shared_memory packed;
     float *floats; /* owns norms, biases and divisors */
 };
@@ -67,6 +70,11 @@ int model_packed_bytes(const struct model *model, const struct model_pack_option
                        struct error *err);
 /* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */
 int model_pack(struct model *model, const struct model_pack_options *options, struct error *err);
+
+/* Another position method than the file's, and the tokens that positions reach under it; its lists of factors are
+ * the model's. Before any forward pass is made. ERROR_INPUT for a method that this model cannot have. */
+int model_set_positions(struct model *model, const struct position_method *method, int64_t context,
+                        struct error *err);
 
 /* Whether the layer is one of the model's local ones, which attend to a window of model->shape.window tokens (0: no
  * window that the model's context could leave) and have a rope of their own. */
