@@ -10,8 +10,7 @@ static int print_plan(const struct options *options, const struct plan_around *r
 {
     struct opened_model opened;
     enum log_level level;
-    if (log_level_parse(options->log_level, &level, err) != 0 ||
-        opened_model_open(&opened, options->model, err) != 0)
+    if (log_level_parse(options->log_level, &level, err) != 0 || opened_model_open(&opened, options, err) != 0)
         return -1;
     struct plan_around around = *running;
     if (options->ranks > 0)

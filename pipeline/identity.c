@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "io/digest.h"
+#include "pipeline/positions.h"
 
 /* Everything that decides an answer: the options that do, the weights, the words of the prompt. */
 static int hash_config(struct identity *identity, const struct options *options, struct error *err)
@@ -27,7 +28,9 @@ int identity_make(struct identity *identity, const struct options *options, cons
                   struct error *err)
 {
     *identity = (struct identity){0};
-    if (!(identity->options = options_json(options)))
+    char positions[POSITIONS_DESCRIPTION];
+    positions_describe(options, opened->model, positions, sizeof positions);
+    if (!(identity->options = options_json(options, positions)))
         return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
     if (digest_file(options->model, identity->model_sha256, err) != 0)
         return -1;

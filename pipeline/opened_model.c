@@ -1,9 +1,11 @@
 #include "pipeline/opened_model.h"
 
 #include "io/gguf.h"
+#include "pipeline/positions.h"
 
-int opened_model_open(struct opened_model *out, const char *path, struct error *err)
+int opened_model_open(struct opened_model *out, const struct options *options, struct error *err)
 {
+    const char *path = options->model;
     *out = (struct opened_model){0};
     if (!(out->gguf = gguf_open(path, err)) || !(out->model = model_open(gguf_bundle(out->gguf), err)) ||
         !(out->tokenizer = tokenizer_create(gguf_bundle(out->gguf), err)))
@@ -15,6 +17,8 @@ int opened_model_open(struct opened_model *out, const char *path, struct error *
                   (long long)tokenizer_size(out->tokenizer), out->model->shape.vocab);
         goto fail;
     }
+    if (positions_choose(options, out->model, err) != 0)
+        goto fail;
     return 0;
 fail:
     opened_model_close(out);

@@ -1,4 +1,5 @@
-/* A model as every rank opens it: the mapped file, the weights in it by name, the tokenizer. */
+/* A model as every rank opens it: the mapped file, the weights in it by name with the positions that the options
+ * ask for, the tokenizer. */
 #ifndef LONGHAUL_PIPELINE_OPENED_MODEL_H
 #define LONGHAUL_PIPELINE_OPENED_MODEL_H
 
@@ -7,6 +8,7 @@
 #include "base/error.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
+#include "pipeline/options.h"
 
 struct opened_model {
     struct gguf *gguf;
@@ -16,7 +18,7 @@ struct opened_model {
 };
 
 /* Close also an empty one; after a failure to open it is empty. */
-int opened_model_open(struct opened_model *out, const char *path, struct error *err);
+int opened_model_open(struct opened_model *out, const struct options *options, struct error *err);
 void opened_model_close(struct opened_model *opened);
 
 #endif

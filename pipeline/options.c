@@ -56,10 +56,16 @@ static const struct option_row rows[] = {
      "cut documents beyond the context instead of chunking"},
 
     {"Context", "context", 0, KIND_COUNT, RUNS, 1, FIELD(context), 16, 1e12, "TOKENS",
-     "in place of the model's trained length"},
+     "in place of what the model's positions reach"},
     {NULL, "chunk", 0, KIND_COUNT, RUNS, 1, FIELD(chunk), 16, 1e12, "TOKENS", "most document tokens in a chunk"},
     {NULL, "overlap", 0, KIND_COUNT, RUNS, 1, FIELD(overlap), 0, 1e9, "TOKENS",
      "shared by neighbouring chunks (default 512)"},
+
+    {"Positions", "positions", 0, KIND_CHOICE, RUNS, 1, FIELD(positions), 0, 0,
+     "auto|none|pi|ntk|dynamic|yarn|llama3|longrope",
+     "how to read beyond the trained length (default: the model's own)"},
+    {NULL, "factor", 0, KIND_REAL, RUNS, 1, FIELD(factor), 1, 1e6, "F",
+     "times the trained length (default: from --context)"},
 
     {"Memory", "policy", 0, KIND_STRING, RUNS, 1, FIELD(policy), 0, 0, "NAME[:KEY=N,...]",
      "what layers attend to and keep (default: the model's own)"},
@@ -289,6 +295,8 @@ static int check(const struct options *options, struct error *err)
     if (options->strategy == STRATEGY_WHOLE && options->chunk > 0)
         return error_set(err, ERROR_USAGE,
                          "--strategy whole takes a document as one chunk: --chunk cannot go with it");
+    if (options->factor > 0 && options->positions <= POSITIONS_CHOICE_METHODS)
+        return error_set(err, ERROR_USAGE, "--factor belongs to a method: --positions pi, ntk, dynamic, yarn, ...");
     if (options->chunk > 0 && options->overlap >= options->chunk / 2)
         return error_set(err, ERROR_USAGE, "--overlap %lld is not less than half of --chunk %lld",
                          (long long)options->overlap, (long long)options->chunk);
@@ -400,13 +408,14 @@ static int add_json(cJSON *json, const struct options *options, const struct opt
     }
 }
 
-char *options_json(const struct options *options)
+char *options_json(const struct options *options, const char *positions)
 {
     cJSON *json = cJSON_CreateObject();
     int complete = json && cJSON_AddStringToObject(json, "command", command_name(options->command)) != NULL;
     for (int i = 0; i < N_ROWS && complete; i++)
         if (rows[i].shapes_results && rows[i].commands & 1 << options->command)
             complete = add_json(json, options, &rows[i]);
+    complete = complete && cJSON_AddStringToObject(json, "positions in effect", positions) != NULL;
     char *text = complete ? cJSON_PrintUnformatted(json) : NULL;
     cJSON_Delete(json);
     return text;

@@ -25,6 +25,8 @@ enum command {
 
 enum strategy { STRATEGY_AUTO, STRATEGY_WHOLE, STRATEGY_MAP_REDUCE, STRATEGY_REFINE };
 enum dtype_choice { DTYPE_CHOICE_AUTO, DTYPE_CHOICE_F32, DTYPE_CHOICE_BF16 };
+/* Behind AUTO the methods, as enum position_kind has them. */
+enum positions_choice { POSITIONS_CHOICE_AUTO, POSITIONS_CHOICE_METHODS };
 enum format_choice { FORMAT_CHOICE_AUTO, FORMAT_CHOICE_JSONL, FORMAT_CHOICE_MD, FORMAT_CHOICE_CSV };
 
 struct string_list {
@@ -44,7 +46,8 @@ struct options {
     int64_t overlap; /* -1: not said */
     int64_t top_k, seed;
     double temperature, top_p, min_p, repeat_penalty, max_error_rate;
-    int64_t strategy, dtype, format; /* the enums above */
+    int64_t strategy, dtype, format, positions; /* the enums above */
+    double factor;                              /* of positions; 0: not said */
     int64_t truncate, retry_failed, dry_run;
     struct string_list include, exclude;
 };
@@ -57,8 +60,8 @@ void options_free(struct options *options);
 void options_help(enum command command, FILE *out);
 const char *command_name(enum command command);
 
-/* The options that shape the results, as a JSON object in a buffer to be freed; the same for two runs whose
- * results may stand together. NULL: out of memory. */
-char *options_json(const struct options *options);
+/* The options that shape the results and what came of `positions`, as a JSON object in a buffer to be freed; the
+ * same for two runs whose results may stand together. NULL: out of memory. */
+char *options_json(const struct options *options, const char *positions);
 
 #endif

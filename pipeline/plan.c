@@ -8,6 +8,7 @@
 #include "base/device.h"
 #include "base/log.h"
 #include "pipeline/layers.h"
+#include "pipeline/positions.h"
 #include "pipeline/probe.h"
 
 /* Tokens that neighbouring chunks share, where the user does not say. */
@@ -75,7 +76,7 @@ static int set_limits(struct plan *plan, struct error *err)
 {
     const struct options *options = plan->options;
     const struct model *model = plan->opened->model;
-    const int64_t trained = model->shape.context;
+    const int64_t reach = model->context;
     struct work_limits *limits = &plan->limits;
     const int layers = model->shape.layers;
     const bool bounded = !layers_any_full(plan->policies, layers) &&
@@ -84,7 +85,7 @@ static int set_limits(struct plan *plan, struct error *err)
         .strategy = (enum strategy)options->strategy,
         .context = options->context ? options->context
                    : bounded        ? UNBOUNDED
-                                    : trained,
+                                    : reach,
         .extends = options->strategy == STRATEGY_WHOLE && !options->policy && !options->layers &&
                    !options->against && !bounded,
         .compares = options->against != NULL,
@@ -94,12 +95,16 @@ static int set_limits(struct plan *plan, struct error *err)
         .max_new = options->max_new,
         .truncate = options->truncate != 0,
         .lossy = layers_lossy(plan->policies, model),
-        .receipt = i64_min(RECEIPT_TOKENS, trained - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0)),
+        .receipt = i64_min(RECEIPT_TOKENS, reach - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0)),
     };
-    if (limits->context > trained && !bounded)
-        log_warn("--context %" PRId64 " is beyond the %" PRId64
-                 " tokens the model was trained on: expect worse answers",
-                 limits->context, trained);
+    if (positions_replace(model))
+        log_warn("--positions %s stands in place of the %s that the model's file asks for",
+                 position_kind_name(model->positions.kind), position_kind_name(model->file_positions));
+    if (limits->context > reach && !bounded)
+        log_warn(
+            "--context %" PRId64 " is beyond the %" PRId64
+            " tokens that the model's positions reach: expect worse answers (--positions yarn reaches further)",
+            limits->context, reach);
     if (plan->task->job == JOB_SCORE) {
         limits->room[ROLE_WHOLE] = limits->context - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0);
         return 0;
@@ -471,11 +476,12 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
 void plan_describe(const struct plan *plan, char *out, size_t size)
 {
     const struct setup *setup = &plan->setup;
-    char context[640];
+    char context[640], positions[POSITIONS_DESCRIPTION];
     describe_context(plan, context, sizeof context);
+    positions_describe(plan->options, plan->opened->model, positions, sizeof positions);
     snprintf(out, size,
              "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
-             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s, segments of %" PRId64,
+             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s, %s, segments of %" PRId64,
              plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), context, setup->segment);
+             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), context, positions, setup->segment);
 }

@@ -79,7 +79,7 @@ void plan_free(struct plan *plan);
 int plan_print(const struct plan *plan, FILE *out, struct error *err);
 
 /* One line about the choices that were made, for the log and the first message of a run. */
-enum { PLAN_DESCRIPTION = 1024 };
+enum { PLAN_DESCRIPTION = 1280 };
 void plan_describe(const struct plan *plan, char *out, size_t size);
 
 #endif

@@ -49,6 +49,13 @@ expect 2 summarize "$text" -m "$model" -o "$out" --policy forgetful
 expect 2 summarize "$text" -m "$model" -o "$out" --policy window:window=0
 expect 2 summarize "$text" -m "$model" -o "$out" --policy sinks:sinks=many
 expect 2 summarize "$text" -m "$model" -o "$out" --policy full:window=8
+expect 2 score "$text" -m "$model" -o "$out" --positions further
+expect 2 score "$text" -m "$model" -o "$out" --positions yarn
+expect 2 score "$text" -m "$model" -o "$out" --positions pi --factor 0.5
+expect 2 score "$text" -m "$model" -o "$out" --positions none --factor 2
+expect 2 score "$text" -m "$model" -o "$out" --positions llama3
+expect 2 score "$text" -m "$model" -o "$out" --positions longrope --factor 2
+expect 2 score "$text" -m "$model" -o "$out" --factor 2
 expect 2 score "$text" -m "$model" -o "$out" --strategy refine
 expect 2 export "$work" --format xml
 expect 2 tokenize -m "$model"
