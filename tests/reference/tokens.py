@@ -8,7 +8,8 @@
 
 The original tokenizer is built by the `tokenizers` package from the vocabulary and merges in the GGUF file, with
 the normaliser and pre-tokenizer of the model's own tokenizer.json. Special tokens are left out of it: their names
-in a text are plain text. Needs: pip install tokenizers gguf
+in a text are plain text. For a SentencePiece vocabulary it is the sentencepiece package (spm.py).
+Needs: pip install tokenizers gguf, or sentencepiece protobuf tokenizers gguf
 """
 import argparse
 import glob
@@ -42,9 +43,17 @@ PRE = {
 }
 
 
+def is_sentencepiece(fields):
+    return fields["tokenizer.ggml.model"].contents() == "llama"
+
+
 def original(path, pre=None):
     """The original tokenizer of a GGUF file; `pre` overrides the name of its pre-tokenizer."""
     fields = GGUFReader(path).fields
+    if is_sentencepiece(fields):
+        import spm
+
+        return spm.Original(fields)
     tokens = fields["tokenizer.ggml.tokens"].contents()
     merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
     pre = pre or fields["tokenizer.ggml.pre"].contents()
@@ -63,6 +72,12 @@ CHINESE = ("\u957f\u7bc7\u6587\u6863\u5904\u7406\u662f\u4e00\u4e2a\u91cd\u8981\u
 EMOJI = ["\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2764\ufe0f", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "\u2603", "\u26a1\ufe0f!"]
 SPACES = [" ", "  ", "    ", "\t", "\t\t", "\n", "\n\n", "\r\n", "\r", " \n", "\n  ", "\u00a0", "\u3000", "\u2003",
           "\u200b", "\u0085", "\u2028", "\u180e", "\x0b", "\x0c", "\x1c", "\ufeff", " " * 70]
+# What only SentencePiece treats specially: runs of spaces and line breaks, user-defined pieces, names of bytes.
+SENTENCEPIECE = ["x".join(c * n for n in (1, 2, 3, 5, 31, 32, 33, 63, 100)) for c in " \n\t"] + [
+    " a", "  a", "a ", " ", "  ", "<table><tr><td>x</td></tr></table><h1></h1>", "<start_of_turn>user\nhi<end_of_turn>\n",
+    "<bos><eos><unk><pad><mask>[multimodal]<unused7><start_of_image>", "<0x0A><0x41>\\n", "<s>[INST] <<SYS>> x[/INST]</s>",
+    "\u6f22\u5b57" * 40, "\U00020000\U0002a6df\U000e0041", "def f(x):\n    if x:\n\t\treturn  x\n\n\n", "\ufffd\x00\x01\x7f\x80",
+    "1234567890 3.14", "supercalifragilisticexpialidocious" * 3, "a b  c   d    e", "\u00e9e\u0301", "\r\n\r\n \n \t\n"]
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "<s>", "[INST]"]
 MARKS = ["e\u0301", "a\u0323\u0302", "A\u030a", "\u1112\u1161\u11ab", "\uac00\u11a8", "\u212b", "\u2126", "\u0928\u093c", "\u0301x", "q\u0307\u0323",
          "\u0344", "\uf900", "\ufb1d", "\u09c7\u09be", "\u0f73"]
@@ -137,32 +152,41 @@ def compare(args):
     sys.exit(1)
 
 
-def characters(args):
-    """One line per code point, so that a difference names its character."""
-    tokenizer = original(args.model)
-    # the last but one have marks before and after, of the highest and the lowest class
-    lines = [f"a{c}b {c}{c} {c}1 '{c}\u0301 e\u0345{c} e{c}\u0334 {c}z" for c in map(chr, range(0x110000)) if not "\ud800" <= c <= "\udfff"]
-    wrong = []
+def cut(ids, mark):
+    """The ids between the marks."""
+    out, part, i = [], [], 0
+    while i < len(ids):
+        if ids[i:i + len(mark)] == mark:
+            out.append(part)
+            part, i = [], i + len(mark)
+        else:
+            part.append(ids[i])
+            i += 1
+    return out + [part]
+
+
+def different_lines(tokenizer, args, lines):
+    """Those for which the two do not agree. "~~~" on a line of its own keeps them apart: no piece crosses it."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-        # "~~~" on a line of its own keeps the lines apart: no piece crosses it
         file.write("\n~~~\n".join(lines).encode())
         file.flush()
         ours = ids_of(args.program, file.name, args.model)
-        mark = tokenizer.encode("a\n~~~\na", add_special_tokens=False).ids[1:-1]
-        theirs = tokenizer.encode_batch(["\n~~~\n".join(lines)], add_special_tokens=False)[0].ids
-    def cut(ids):
-        out, line, i = [], [], 0
-        while i < len(ids):
-            if ids[i:i + len(mark)] == mark:
-                out.append(line)
-                line, i = [], i + len(mark)
-            else:
-                line.append(ids[i])
-                i += 1
-        return out + [line]
-    for line, a, b in zip(lines, cut(ours), cut(theirs)):
-        if a != b:
-            wrong.append(ord(line[1]))
+    mark = tokenizer.encode("a\n~~~\na", add_special_tokens=False).ids[1:-1]
+    theirs = tokenizer.encode_batch(["\n~~~\n".join(lines)], add_special_tokens=False)[0].ids
+    return [line for line, a, b in zip(lines, cut(ours, mark), cut(theirs, mark)) if a != b]
+
+
+def characters(args):
+    """One line per code point, so that a difference names its character."""
+    tokenizer = original(args.model)
+    # of U+2581 sentencepiece makes a space, while we keep it
+    skipped = [0x2581] if is_sentencepiece(GGUFReader(args.model).fields) else []
+    codes = [c for c in range(0x110000) if not 0xd800 <= c < 0xe000 and c not in skipped]
+    # the last but one have marks before and after, of the highest and the lowest class
+    lines = [f"a{c}b {c}{c} {c}1 '{c}\u0301 e\u0345{c} e{c}\u0334 {c}z" for c in map(chr, codes)]
+    wrong = []
+    for start in range(0, len(lines), 1 << 16):
+        wrong += [ord(line[1]) for line in different_lines(tokenizer, args, lines[start:start + (1 << 16)])]
     print(f"{len(lines)} characters, {len(wrong)} differ: {' '.join(f'U+{c:04X}' for c in wrong)}")
     sys.exit(bool(wrong))
 
@@ -174,6 +198,9 @@ def vectors(args):
              "for (int i = 0; i < n; i++) {\n\tsum += a[i];\n\n}\n", "a" * 100, "\u8bf7" * 60, "don't DON'T \u2019s 's'll",
              "", " ", "\n", "\x00a\x00", "!\x04!\x13!", "\U000e0001\U0010ffff"]
     texts += [salad(rng, 30) for _ in range(8)] + [random_characters(rng, 40) for _ in range(4)]
+    if is_sentencepiece(GGUFReader(args.model).fields):
+        texts += SENTENCEPIECE
+        texts = [text.replace("\u2581", "") for text in texts]  # see characters()
     tokenizer = original(args.model)
     with open(args.out, "w") as file:
         for text in texts:

@@ -322,6 +322,12 @@ static void qwen2_gives_the_ids_of_its_own_tokenizer(void **state)
     check_vectors("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", NULL, TEST_DATA_DIR "/data/tokens/qwen2.txt");
 }
 
+static void gemma3_gives_the_ids_of_sentencepiece(void **state)
+{
+    (void)state;
+    check_vectors("gemma-3-270m-q4_k_m.gguf", NULL, TEST_DATA_DIR "/data/tokens/gemma3.txt");
+}
+
 /* ---- threads ---- */
 
 static void *encode_many(void *context)
@@ -368,6 +374,7 @@ int main(void)
         cmocka_unit_test(special_ids_out_of_range_are_refused),
         cmocka_unit_test(smollm2_gives_the_ids_of_its_own_tokenizer),
         cmocka_unit_test(qwen2_gives_the_ids_of_its_own_tokenizer),
+        cmocka_unit_test(gemma3_gives_the_ids_of_sentencepiece),
         cmocka_unit_test(threads_share_one_tokenizer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
