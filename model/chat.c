@@ -13,18 +13,57 @@ struct shape {
     const char *system_open, *system_close;
     const char *user_open, *user_close;
     bool system_inside; /* the system's text stands at the start of the user's turn */
+    bool text_marks;    /* the marks are plain text */
 };
 
 static const struct shape SHAPES[] = {
-    [CHAT_PLAIN] = {"plain", NULL, "", "\n\n", "", "", true},
-    [CHAT_CHATML] = {"chatml", "<|im_start|>", "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n",
-                     "<|im_end|>\n<|im_start|>assistant\n", false},
-    [CHAT_LLAMA3] = {"llama3", "<|start_header_id|>", "<|start_header_id|>system<|end_header_id|>\n\n",
-                     "<|eot_id|>", "<|start_header_id|>user<|end_header_id|>\n\n",
-                     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", false},
-    [CHAT_MISTRAL] = {"mistral", "[INST]", "", "\n\n", "[INST]", "[/INST]", true},
-    [CHAT_GEMMA] = {"gemma", "<start_of_turn>", "", "\n\n", "<start_of_turn>user\n",
-                    "<end_of_turn>\n<start_of_turn>model\n", true},
+    [CHAT_PLAIN] = {.name = "plain",
+                    .system_open = "",
+                    .system_close = "\n\n",
+                    .user_open = "",
+                    .user_close = "",
+                    .system_inside = true},
+    [CHAT_CHATML] = {.name = "chatml",
+                     .sign = "<|im_start|>",
+                     .system_open = "<|im_start|>system\n",
+                     .system_close = "<|im_end|>\n",
+                     .user_open = "<|im_start|>user\n",
+                     .user_close = "<|im_end|>\n<|im_start|>assistant\n"},
+    [CHAT_LLAMA3] = {.name = "llama3",
+                     .sign = "<|start_header_id|>",
+                     .system_open = "<|start_header_id|>system<|end_header_id|>\n\n",
+                     .system_close = "<|eot_id|>",
+                     .user_open = "<|start_header_id|>user<|end_header_id|>\n\n",
+                     .user_close = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+    [CHAT_LLAMA2] = {.name = "llama2",
+                     .sign = "<<SYS>>",
+                     .system_open = "<<SYS>>\n",
+                     .system_close = "\n<</SYS>>\n\n",
+                     .user_open = "[INST] ",
+                     .user_close = " [/INST]",
+                     .system_inside = true,
+                     .text_marks = true},
+    [CHAT_MISTRAL] = {.name = "mistral",
+                      .sign = "[INST]",
+                      .system_open = "",
+                      .system_close = "\n\n",
+                      .user_open = "[INST]",
+                      .user_close = "[/INST]",
+                      .system_inside = true},
+    [CHAT_MISTRAL_V1] = {.name = "mistral-v1", /* its sign is that of CHAT_MISTRAL */
+                         .system_open = "",
+                         .system_close = "\n\n",
+                         .user_open = "[INST] ",
+                         .user_close = " [/INST]",
+                         .system_inside = true,
+                         .text_marks = true},
+    [CHAT_GEMMA] = {.name = "gemma",
+                    .sign = "<start_of_turn>",
+                    .system_open = "",
+                    .system_close = "\n\n",
+                    .user_open = "<start_of_turn>user\n",
+                    .user_close = "<end_of_turn>\n<start_of_turn>model\n",
+                    .system_inside = true},
 };
 enum { N_SHAPES = sizeof SHAPES / sizeof SHAPES[0] };
 
@@ -49,7 +88,8 @@ enum chat_format chat_format_detect(const struct tokenizer *tokenizer)
     struct text template = tokenizer_chat_template(tokenizer);
     for (int format = 0; format < N_SHAPES; format++)
         if (SHAPES[format].sign && text_behind(template, SHAPES[format].sign).bytes)
-            return (enum chat_format)format;
+            return format == CHAT_MISTRAL && tokenizer_special(tokenizer, "[INST]") < 0 ? CHAT_MISTRAL_V1
+                                                                                        : (enum chat_format)format;
     if (template.length > 0)
         log_warn("the model's chat template is not one that is known: prompts are plain text");
     return CHAT_PLAIN;
@@ -89,7 +129,9 @@ static struct text default_system(struct text template)
  * marks is tokenized in one. */
 struct builder {
     const struct tokenizer *tokenizer;
+    const struct shape *shape;
     struct token_list *list;
+    bool inside; /* a text of which the tokens are not in the list goes on in it */
     char *held;
     size_t length, capacity;
 };
@@ -115,7 +157,12 @@ static int flush(struct builder *builder, struct error *err)
 {
     struct text text = {builder->held, builder->length};
     builder->length = 0;
-    return text.length == 0 ? 0 : tokenizer_encode(builder->tokenizer, text, builder->list, err);
+    if (text.length == 0)
+        return 0;
+    bool inside = builder->inside;
+    builder->inside = false;
+    return inside ? tokenizer_continue(builder->tokenizer, text, builder->list, err)
+                  : tokenizer_encode(builder->tokenizer, text, builder->list, err);
 }
 
 static int put_special(struct builder *builder, const char *name, struct error *err)
@@ -125,6 +172,7 @@ static int put_special(struct builder *builder, const char *name, struct error *
         return error_set(err, ERROR_INPUT, "the vocabulary has no %s, which the model's chat format needs", name);
     if (flush(builder, err) < 0)
         return -1;
+    builder->inside = false;
     return token_list_append(builder->list, id, builder->list->text_bytes, err);
 }
 
@@ -141,7 +189,7 @@ static const char *mark_at(const char *words)
 static int put_words(struct builder *builder, const char *words, struct error *err)
 {
     while (*words) {
-        const char *mark = mark_at(words);
+        const char *mark = builder->shape->text_marks ? NULL : mark_at(words);
         if (mark ? put_special(builder, mark, err) < 0 : put_text(builder, (struct text){words, 1}, err) < 0)
             return -1;
         words += mark ? strlen(mark) : 1;
@@ -149,8 +197,9 @@ static int put_words(struct builder *builder, const char *words, struct error *e
     return 0;
 }
 
-static int put_system(struct builder *builder, const struct shape *shape, struct text system, struct error *err)
+static int put_system(struct builder *builder, struct text system, struct error *err)
 {
+    const struct shape *shape = builder->shape;
     if (system.length == 0)
         return 0;
     return put_words(builder, shape->system_open, err) < 0 || put_text(builder, system, err) < 0 ||
@@ -159,28 +208,28 @@ static int put_system(struct builder *builder, const struct shape *shape, struct
                : 0;
 }
 
-static int write_prefix(struct builder *builder, const struct shape *shape, const struct chat_turn *turn,
-                        struct error *err)
+static int write_prefix(struct builder *builder, const struct chat_turn *turn, struct error *err)
 {
+    const struct shape *shape = builder->shape;
     struct text system = turn->system;
     if (!system.bytes && shape == &SHAPES[CHAT_CHATML])
         system = default_system(tokenizer_chat_template(builder->tokenizer));
     if (tokenizer_add_bos(builder->tokenizer) &&
         token_list_append(builder->list, tokenizer_bos(builder->tokenizer), 0, err) < 0)
         return -1;
-    if (!shape->system_inside && put_system(builder, shape, system, err) < 0)
+    if (!shape->system_inside && put_system(builder, system, err) < 0)
         return -1;
     if (put_words(builder, shape->user_open, err) < 0)
         return -1;
-    if (shape->system_inside && put_system(builder, shape, system, err) < 0)
+    if (shape->system_inside && put_system(builder, system, err) < 0)
         return -1;
     return put_text(builder, turn->before, err) < 0 ? -1 : flush(builder, err);
 }
 
-static int write_suffix(struct builder *builder, const struct shape *shape, const struct chat_turn *turn,
-                        struct error *err)
+static int write_suffix(struct builder *builder, const struct chat_turn *turn, struct error *err)
 {
-    if (put_text(builder, turn->after, err) < 0 || put_words(builder, shape->user_close, err) < 0)
+    builder->inside = true;
+    if (put_text(builder, turn->after, err) < 0 || put_words(builder, builder->shape->user_close, err) < 0)
         return -1;
     return flush(builder, err);
 }
@@ -189,11 +238,11 @@ int chat_prompt(const struct tokenizer *tokenizer, enum chat_format format, cons
                 struct chat_prompt *out, struct error *err)
 {
     *out = (struct chat_prompt){0};
-    struct builder builder = {.tokenizer = tokenizer, .list = &out->prefix};
-    int status = write_prefix(&builder, &SHAPES[format], turn, err);
+    struct builder builder = {.tokenizer = tokenizer, .shape = &SHAPES[format], .list = &out->prefix};
+    int status = write_prefix(&builder, turn, err);
     builder.list = &out->suffix;
     if (status == 0)
-        status = write_suffix(&builder, &SHAPES[format], turn, err);
+        status = write_suffix(&builder, turn, err);
     free(builder.held);
     if (status < 0)
         chat_prompt_free(out);

@@ -2,9 +2,10 @@
  *
  * A prompt is built around material whose tokens the caller has: `prefix` (BOS, the system turn, the user turn's
  * header, the text before the material), then the material, then `suffix` (the text after it, the end of the turn,
- * the header of the answer). The marks of the format are special tokens; the texts are plain text whatever is in
- * them. The seams are seams of tokens too: the prompt differs from that of one text in one piece where a token
- * would have crossed them, so let `before` end, and `after` begin, with a line break.
+ * the header of the answer). The marks of the format are special tokens (plain text in llama2 and mistral-v1); the
+ * texts are plain text whatever is in them. The seams are seams of tokens too: the prompt differs from that of one
+ * text in one piece where a token would have crossed them, so let `before` end, and `after` begin, with a line
+ * break.
  */
 #ifndef LONGHAUL_MODEL_CHAT_H
 #define LONGHAUL_MODEL_CHAT_H
@@ -17,7 +18,9 @@ enum chat_format {
     CHAT_PLAIN, /* no turns: the model just writes on */
     CHAT_CHATML,
     CHAT_LLAMA3,
-    CHAT_MISTRAL,
+    CHAT_LLAMA2,
+    CHAT_MISTRAL,    /* with the marks as tokens: v2 of the format and later */
+    CHAT_MISTRAL_V1, /* with the marks as plain text */
     CHAT_GEMMA,
 };
 

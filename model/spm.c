@@ -356,16 +356,29 @@ static int encode_prefixed(struct work *work, struct text text, struct error *er
     return status;
 }
 
-int spm_encode(const struct spm *spm, struct text text, struct token_list *list, struct error *err)
+typedef int encoder(struct work *work, struct text text, struct error *err);
+
+static int encode_by(const struct spm *spm, encoder *encode, struct text text, struct token_list *list,
+                     struct error *err)
 {
     struct work work = {.spm = spm, .list = list};
     if (text.length == 0)
         return 0;
     if (!(work.memo = memo_create(err)))
         return -1;
-    int status = spm->space_prefix ? encode_prefixed(&work, text, err) : encode_text(&work, text, err);
+    int status = encode(&work, text, err);
     memo_free(work.memo);
     heap_free(&work.heap);
     free(work.symbols);
     return status;
+}
+
+int spm_encode(const struct spm *spm, struct text text, struct token_list *list, struct error *err)
+{
+    return encode_by(spm, spm->space_prefix ? encode_prefixed : encode_text, text, list, err);
+}
+
+int spm_continue(const struct spm *spm, struct text text, struct token_list *list, struct error *err)
+{
+    return encode_by(spm, encode_text, text, list, err);
 }

@@ -36,6 +36,9 @@ void spm_free(struct spm *spm);
  * ERROR_RESOURCE; a stretch of 2^31 bytes that cannot be cut: ERROR_INPUT. */
 int spm_encode(const struct spm *spm, struct text text, struct token_list *list, struct error *err);
 
+/* The same for a text that goes on after another: no space is put in front. */
+int spm_continue(const struct spm *spm, struct text text, struct token_list *list, struct error *err);
+
 /* True when a space is put in front of every text. */
 bool spm_space_prefix(const struct spm *spm);
 

@@ -255,11 +255,28 @@ static int encode_byte_level(const struct tokenizer *tokenizer, struct text text
     return status;
 }
 
-int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out, struct error *err)
+typedef int encoder(const struct tokenizer *tokenizer, struct text text, struct token_list *out, struct error *err);
+
+static int encode_whole(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                        struct error *err)
+{
+    return tokenizer->spm ? spm_encode(tokenizer->spm, text, out, err)
+                          : encode_byte_level(tokenizer, text, out, err);
+}
+
+static int encode_further(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                          struct error *err)
+{
+    return tokenizer->spm ? spm_continue(tokenizer->spm, text, out, err)
+                          : encode_byte_level(tokenizer, text, out, err);
+}
+
+/* With all bytes accounted for, or `out` as it was. */
+static int append_tokens(const struct tokenizer *tokenizer, encoder *encode, struct text text,
+                         struct token_list *out, struct error *err)
 {
     int64_t count = out->count, text_bytes = out->text_bytes, unknown_bytes = out->unknown_bytes;
-    int status =
-        tokenizer->spm ? spm_encode(tokenizer->spm, text, out, err) : encode_byte_level(tokenizer, text, out, err);
+    int status = encode(tokenizer, text, out, err);
     if (status < 0) {
         out->count = count;
         out->text_bytes = text_bytes;
@@ -268,6 +285,17 @@ int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct
         out->ends[out->count - 1] = out->text_bytes; /* what follows the last token belongs to it */
     }
     return status;
+}
+
+int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out, struct error *err)
+{
+    return append_tokens(tokenizer, encode_whole, text, out, err);
+}
+
+int tokenizer_continue(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                       struct error *err)
+{
+    return append_tokens(tokenizer, encode_further, text, out, err);
 }
 
 /* ---- what is known of a token ---- */

@@ -35,6 +35,10 @@ void tokenizer_free(struct tokenizer *tokenizer);
 int tokenizer_encode(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
                      struct error *err);
 
+/* The same for a text that goes on after another: no space is put in front. */
+int tokenizer_continue(const struct tokenizer *tokenizer, struct text text, struct token_list *out,
+                       struct error *err);
+
 /* The bytes of a token; none for a control token or an id out of range. Borrowed from the tokenizer. */
 struct text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
 

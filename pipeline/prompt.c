@@ -81,7 +81,7 @@ static int frame_make(const struct prompter *prompter, enum prompt_role role, in
         const struct chat_turn turn = {.before = whole(before), .after = whole(after)};
         status = chat_prompt(prompter->tokenizer, prompter->format, &turn, &out->chat, err);
         if (status == 0)
-            status = tokenizer_encode(prompter->tokenizer, whole(between), &out->between, err);
+            status = tokenizer_continue(prompter->tokenizer, whole(between), &out->between, err);
     }
     if (status != 0)
         frame_free(out);
@@ -154,5 +154,5 @@ int prompt_overhead(const struct prompter *prompter, enum prompt_role role, int6
 
 int prompt_separate(const struct prompter *prompter, struct token_list *list, struct error *err)
 {
-    return tokenizer_encode(prompter->tokenizer, whole(separator), list, err);
+    return tokenizer_continue(prompter->tokenizer, whole(separator), list, err);
 }

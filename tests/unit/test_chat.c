@@ -6,8 +6,12 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "io/gguf.h"
 #include "model/chat.h"
 #include "toy_tokenizer.h"
 
@@ -102,6 +106,21 @@ static void llama3_mistral_and_gemma_are_written_their_way(void **state)
           "\nSum up.{<end_of_turn>}\n{<start_of_turn>}model\n");
 }
 
+static void llama2_and_the_first_mistral_have_marks_of_plain_text(void **state)
+{
+    (void)state;
+    static struct toy toy;
+    struct error err;
+    toy_start(&toy, "gpt-2");
+    toy_finish(&toy);
+    toy_set_string(&toy, "tokenizer.chat_template", "{{ '[INST] ' + content + ' [/INST]' }}");
+    struct tokenizer *tokenizer = tokenizer_create(&toy.bundle, &err);
+    assert_non_null(tokenizer);
+    assert_int_equal(chat_format_detect(tokenizer), CHAT_MISTRAL_V1);
+    tokenizer_free(tokenizer);
+    check("[INST] <<SYS>>", "S", "[INST] <<SYS>>\nS\n<</SYS>>\n\nRead:\n", "\nSum up. [/INST]");
+}
+
 static void without_a_template_the_prompt_is_plain_text(void **state)
 {
     (void)state;
@@ -147,16 +166,83 @@ static void a_vocabulary_without_the_marks_is_refused(void **state)
     tokenizer_free(tokenizer);
 }
 
+/* ---- a real model ---- */
+
+/* The text of a field in hexadecimal; {NULL, 0} for "-". The caller frees it. */
+static struct text unhex(const char *hex)
+{
+    size_t length = strspn(hex, "0123456789abcdef") / 2;
+    if (hex[0] == '-')
+        return (struct text){NULL, 0};
+    char *bytes = malloc(length + 1);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < length; i++)
+        assert_int_equal(sscanf(hex + 2 * i, "%2hhx", (unsigned char *)&bytes[i]), 1);
+    return (struct text){bytes, length};
+}
+
+/* A line of tests/reference/chat.py: ids, system, before, material, after. */
+static void check_line(const struct tokenizer *tokenizer, char *line)
+{
+    enum { SYSTEM, BEFORE, MATERIAL, AFTER, FIELDS };
+    struct text fields[FIELDS];
+    struct error err;
+    struct chat_prompt prompt;
+    const char *next = line;
+    for (int i = 0; i < FIELDS; i++) {
+        next = strchr(next, '\t') + 1;
+        fields[i] = unhex(next);
+    }
+    struct chat_turn turn = {fields[SYSTEM], fields[BEFORE], fields[AFTER]};
+    assert_int_equal(chat_prompt(tokenizer, CHAT_GEMMA, &turn, &prompt, &err), 0);
+    assert_int_equal(tokenizer_encode(tokenizer, fields[MATERIAL], &prompt.prefix, &err), 0);
+    assert_int_equal(token_list_join(&prompt.prefix, &prompt.suffix, &err), 0);
+    char *id = line;
+    for (int64_t i = 0; i < prompt.prefix.count; i++)
+        assert_int_equal(prompt.prefix.ids[i], strtol(id, &id, 10));
+    assert_int_equal(*id, '\t'); /* none is left */
+    chat_prompt_free(&prompt);
+    for (int i = 0; i < FIELDS; i++)
+        free((char *)fields[i].bytes);
+}
+
+static void gemma3s_prompts_are_those_of_its_template(void **state)
+{
+    (void)state;
+    static const char model[] = TEST_DATA_DIR "/../models/gemma-3-270m-q4_k_m.gguf";
+    char *line = NULL;
+    size_t size = 0;
+    struct error err;
+    if (access(model, R_OK) != 0) {
+        print_message("skipped: no %s\n", model);
+        skip();
+    }
+    struct gguf *gguf = gguf_open(model, &err);
+    assert_non_null(gguf);
+    struct tokenizer *tokenizer = tokenizer_create(gguf_bundle(gguf), &err);
+    assert_non_null(tokenizer);
+    FILE *file = fopen(TEST_DATA_DIR "/data/tokens/gemma3_chat.txt", "r");
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        check_line(tokenizer, line);
+    free(line);
+    fclose(file);
+    tokenizer_free(tokenizer);
+    gguf_free(gguf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chatml_has_the_templates_own_system_text),
         cmocka_unit_test(a_system_text_given_replaces_the_templates),
         cmocka_unit_test(llama3_mistral_and_gemma_are_written_their_way),
+        cmocka_unit_test(llama2_and_the_first_mistral_have_marks_of_plain_text),
         cmocka_unit_test(without_a_template_the_prompt_is_plain_text),
         cmocka_unit_test(marks_in_the_users_text_stay_text),
         cmocka_unit_test(a_model_that_wants_bos_gets_it_once_in_front),
         cmocka_unit_test(a_vocabulary_without_the_marks_is_refused),
+        cmocka_unit_test(gemma3s_prompts_are_those_of_its_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

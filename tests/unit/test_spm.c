@@ -192,6 +192,22 @@ static void the_space_in_front_stands_for_no_bytes(void **state)
     tokenizer_free(tokenizer);
 }
 
+static void a_text_that_goes_on_has_no_space_in_front(void **state)
+{
+    (void)state;
+    struct error err;
+    struct tokenizer *tokenizer = make(1);
+    struct token_list list = {0};
+    encode(tokenizer, "abc", 3, &list);
+    assert_int_equal(tokenizer_continue(tokenizer, (struct text){"abc", 3}, &list, &err), 0);
+    assert_int_equal(list.count, 2);
+    assert_int_equal(tokenizer_piece(tokenizer, list.ids[0]).length, 4);
+    assert_int_equal(tokenizer_piece(tokenizer, list.ids[1]).length, 3);
+    assert_int_equal(list.ends[1], 6);
+    token_list_free(&list);
+    tokenizer_free(tokenizer);
+}
+
 static void bos_comes_first_where_the_file_does_not_say(void **state)
 {
     (void)state;
@@ -384,6 +400,7 @@ int main(void)
         cmocka_unit_test(names_of_control_and_byte_tokens_are_plain_text),
         cmocka_unit_test(a_space_goes_in_front_where_the_model_wants_one),
         cmocka_unit_test(the_space_in_front_stands_for_no_bytes),
+        cmocka_unit_test(a_text_that_goes_on_has_no_space_in_front),
         cmocka_unit_test(bos_comes_first_where_the_file_does_not_say),
         cmocka_unit_test(any_bytes_come_back_from_their_tokens),
         cmocka_unit_test(merges_are_those_of_the_definition),
