@@ -150,6 +150,8 @@ static int64_t compose(struct work *work, struct text cluster)
 static int put(struct work *work, const char *bytes, size_t n)
 {
     struct nfc_text *out = work->out;
+    if (n == 0)
+        return 0;
     if (n > work->capacity - out->text.length) {
         size_t capacity = work->capacity + work->capacity / 2 + n + 64;
         char *owned = realloc(out->owned, capacity);
