@@ -21,7 +21,8 @@ struct work {
     struct forward *forward;
 };
 
-static struct work work_open(const char *name)
+/* The tiny model of that name, with the position method or its own where that is NULL. */
+static struct work work_open(const char *name, const struct position_method *positions)
 {
     char path[512];
     struct work w = {0};
@@ -29,6 +30,8 @@ static struct work work_open(const char *name)
     assert_non_null(w.gguf = gguf_open(path, &err));
     assert_non_null(w.model = model_open(gguf_bundle(w.gguf), &err));
     assert_int_equal(w.model->shape.vocab, VOCABULARY);
+    if (positions)
+        assert_int_equal(model_set_positions(w.model, positions, TOKENS, &err), 0);
     assert_non_null(w.pool = pool_create(1, &err));
     assert_int_equal(model_pack(w.model, &(struct model_pack_options){DTYPE_F32, true, w.pool, &world}, &err), 0);
     assert_non_null(w.policies = calloc((size_t)w.model->shape.layers, sizeof *w.policies));
@@ -60,27 +63,30 @@ static void work_close(struct work *w)
     gguf_free(w->gguf);
 }
 
-static void carry(struct work *w, const int32_t *tokens, int n)
+static void carry(struct work *w, const int32_t *tokens, int n, int segment)
 {
-    for (int first = 0; first < n; first += SEGMENT)
+    for (int first = 0; first < n; first += segment)
         assert_int_equal(
-            forward_segment(w->forward, tokens + first, n - first < SEGMENT ? n - first : SEGMENT, &err), 0);
+            forward_segment(w->forward, tokens + first, n - first < segment ? n - first : segment, &err), 0);
 }
 
 /* ---- the test ------------------------------------------------------------------------------------------- */
 
-static void decoded_tokens_give_what_segments_give(const char *name)
+/* The last tokens once decoded, and once carried in segments of `segment`. */
+static void check_decode(const char *name, const struct position_method *positions, int segment)
 {
-    struct work w = work_open(name);
+    const int before = TOKENS - DECODED;
+    struct work w = work_open(name, positions);
     int32_t tokens[TOKENS];
     static float decoded[VOCABULARY], carried[VOCABULARY];
     for (int i = 0; i < TOKENS; i++)
         tokens[i] = (int32_t)((uint32_t)(i + 1) * 2654435761U >> 16) % VOCABULARY;
-    carry(&w, tokens, TOKENS - DECODED);
-    for (int i = TOKENS - DECODED; i < TOKENS; i++)
+    carry(&w, tokens, before, SEGMENT);
+    for (int i = before; i < TOKENS; i++)
         assert_int_equal(forward_step(w.forward, tokens[i], decoded, &err), 0);
     forward_reset(w.forward);
-    carry(&w, tokens, TOKENS);
+    carry(&w, tokens, before, SEGMENT);
+    carry(&w, tokens + before, DECODED, segment);
     assert_int_equal(forward_next(w.forward, carried, &err), 0);
     float worst = 0;
     for (int i = 0; i < VOCABULARY; i++)
@@ -88,6 +94,38 @@ static void decoded_tokens_give_what_segments_give(const char *name)
     print_message("%s: logits differ by %.1e at most\n", name, (double)worst);
     assert_true(worst < 1e-4F);
     work_close(&w);
+}
+
+static void decoded_tokens_give_what_segments_give(const char *name)
+{
+    check_decode(name, NULL, SEGMENT);
+}
+
+static struct position_method method_of(enum position_kind kind)
+{
+    struct position_method method;
+    position_method_defaults(&method, kind);
+    method.factor = 4;
+    method.trained = 100; /* passed within the first segment */
+    return method;
+}
+
+/* Its temperature is in the queries and in the keys. */
+static void yarn_decodes_what_it_prefills(void **state)
+{
+    (void)state;
+    const struct position_method yarn = method_of(POSITION_YARN);
+    check_decode("llama-tied-f32", &yarn, SEGMENT);
+    check_decode("qwen2-f16", &yarn, SEGMENT);
+}
+
+/* Both ways each token is read with the angles of its own length. */
+static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **state)
+{
+    (void)state;
+    const struct position_method dynamic = method_of(POSITION_DYNAMIC);
+    check_decode("llama-tied-f32", &dynamic, 1);
+    check_decode("qwen2-f16", &dynamic, 1);
 }
 
 static void llama_decodes_what_it_prefills(void **state)
@@ -114,6 +152,8 @@ int main(void)
         mpi_unit_test(llama_decodes_what_it_prefills),
         mpi_unit_test(qwen2_decodes_what_it_prefills),
         mpi_unit_test(gemma3_decodes_what_it_prefills),
+        mpi_unit_test(yarn_decodes_what_it_prefills),
+        mpi_unit_test(a_dynamic_method_decodes_what_it_prefills_token_by_token),
     };
     return mpi_run_tests(tests);
 }
