@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [--all]: build the program and run its tests, the quick ones first.
-# --all also fetches the larger model that some tests compare with, and that are skipped without it.
+# --all also fetches the larger model that some tests compare with, and that are skipped without it, and runs the
+# longest tests in full.
 # The last line says what came of it: N passed, N failed, N skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +30,7 @@ attribute() {
 jobs/packages.sh build run test || echo "run.sh: going on with the packages that are there"
 jobs/fetch_model.sh smollm2 || echo "run.sh: going on without SmolLM2; its tests will be skipped"
 if [ "${1:-}" = --all ]; then
+    export LONGHAUL_TEST_ALL=1
     jobs/fetch_model.sh qwen2.5-coder || echo "run.sh: going on without Qwen2.5-Coder; its tests will be skipped"
     jobs/fetch_model.sh gemma3 || echo "run.sh: going on without Gemma 3; its tests will be skipped"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Inverse frequencies and attention factors of transformers' position methods, over a grid of options.
 
-    positions.py --out ../data/positions.txt
+    positions.py --out ../data/positions/methods.txt
 
 writes each case for tests/unit/test_position_method.c:
     METHOD dims base trained length factor beta_fast beta_slow truncate mscale

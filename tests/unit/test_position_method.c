@@ -89,7 +89,7 @@ static void frequencies_and_temperatures_equal_transformers(void **state)
         short_factors[i] = 1 + (float)i / 64;
         long_factors[i] = 1 + (float)i / 4;
     }
-    FILE *in = fopen(TEST_DATA_DIR "/data/positions.txt", "r");
+    FILE *in = fopen(TEST_DATA_DIR "/data/positions/methods.txt", "r");
     assert_non_null(in);
     for (; read_reference(in, &reference); cases++)
         check_reference(&reference);
