@@ -288,10 +288,10 @@ static void check_vector(const struct tokenizer *tokenizer, char *line)
     free(text);
 }
 
-static void check_vectors(const char *model, const char *variable, const char *vectors)
+/* The tokenizer of a model; skips the test when it is not there. */
+static struct tokenizer *open_model(const char *model, const char *variable)
 {
-    char path[1024], *line = NULL;
-    size_t size = 0;
+    char path[1024];
     struct error err;
     if (!find_model(model, variable, path, sizeof path))
         skip();
@@ -299,6 +299,15 @@ static void check_vectors(const char *model, const char *variable, const char *v
     assert_non_null(gguf);
     struct tokenizer *tokenizer = tokenizer_create(gguf_bundle(gguf), &err);
     assert_non_null(tokenizer);
+    gguf_free(gguf);
+    return tokenizer;
+}
+
+static void check_vectors(const char *model, const char *variable, const char *vectors)
+{
+    char *line = NULL;
+    size_t size = 0;
+    struct tokenizer *tokenizer = open_model(model, variable);
     FILE *file = fopen(vectors, "r");
     assert_non_null(file);
     while (getline(&line, &size, file) > 0)
@@ -306,7 +315,6 @@ static void check_vectors(const char *model, const char *variable, const char *v
     free(line);
     fclose(file);
     tokenizer_free(tokenizer);
-    gguf_free(gguf);
 }
 
 static void smollm2_gives_the_ids_of_its_own_tokenizer(void **state)
@@ -326,6 +334,32 @@ static void gemma3_gives_the_ids_of_sentencepiece(void **state)
 {
     (void)state;
     check_vectors("gemma-3-270m-q4_k_m.gguf", NULL, TEST_DATA_DIR "/data/tokens/gemma3.txt");
+}
+
+static void gemma3_gives_back_any_bytes(void **state)
+{
+    (void)state;
+    enum { LENGTH = 1 << 20 };
+    static char text[LENGTH];
+    unsigned seed = (unsigned)time(NULL);
+    struct tokenizer *tokenizer = open_model("gemma-3-270m-q4_k_m.gguf", NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    for (size_t i = 0; i < LENGTH; i++) /* half of it bytes of any kind, half of it a row of letters and spaces */
+        text[i] = (char)(i / 4096 % 2 ? rand() % 256 : "etaoin  \n<\xe2\x96\x81"[rand() % 13]);
+    struct token_list list = {0};
+    encode(tokenizer, text, LENGTH, &list);
+    int64_t at = 0;
+    for (int64_t i = 0; i < list.count; i++) {
+        struct text piece = tokenizer_piece(tokenizer, list.ids[i]);
+        assert_int_equal(list.ends[i] - at, piece.length);
+        assert_memory_equal(piece.bytes, text + at, piece.length);
+        at = list.ends[i];
+    }
+    assert_int_equal(at, LENGTH);
+    assert_int_equal(list.unknown_bytes, 0);
+    token_list_free(&list);
+    tokenizer_free(tokenizer);
 }
 
 /* ---- threads ---- */
@@ -375,6 +409,7 @@ int main(void)
         cmocka_unit_test(smollm2_gives_the_ids_of_its_own_tokenizer),
         cmocka_unit_test(qwen2_gives_the_ids_of_its_own_tokenizer),
         cmocka_unit_test(gemma3_gives_the_ids_of_sentencepiece),
+        cmocka_unit_test(gemma3_gives_back_any_bytes),
         cmocka_unit_test(threads_share_one_tokenizer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
