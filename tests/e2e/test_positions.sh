@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Position methods from the command line to the record: the context follows, any number of ranks scores alike, and
+# what was read in one way is not gone on with in another.
+. "$(dirname "$0")/common.sh"
+
+model=$tiny/llama-tied-f32.gguf # trained to 8192
+text=$texts/legal_long.txt      # 12,119 of its tokens
+
+# planned WANTED OPTIONS...: the plan speaks of it
+planned() {
+    local wanted=$1
+    shift
+    "$longhaul" plan "$texts/prose.txt" -m "$model" "$@" >"$work/plan" 2>&1
+    grep -q -- "$wanted" "$work/plan" || { cat "$work/plan"; fail "plan $*: nothing of \"$wanted\""; }
+}
+
+planned "context 8192, .*positions as trained (the model's own)"
+planned "context 16384, .*positions yarn, factor 2 beyond 8192 tokens (--positions)" --positions yarn --factor 2
+planned "context 20480, .*positions pi, factor 2.5 beyond 8192 tokens (--positions, for --context)" \
+    --positions pi --context 20480
+planned "context 16384, .*positions dynamic, factor 1 beyond 8192 tokens, by segments of 512 (--positions)" \
+    --positions dynamic --context 16384 --segment 512
+planned "beyond the 16384 tokens that the model's positions reach" --positions ntk --factor 2 --context 20000
+
+for ranks in 1 3; do
+    for method in yarn dynamic; do
+        on_ranks "$ranks" score "$text" -m "$model" -o "$work/$method-$ranks" --dtype f32 --positions "$method" \
+            --factor 2 --ring "$ranks" --segment 1000 --threads 1 >/dev/null
+        "$longhaul" export "$work/$method-$ranks" --format csv >"$work/$method-$ranks.csv"
+    done
+done
+for method in yarn dynamic; do
+    [ "$(wc -l <"$work/$method-1.csv")" -gt 8192 ] || fail "the text is not beyond the context"
+    python3 "$compare" "$work/$method-1.csv" "$work/$method-3.csv" --max-diff 1e-3
+done
+
+# refused OUT OPTIONS...: a run that would go on in another way
+refused() {
+    local out=$1
+    shift
+    exit_code "$longhaul" score "$text" -m "$model" -o "$out" --dtype f32 "$@" >/dev/null 2>"$work/stderr"
+    [ "$code" -eq 2 ] && grep -q "other options" "$work/stderr" || fail "$* went on in $out with exit code $code"
+}
+
+refused "$work/yarn-1" --positions yarn --factor 3
+refused "$work/yarn-1" --positions ntk --factor 2
+refused "$work/dynamic-1" --positions dynamic --factor 2 --segment 512
+"$longhaul" score "$text" -m "$model" -o "$work/yarn-1" --dtype f32 --positions yarn --factor 2 --segment 512 >/dev/null
+grep -aq "positions yarn, factor 2 beyond" "$work/yarn-1/results.h5" || fail "the record says nothing of the positions"
+echo "planned, read alike by 1 and 3 ranks, and kept apart"
