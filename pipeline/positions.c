@@ -114,16 +114,26 @@ static void describe_reason(const struct options *options, const struct model *m
              positions_replace(model) ? position_kind_name(model->file_positions) : "");
 }
 
-void positions_describe(const struct options *options, const struct model *model, char *out, size_t size)
+/* "yarn, factor 2 beyond 8192 tokens, by segments of 2048"; a file that names only one length has it extended. */
+static void describe_method(const struct options *options, const struct model *model, char *out, size_t size)
 {
     const struct position_method *m = &model->positions;
-    char how[128] = "as trained", reason[96];
-    if (m->kind != POSITION_NONE)
-        snprintf(how, sizeof how, "%s, factor %.6g beyond %" PRId64 " tokens", position_kind_name(m->kind),
-                 m->factor, m->trained);
-    const size_t used = strlen(how);
+    char beyond[48] = "", segments[48] = "";
+    if (model->context > m->trained)
+        snprintf(beyond, sizeof beyond, " beyond %" PRId64 " tokens", m->trained);
     if (position_method_follows(m))
-        snprintf(how + used, sizeof how - used, ", by segments of %" PRId64, options->segment);
+        snprintf(segments, sizeof segments, ", by segments of %" PRId64, options->segment);
+    if (m->kind == POSITION_NONE)
+        snprintf(out, size, "as trained");
+    else
+        snprintf(out, size, "%s, factor %.6g%s%s", position_kind_name(m->kind), m->factor, beyond, segments);
+}
+
+void positions_describe(const struct options *options, const struct model *model, char *out, size_t size)
+{
+    char method[128], reason[96];
+    describe_method(options, model, method, sizeof method);
     describe_reason(options, model, reason, sizeof reason);
-    snprintf(out, size, "positions %s%s (%s)", how, model->rope_divisors ? " with Llama 3's divisors" : "", reason);
+    snprintf(out, size, "positions %s%s (%s)", method, model->rope_divisors ? " with Llama 3's divisors" : "",
+             reason);
 }
