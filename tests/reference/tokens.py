@@ -173,14 +173,14 @@ def different_lines(tokenizer, args, lines):
         ours = ids_of(args.program, file.name, args.model)
     mark = tokenizer.encode("a\n~~~\na", add_special_tokens=False).ids[1:-1]
     theirs = tokenizer.encode_batch(["\n~~~\n".join(lines)], add_special_tokens=False)[0].ids
-    return [line for line, a, b in zip(lines, cut(ours, mark), cut(theirs, mark)) if a != b]
+    return [line for line, a, b in zip(lines, cut(ours, mark), cut(theirs, mark), strict=True) if a != b]
 
 
 def characters(args):
     """One line per code point, so that a difference names its character."""
     tokenizer = original(args.model)
-    # of U+2581 sentencepiece makes a space, while we keep it
-    skipped = [0x2581] if is_sentencepiece(GGUFReader(args.model).fields) else []
+    # U+0000 makes a file binary, which is not tokenized; of U+2581 sentencepiece makes a space, while we keep it
+    skipped = [0, 0x2581] if is_sentencepiece(GGUFReader(args.model).fields) else [0]
     codes = [c for c in range(0x110000) if not 0xd800 <= c < 0xe000 and c not in skipped]
     # the last but one have marks before and after, of the highest and the lowest class
     lines = [f"a{c}b {c}{c} {c}1 '{c}\u0301 e\u0345{c} e{c}\u0334 {c}z" for c in map(chr, codes)]
