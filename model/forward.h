@@ -30,12 +30,13 @@ struct forward_options {
     struct pool *pool;
     const struct device *device;
     const struct attn_kernel *kernel;
-    const struct policy_spec *policies; /* [layers], or NULL: all of them full */
-    bool scores;                        /* forward_score will be called: the model is packed with its head */
-    int64_t segment;                    /* most tokens of one forward_segment */
-    int64_t max_tokens;                 /* most tokens of a chunk, generated ones counted */
-    int64_t max_generated;              /* most forward_steps of a chunk */
-    void (*poll)(void *context);        /* called often while computing, may be NULL */
+    const struct policy_spec *policies;      /* [layers], or NULL: all of them full */
+    const struct position_method *positions; /* or NULL: those of the model */
+    bool scores;                             /* forward_score will be called: the model is packed with its head */
+    int64_t segment;                         /* most tokens of one forward_segment */
+    int64_t max_tokens;                      /* most tokens of a chunk, generated ones counted */
+    int64_t max_generated;                   /* most forward_steps of a chunk */
+    void (*poll)(void *context);             /* called often while computing, may be NULL */
     void *poll_context;
 };
 

@@ -203,7 +203,9 @@ static int create_full(struct forward_attention *a, struct error *err)
 static int create_ropes(struct forward_attention *a, struct error *err)
 {
     const struct model *model = a->options->model;
-    const struct rope_options rope = model_rope_options(model, a->options->max_tokens);
+    struct rope_options rope = model_rope_options(model, a->options->max_tokens);
+    if (a->options->positions)
+        rope.method = *a->options->positions;
     if (!(a->rope = rope_create(&rope, err)))
         return -1;
     if (model->shape.local_rope_base == 0)

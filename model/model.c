@@ -197,10 +197,11 @@ static int bind_positions(struct binding *b)
             return -1;
     if (scaling_read(model->arch, model->bundle, model->long_factors != NULL, &scaling, b->err) != 0)
         return -1;
-    model->file_positions = scaling.method.kind;
-    return model_set_positions(model, &scaling.method, scaling.context, b->err) == 0
-               ? 0
-               : error_wrap(b->err, "%s", model->bundle->path);
+    if (model_set_positions(model, &scaling.method, scaling.context, b->err) != 0)
+        return error_wrap(b->err, "%s", model->bundle->path);
+    model->file_positions = model->positions;
+    model->file_context = model->context;
+    return 0;
 }
 
 static int bind_all(struct binding *b)

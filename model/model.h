@@ -45,12 +45,13 @@ struct model {
     const float *output_norm;       /* [width] */
     const float *rope_divisors;     /* [rope_dims / 2], or NULL: they stay under whatever position method */
     const float *long_factors, *short_factors; /* [rope_dims / 2] of LongRoPE, or NULL */
-    struct position_method positions;  /* of the global layers: the file's, or that of model_set_positions */
-    enum position_kind file_positions; /* the kind of the file's */
-    int64_t context;                   /* tokens that positions reach under it */
-    struct layer *layers;              /* [layers] */
-    struct linear *packed_head;        /* NULL unless packed with it */
-    enum dtype dtype;                  /* of the packed matrices */
+    struct position_method positions;      /* of the global layers: the file's, or that of model_set_positions */
+    int64_t context;                       /* tokens that positions reach under it */
+    struct position_method file_positions; /* the file's, whatever is set */
+    int64_t file_context;
+    struct layer *layers;       /* [layers] */
+    struct linear *packed_head; /* NULL unless packed with it */
+    enum dtype dtype;           /* of the packed matrices */
     struct shared_memory packed;
     float *floats; /* owns norms, biases and divisors */
 };

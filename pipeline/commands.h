@@ -9,6 +9,9 @@
 /* summarize, score: under MPI, also with one rank. *code: the exit code of a run that came to its end. */
 int command_run(const struct options *options, enum error_code *code, struct error *err);
 
+/* needle: likewise. */
+int command_needle(const struct options *options, enum error_code *code, struct error *err);
+
 /* plan, and --dry-run of the others: what a run would do, on standard output. */
 int command_plan(const struct options *options, struct error *err);
 

@@ -38,6 +38,7 @@ static struct forward_options forward_options(struct engine *engine, int setting
         .device = device_cpu(),
         .kernel = engine->kernel,
         .policies = options->settings[setting].policies,
+        .positions = options->settings[setting].positions,
         .max_generated = options->max_new,
         .scores = options->scores,
         .segment = options->segment,

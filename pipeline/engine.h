@@ -28,8 +28,9 @@ struct engine_hooks {
  * each has a memory. */
 enum { ENGINE_SETTINGS = 2 };
 struct engine_setting {
-    const struct policy_spec *policies; /* [layers], borrowed; or NULL: all of them full */
-    int64_t max_tokens;                 /* of any job, what it generates counted */
+    const struct policy_spec *policies;      /* [layers], borrowed; or NULL: all of them full */
+    const struct position_method *positions; /* borrowed; or NULL: those of the model */
+    int64_t max_tokens;                      /* of any job, what it generates counted */
 };
 
 struct engine_options {

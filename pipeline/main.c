@@ -14,6 +14,8 @@ static int run_command(const struct options *options, enum error_code *code, str
     case COMMAND_SUMMARIZE:
     case COMMAND_SCORE:
         return options->dry_run ? command_plan(options, err) : command_run(options, code, err);
+    case COMMAND_NEEDLE:
+        return command_needle(options, code, err);
     case COMMAND_PLAN:
         return command_plan(options, err);
     case COMMAND_EXPORT:

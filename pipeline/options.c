@@ -14,10 +14,12 @@ enum kind { KIND_FLAG, KIND_COUNT, KIND_REAL, KIND_STRING, KIND_CHOICE, KIND_LIS
 enum {
     SUMMARIZE = 1 << COMMAND_SUMMARIZE,
     SCORE = 1 << COMMAND_SCORE,
+    NEEDLE = 1 << COMMAND_NEEDLE,
     PLAN = 1 << COMMAND_PLAN,
     EXPORT = 1 << COMMAND_EXPORT,
     TOKENIZE = 1 << COMMAND_TOKENIZE,
-    RUNS = SUMMARIZE | SCORE | PLAN,
+    READS = SUMMARIZE | SCORE | PLAN, /* a corpus */
+    RUNS = READS | NEEDLE,
 };
 
 struct option_row {
@@ -37,28 +39,38 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {"Files", "model", 'm', KIND_STRING, RUNS | TOKENIZE, 0, FIELD(model), 0, 0, "FILE", "weights, a GGUF file"},
-    {NULL, "output", 'o', KIND_STRING, SUMMARIZE | SCORE | PLAN | EXPORT, 0, FIELD(output), 0, 0, "PATH",
+    {NULL, "output", 'o', KIND_STRING, RUNS | EXPORT, 0, FIELD(output), 0, 0, "PATH",
      "folder of the results (export: a file; default standard output)"},
-    {NULL, "include", 0, KIND_LIST, RUNS, 0, FIELD(include), 0, 0, "GLOB",
+    {NULL, "include", 0, KIND_LIST, READS, 0, FIELD(include), 0, 0, "GLOB",
      "take only files like this (repeatable)"},
-    {NULL, "exclude", 0, KIND_LIST, RUNS, 0, FIELD(exclude), 0, 0, "GLOB",
+    {NULL, "exclude", 0, KIND_LIST, READS, 0, FIELD(exclude), 0, 0, "GLOB",
      "leave files like this out (repeatable)"},
     {NULL, "format", 0, KIND_CHOICE, EXPORT, 0, FIELD(format), 0, 0, "auto|jsonl|md|csv",
      "default: jsonl for summaries, csv for scores"},
 
-    {"What is asked", "strategy", 0, KIND_CHOICE, RUNS, 1, FIELD(strategy), 0, 0, "auto|whole|map-reduce|refine",
+    {"What is asked", "strategy", 0, KIND_CHOICE, READS, 1, FIELD(strategy), 0, 0, "auto|whole|map-reduce|refine",
      "how chunks become a summary (score: whole, or chunks)"},
     {NULL, "prompt", 0, KIND_STRING, SUMMARIZE | PLAN, 1, FIELD(prompt), 0, 0, "FILE",
      "instruction in place of the built-in one"},
     {NULL, "max-new", 0, KIND_COUNT, SUMMARIZE | PLAN, 1, FIELD(max_new), 1, 1e6, "TOKENS",
      "longest summary (default 200)"},
-    {NULL, "truncate", 0, KIND_FLAG, RUNS, 1, FIELD(truncate), 0, 0, NULL,
+    {NULL, "truncate", 0, KIND_FLAG, READS, 1, FIELD(truncate), 0, 0, NULL,
      "cut documents beyond the context instead of chunking"},
+
+    {"Trials", "haystack", 0, KIND_LIST, NEEDLE, 0, FIELD(haystack), 0, 0, "PATH",
+     "text to hide things in, a file or folder (repeatable)"},
+    {NULL, "tasks", 0, KIND_STRING, NEEDLE, 0, FIELD(tasks), 0, 0, "TASK,...",
+     "niah (the default), passkey, niah_single_1 to _3, ..."},
+    {NULL, "lengths", 0, KIND_STRING, NEEDLE, 0, FIELD(lengths), 0, 0, "TOKENS,...",
+     "of prompt and answer, as 4096 or 4k (default: 1k, 2k, ...)"},
+    {NULL, "depths", 0, KIND_STRING, NEEDLE, 0, FIELD(depths), 0, 0, "PERCENT,...",
+     "of the needle (default 0,25,50,75,100)"},
+    {NULL, "trials", 0, KIND_COUNT, NEEDLE, 0, FIELD(trials), 1, 1e6, "N", "of each cell (default 1)"},
 
     {"Context", "context", 0, KIND_COUNT, RUNS, 1, FIELD(context), 16, 1e12, "TOKENS",
      "in place of what the model's positions reach"},
-    {NULL, "chunk", 0, KIND_COUNT, RUNS, 1, FIELD(chunk), 16, 1e12, "TOKENS", "most document tokens in a chunk"},
-    {NULL, "overlap", 0, KIND_COUNT, RUNS, 1, FIELD(overlap), 0, 1e9, "TOKENS",
+    {NULL, "chunk", 0, KIND_COUNT, READS, 1, FIELD(chunk), 16, 1e12, "TOKENS", "most document tokens in a chunk"},
+    {NULL, "overlap", 0, KIND_COUNT, READS, 1, FIELD(overlap), 0, 1e9, "TOKENS",
      "shared by neighbouring chunks (default 512)"},
 
     {"Positions", "positions", 0, KIND_CHOICE, RUNS, 1, FIELD(positions), 0, 0,
@@ -81,7 +93,7 @@ static const struct option_row rows[] = {
     {NULL, "min-p", 0, KIND_REAL, SUMMARIZE, 1, FIELD(min_p), 0, 1, "P", "0: all"},
     {NULL, "repeat-penalty", 0, KIND_REAL, SUMMARIZE, 1, FIELD(repeat_penalty), 0.01, 100, "X",
      "of tokens written before (default 1.1; 1: none)"},
-    {NULL, "seed", 0, KIND_COUNT, SUMMARIZE, 1, FIELD(seed), 0, 9e15, "N", "of the random numbers"},
+    {NULL, "seed", 0, KIND_COUNT, SUMMARIZE | NEEDLE, 1, FIELD(seed), 0, 9e15, "N", "of the random numbers"},
 
     {"Machine", "ring", 0, KIND_COUNT, RUNS, 0, FIELD(ring), 1, 1e6, "RANKS",
      "ranks that share a chunk (default: the fewest that do)"},
@@ -110,6 +122,7 @@ static const struct {
 } commands[COMMAND_COUNT] = {
     [COMMAND_SUMMARIZE] = {"summarize", "CORPUS...", "summarise every document of a corpus", 1, INT32_MAX},
     [COMMAND_SCORE] = {"score", "FILE...", "log-probabilities of the documents' own tokens", 1, INT32_MAX},
+    [COMMAND_NEEDLE] = {"needle", "", "how well facts hidden in long texts are found again", 0, 0},
     [COMMAND_PLAN] = {"plan", "CORPUS...", "documents, tokens, chunks, memory and time, without running", 1,
                       INT32_MAX},
     [COMMAND_EXPORT] = {"export", "OUT", "print the results of a run", 1, 1},
@@ -134,6 +147,7 @@ static void options_defaults(struct options *options)
         .repeat_penalty = 1.1,
         .max_error_rate = 1,
         .log_level = "info",
+        .trials = 1,
     };
 }
 
@@ -287,7 +301,7 @@ static int check(const struct options *options, struct error *err)
                          commands[options->command].operands, options->n_operands);
     if ((RUNS | TOKENIZE) & 1 << options->command && !options->model)
         return error_set(err, ERROR_USAGE, "%s needs a model: -m FILE.gguf", name);
-    if ((SUMMARIZE | SCORE) & 1 << options->command && !options->output && !options->dry_run)
+    if ((SUMMARIZE | SCORE | NEEDLE) & 1 << options->command && !options->output && !options->dry_run)
         return error_set(err, ERROR_USAGE, "%s needs a folder for its results: -o OUT", name);
     if (options->command == COMMAND_SCORE && options->strategy > STRATEGY_WHOLE)
         return error_set(err, ERROR_USAGE,
@@ -333,7 +347,8 @@ void options_free(struct options *options)
 {
     free(options->include.items);
     free(options->exclude.items);
-    options->include = options->exclude = (struct string_list){0};
+    free(options->haystack.items);
+    options->include = options->exclude = options->haystack = (struct string_list){0};
 }
 
 const char *command_name(enum command command)
@@ -344,7 +359,7 @@ const char *command_name(enum command command)
 static void help_program(FILE *out)
 {
     fputs("longhaul reads whole documents through a language model and writes down what they say.\n\n"
-          "Usage: longhaul COMMAND ...        (summarize and score: also under mpirun or srun)\n\n",
+          "Usage: longhaul COMMAND ...        (summarize, score and needle: also under mpirun or srun)\n\n",
           out);
     for (int i = 0; i < COMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].purpose);

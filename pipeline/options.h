@@ -14,6 +14,7 @@
 enum command {
     COMMAND_SUMMARIZE,
     COMMAND_SCORE,
+    COMMAND_NEEDLE,
     COMMAND_PLAN,
     COMMAND_EXPORT,
     COMMAND_TOKENIZE,
@@ -50,6 +51,9 @@ struct options {
     double factor;                              /* of positions; 0: not said */
     int64_t truncate, retry_failed, dry_run;
     struct string_list include, exclude;
+    struct string_list haystack;
+    const char *tasks, *lengths, *depths; /* lists as they were said; NULL: not said */
+    int64_t trials;
 };
 
 /* ERROR_USAGE in one line on anything unknown, misspelt, out of range or missing. */

@@ -99,7 +99,7 @@ static int set_limits(struct plan *plan, struct error *err)
     };
     if (positions_replace(model))
         log_warn("--positions %s stands in place of the %s that the model's file asks for",
-                 position_kind_name(model->positions.kind), position_kind_name(model->file_positions));
+                 position_kind_name(model->positions.kind), position_kind_name(model->file_positions.kind));
     if (limits->context > reach && !bounded)
         log_warn(
             "--context %" PRId64 " is beyond the %" PRId64

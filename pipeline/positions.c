@@ -96,7 +96,7 @@ int positions_choose(const struct options *options, struct model *model, struct 
 
 bool positions_replace(const struct model *model)
 {
-    return model->file_positions != POSITION_NONE && model->positions.kind != model->file_positions;
+    return model->file_positions.kind != POSITION_NONE && model->positions.kind != model->file_positions.kind;
 }
 
 /* Why it is this method and this factor. */
@@ -111,7 +111,7 @@ static void describe_reason(const struct options *options, const struct model *m
         options->factor == 0 && options->context > 0 && m->kind != POSITION_NONE && !position_method_follows(m);
     snprintf(out, size, "--positions%s%s%s", from_context ? ", for --context" : "",
              positions_replace(model) ? " in place of the file's " : "",
-             positions_replace(model) ? position_kind_name(model->file_positions) : "");
+             positions_replace(model) ? position_kind_name(model->file_positions.kind) : "");
 }
 
 /* "yarn, factor 2 beyond 8192 tokens, by segments of 2048"; a file that names only one length has it extended. */

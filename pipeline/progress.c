@@ -41,7 +41,13 @@ void progress_defaults(struct progress_options *options, FILE *out)
     struct winsize size;
     int fd = fileno(out);
     bool sized = fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
-    *options = (struct progress_options){fd >= 0 && isatty(fd), sized ? size.ws_col : 80, monotonic_clock, NULL};
+    *options =
+        (struct progress_options){fd >= 0 && isatty(fd), sized ? size.ws_col : 80, monotonic_clock, NULL, NULL};
+}
+
+static const char *unit_of(const struct progress *progress)
+{
+    return progress->options.unit ? progress->options.unit : "document";
 }
 
 struct progress *progress_create(FILE *out, const struct progress_options *options,
@@ -167,7 +173,7 @@ static void format_line(const struct progress *progress, char *line, size_t size
     const double seconds = time_left(progress, &all);
     if (all || seconds > 0)
         snprintf(left, sizeof left, "  %s%s left", all ? "" : ">", show_seconds(duration, seconds));
-    snprintf(line, size, "%-7s  document %lld/%lld  tokens %s/%s  %s/s%s  %s", phases[phase],
+    snprintf(line, size, "%-7s  %s %lld/%lld  tokens %s/%s  %s/s%s  %s", phases[phase], unit_of(progress),
              (long long)i64_min(progress->state.documents_done + 1, progress->totals.documents),
              (long long)progress->totals.documents, show_count(done, (double)progress->state.tokens_done[phase]),
              show_count(total, (double)progress->totals.tokens[phase]), rate > 0 ? show_count(speed, rate) : "-",
@@ -228,8 +234,9 @@ void progress_document_done(struct progress *progress, const char *document, con
 {
     progress->state.documents_done++;
     if (!progress->options.live)
-        progress_note(progress, "document %lld/%lld  %s  %s", (long long)progress->state.documents_done,
-                      (long long)progress->totals.documents, outcome, document);
+        progress_note(progress, "%s %lld/%lld  %s  %s", unit_of(progress),
+                      (long long)progress->state.documents_done, (long long)progress->totals.documents, outcome,
+                      document);
 }
 
 void progress_note(struct progress *progress, const char *format, ...)

@@ -27,6 +27,7 @@ struct progress_options {
     int columns;                    /* of the terminal */
     double (*clock)(void *context); /* seconds from any start */
     void *clock_context;
+    const char *unit; /* what is counted; NULL: "document" */
 };
 
 /* What there is to do; a run that goes on counts what it did before as done. */

@@ -37,7 +37,11 @@ int setup_engine(const struct setup *setup, const struct setup_machine *machine,
         const char *file = reading->overridden ? machine->options->layers : NULL;
         if (layers_choose(&reading->general, file, machine->model, policies, err) != 0)
             return -1;
-        out->settings[i] = (struct engine_setting){policies, reading->max_tokens};
+        out->settings[i] = (struct engine_setting){
+            .policies = policies,
+            .positions = reading->file_positions ? &machine->model->file_positions : NULL,
+            .max_tokens = reading->max_tokens,
+        };
     }
     return 0;
 }

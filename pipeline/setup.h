@@ -19,6 +19,7 @@ struct setup {
         struct policy_spec general; /* of the layers that have none of their own */
         int64_t max_tokens;         /* of any job */
         int32_t overridden;         /* by the lines of --layers */
+        int32_t file_positions;     /* in place of those that are asked for */
     } settings[ENGINE_SETTINGS];
     int32_t n_settings;          /* 0: there is nothing to do */
     int32_t reference;           /* the setting that jobs are compared with, or -1 */

@@ -29,7 +29,7 @@ static double test_clock(void *context)
 static void open_display(bool live, int64_t prefill, int64_t decode)
 {
     struct error err;
-    const struct progress_options options = {live, 200, test_clock, &display.now};
+    const struct progress_options options = {live, 200, test_clock, &display.now, NULL};
     const struct progress_totals totals = {4, {prefill, decode}};
     display.out = open_memstream(&display.text, &display.length);
     display.now = 1000;
@@ -187,7 +187,7 @@ static void a_live_line_never_wraps_nor_cuts_a_character(void **state)
     const struct progress_totals totals = {1, {10, 0}};
     open_display(true, 10, 0);
     for (int columns = 1; columns < 100; columns++) {
-        const struct progress_options options = {true, columns, test_clock, &display.now};
+        const struct progress_options options = {true, columns, test_clock, &display.now, NULL};
         struct progress *narrow = progress_create(display.out, &options, &totals, &err);
         const struct progress_state now = {
             PROGRESS_PREFILL,

@@ -1,0 +1,355 @@
+/* needle: trials of a grid through a session, from the command line to the table. Rank 0 makes the trials and
+ * writes down how they end; the other ranks only work. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "io/digest.h"
+#include "io/durable.h"
+#include "pipeline/commands.h"
+#include "pipeline/corpus.h"
+#include "pipeline/identity.h"
+#include "pipeline/layers.h"
+#include "pipeline/needle_report.h"
+#include "pipeline/positions.h"
+#include "pipeline/session.h"
+
+enum { POLICY_TEXT = 256, DESCRIBED = POLICY_TEXT + POSITIONS_DESCRIPTION + 16 };
+
+/* What rank 0 holds beside the session. */
+struct needles {
+    struct session *session;
+    struct identity identity;
+    char config[DIGEST_HEX_BYTES];
+    struct policy_spec asked; /* --policy, or full */
+    char policy[NEEDLE_SETTINGS][POLICY_TEXT], positions[NEEDLE_SETTINGS][POSITIONS_DESCRIPTION];
+    char described[NEEDLE_SETTINGS][DESCRIBED];
+    struct needle_grid grid;
+    struct haystack *text;
+    struct needle_material *material;
+    struct durable_lock *lock;
+    struct needle_log *log;
+    struct needle_identity lines;
+    struct needle_run *run;
+    struct progress *progress;
+    struct meter *meter;
+};
+
+/* ---- what is to be done ---- */
+
+/* All that the files of --haystack say, one behind the other; its digest goes to `hex`. */
+static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct error *err)
+{
+    const struct string_list *paths = &n->session->options->haystack;
+    const struct corpus_options all = {0};
+    char *text = NULL;
+    size_t length = 0;
+    hex[0] = '\0';
+    if (paths->count == 0)
+        return 0;
+    struct corpus *corpus = corpus_open(paths->items, (int)paths->count, &all, err);
+    FILE *out = corpus ? open_memstream(&text, &length) : NULL;
+    int status = out ? 0 : corpus ? error_errno(err, "no memory for the haystack") : -1;
+    for (int64_t i = 0; status == 0 && i < corpus->n_documents; i++) {
+        struct document_text document = {0};
+        if ((status = corpus_read(corpus, i, &document, err)) == 0) {
+            fwrite(document.text, 1, document.length, out);
+            fputc('\n', out);
+        }
+        document_text_free(&document);
+    }
+    if (out && fclose(out) != 0 && status == 0)
+        status = error_set(err, ERROR_RESOURCE, "no memory for the haystack");
+    if (status == 0)
+        status = digest_bytes(text, length, hex, err);
+    if (status == 0 && !(n->text = haystack_create(text, length, err)))
+        status = error_wrap(err, "%s", paths->items[0]);
+    free(text);
+    corpus_free(corpus);
+    return status;
+}
+
+/* What decides an answer beside the place in the grid. */
+static int make_identity(struct needles *n, const char *haystack, struct error *err)
+{
+    const struct session *s = n->session;
+    char both[2 * DIGEST_HEX_BYTES];
+    if (identity_make(&n->identity, s->options, &s->opened, err) != 0)
+        return -1;
+    snprintf(both, sizeof both, "%s|%s", n->identity.config_hash, haystack);
+    return digest_bytes(both, strlen(both), n->config, err);
+}
+
+static bool same_method(const struct position_method *a, const struct position_method *b)
+{
+    return a->kind == b->kind && fabs(a->factor - b->factor) < 1e-12;
+}
+
+/* How both settings read, and what they can hold. policies [layers] is scratch. */
+static int judge_settings(struct needles *n, struct policy_spec *policies, struct needle_limits *out,
+                          struct error *err)
+{
+    const struct options *options = n->session->options;
+    const struct model *model = n->session->opened.model;
+    const struct policy_spec untouched = {.kind = POLICY_FULL};
+    const int layers = model->shape.layers;
+    n->asked = untouched;
+    if ((options->policy && policy_parse(options->policy, &n->asked, err) != 0) ||
+        layers_choose(&n->asked, options->layers, model, policies, err) != 0)
+        return -1;
+    const bool differs = layers_lossy(policies, model) || !same_method(&model->positions, &model->file_positions);
+    out->untouched = differs ? model->file_context : 0;
+    out->asked = options->context                    ? options->context
+                 : layers_any_full(policies, layers) ? model->context
+                                                     : INT64_MAX;
+    layers_describe(policies, layers, n->policy[NEEDLE_ASKED], POLICY_TEXT);
+    positions_describe(options, model, n->positions[NEEDLE_ASKED], POSITIONS_DESCRIPTION);
+    if (layers_choose(&untouched, NULL, model, policies, err) != 0)
+        return -1;
+    layers_describe(policies, layers, n->policy[NEEDLE_UNTOUCHED], POLICY_TEXT);
+    snprintf(n->positions[NEEDLE_UNTOUCHED], POSITIONS_DESCRIPTION, "positions as in the model's file");
+    for (int i = 0; i < NEEDLE_SETTINGS; i++)
+        snprintf(n->described[i], DESCRIBED, "policy %s, %s", n->policy[i], n->positions[i]);
+    return 0;
+}
+
+static int make_grid(struct needles *n, struct error *err)
+{
+    const struct model *model = n->session->opened.model;
+    struct needle_limits limits;
+    struct policy_spec *policies = calloc((size_t)model->shape.layers, sizeof *policies);
+    if (!policies)
+        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
+    int status = judge_settings(n, policies, &limits, err);
+    free(policies);
+    if (status == 0)
+        status = needle_grid_parse(&n->grid, n->session->options, &limits, model->file_context, err);
+    return status;
+}
+
+/* A task that cannot be had at the shortest length is told before anything is begun. */
+static int check_tasks(const struct needles *n, struct error *err)
+{
+    for (int task = 0; task < n->grid.n_tasks; task++) {
+        const struct needle_place first = {.task = task};
+        const struct needle_cell cell = needle_grid_cell(&n->grid, &first);
+        struct needle_trial trial;
+        if (needle_trial_make(n->material, &cell, &trial, err) != 0)
+            return -1;
+        needle_trial_free(&trial);
+    }
+    return 0;
+}
+
+/* ---- what is there ---- */
+
+static void note_trial(void *context, const struct needle_record *record)
+{
+    needle_run_note(context, record);
+}
+
+static int open_output(struct needles *n, struct error *err)
+{
+    const char *output = n->session->options->output;
+    const struct needle_visitor visitor = {note_trial, n->run};
+    char *path;
+    if (durable_make_directories(output, err) != 0 || !(n->lock = durable_lock_take(output, err)))
+        return -1;
+    if (asprintf(&path, "%s/trials.jsonl", output) < 0)
+        return error_set(err, ERROR_RESOURCE, "no memory for the name of a file");
+    n->log = needle_log_open(path, n->config, &visitor, err);
+    free(path);
+    return n->log ? 0 : -1;
+}
+
+static int make_run(struct needles *n, struct error *err)
+{
+    const struct session *s = n->session;
+    const struct needle_run_options options = {
+        .grid = &n->grid,
+        .material = n->material,
+        .tokenizer = s->opened.tokenizer,
+        .policy = {n->policy[NEEDLE_ASKED], n->policy[NEEDLE_UNTOUCHED]},
+        .positions = {n->positions[NEEDLE_ASKED], n->positions[NEEDLE_UNTOUCHED]},
+    };
+    return (n->run = needle_run_create(&options, err)) ? open_output(n, err) : -1;
+}
+
+/* Where only untouched trials are left, setting 0 is there all the same, for a token. */
+static int set_up(struct needles *n, struct error *err)
+{
+    struct session *s = n->session;
+    const struct needle_counts counts = needle_run_counts(n->run);
+    struct setup *setup = &s->setup;
+    *setup = (struct setup){.reference = -1};
+    for (int task = 0; task < n->grid.n_tasks; task++)
+        setup->max_new = i64_max(setup->max_new, needle_task_max_new(n->grid.tasks[task]));
+    if (counts.tokens_left > 0)
+        setup->n_settings = counts.longest[NEEDLE_UNTOUCHED] > 0 ? 2 : 1;
+    setup->settings[NEEDLE_ASKED] = (struct setup_reading){
+        .general = n->asked, .max_tokens = i64_max(1, counts.longest[NEEDLE_ASKED]), .overridden = 1};
+    setup->settings[NEEDLE_UNTOUCHED] = (struct setup_reading){
+        .general = {.kind = POLICY_FULL}, .max_tokens = counts.longest[NEEDLE_UNTOUCHED], .file_positions = 1};
+    const int64_t longest = i64_max(counts.longest[NEEDLE_ASKED], counts.longest[NEEDLE_UNTOUCHED]);
+    setup->segment = i64_min(s->options->segment, i64_max(1, longest));
+    struct policy_spec *policies =
+        calloc(NEEDLE_SETTINGS * (size_t)s->opened.model->shape.layers, sizeof *policies);
+    if (!policies)
+        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers",
+                         s->opened.model->shape.layers);
+    const struct setup_machine machine = {
+        .options = s->options,
+        .model = s->opened.model,
+        .ranks = s->world.size,
+        .ranks_on_node = s->node.size,
+        .jobs = counts.trials - counts.done,
+        .before = needle_log_dtype(n->log),
+        .policies = policies,
+    };
+    const int status = setup_choose(setup, &machine, err);
+    free(policies);
+    return status;
+}
+
+static int prepare(struct needles *n, struct error *err)
+{
+    const struct session *s = n->session;
+    char haystack[DIGEST_HEX_BYTES];
+    if (make_grid(n, err) != 0 || read_haystack(n, haystack, err) != 0 ||
+        !(n->material = needle_material_create(s->opened.tokenizer, n->text, (uint64_t)s->options->seed, err)) ||
+        check_tasks(n, err) != 0 || make_identity(n, haystack, err) != 0 || make_run(n, err) != 0)
+        return -1;
+    return set_up(n, err);
+}
+
+/* ---- the work ---- */
+
+static int open_run(struct needles *n, struct error *err)
+{
+    const struct session *s = n->session;
+    const struct needle_counts counts = needle_run_counts(n->run);
+    const struct progress_totals totals = {counts.trials, {counts.tokens_left, counts.answers_left}};
+    const int groups = s->world.size / s->setup.ring;
+    struct progress_options options;
+    progress_defaults(&options, stderr);
+    options.unit = "trial";
+    if (!(n->progress = progress_create(stderr, &options, &totals, err)) ||
+        !(n->meter = meter_create(n->progress, groups, &totals, counts.done, err)))
+        return -1;
+    n->lines = (struct needle_identity){n->config, s->options->model, dtype_name((enum dtype)s->setup.dtype),
+                                        LONGHAUL_VERSION};
+    progress_note(n->progress,
+                  "%" PRId64 " trials (%" PRId64 " done before), %" PRId64
+                  " tokens; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s",
+                  counts.trials, counts.done, counts.tokens_left, s->world.size, groups, s->setup.ring,
+                  s->setup.threads, n->lines.dtype, n->described[NEEDLE_ASKED]);
+    needle_run_open(n->run, n->log, &n->lines, n->meter);
+    return 0;
+}
+
+static bool take_job(void *context, struct job *job)
+{
+    return needle_run_take(context, job);
+}
+
+static int give_result(void *context, struct job_result *result, struct error *err)
+{
+    return needle_run_give(context, result, err);
+}
+
+static void give_progress(void *context, const struct job_progress *progress)
+{
+    needle_run_progress(context, progress);
+}
+
+static bool is_over(void *context)
+{
+    return needle_run_over(context);
+}
+
+static int check_run(void *context, struct error *err)
+{
+    return needle_run_check(context, err);
+}
+
+static void stop_run(void *context)
+{
+    needle_run_stop(context);
+}
+
+static int show(const struct needles *n, struct error *err)
+{
+    const char *output = n->session->options->output, *model = n->session->options->model;
+    const char *slash = strrchr(model, '/');
+    const struct needle_report report = {
+        .grid = &n->grid,
+        .run = n->run,
+        .model = slash ? slash + 1 : model,
+        .described = {n->described[NEEDLE_ASKED], n->described[NEEDLE_UNTOUCHED]},
+    };
+    char *path;
+    if (asprintf(&path, "%s/needle.svg", output) < 0)
+        return error_set(err, ERROR_RESOURCE, "no memory for the name of a file");
+    int status = needle_report_print(&report, stdout, err);
+    if (status == 0)
+        status = needle_report_draw(&report, path, err);
+    free(path);
+    progress_note(n->progress, "trials: %s/trials.jsonl, heat map: %s/needle.svg", output, output);
+    return status;
+}
+
+static enum error_code lead(struct needles *n)
+{
+    struct error err = {0};
+    const struct session_source source = {
+        {take_job, give_result, give_progress, n->run}, is_over, check_run, stop_run};
+    session_work(n->session, &source);
+    if (show(n, &err) != 0)
+        session_abort(n->session, &err);
+    const struct needle_counts counts = needle_run_counts(n->run);
+    const int64_t undone = counts.trials - counts.done - counts.failed;
+    if (undone > 0) {
+        progress_note(n->progress, "stopped with %" PRId64 " trials undone: the same command goes on", undone);
+        return ERROR_INTERRUPTED;
+    }
+    if (counts.failed > 0)
+        progress_note(n->progress, "%" PRId64 " trials failed: see trials.jsonl; the same command tries them again",
+                      counts.failed);
+    return counts.failed > 0 ? ERROR_PARTIAL : ERROR_NONE;
+}
+
+static void clear(struct needles *n)
+{
+    meter_free(n->meter);
+    progress_free(n->progress);
+    needle_run_free(n->run);
+    needle_log_close(n->log);
+    durable_lock_release(n->lock);
+    needle_material_free(n->material);
+    haystack_free(n->text);
+    identity_clear(&n->identity);
+}
+
+int command_needle(const struct options *options, enum error_code *code, struct error *err)
+{
+    struct session s;
+    struct needles n = {.session = &s};
+    int status = session_open(&s, options, err);
+    const bool leads = status == 0 && s.world.rank == 0;
+    if (status == 0)
+        status = session_agree(&s, leads ? prepare(&n, err) : 0, err);
+    if (status == 0)
+        status = session_start(&s, err);
+    if (status == 0)
+        status = session_agree(&s, leads ? open_run(&n, err) : 0, err);
+    if (status == 0 && leads)
+        *code = lead(&n);
+    else if (status == 0)
+        session_work(&s, NULL);
+    clear(&n);
+    session_close(&s, err);
+    return status;
+}
