@@ -35,9 +35,21 @@ size_t far_record_bytes(int dim)
 
 /* ---- writing ---- */
 
-static uint8_t nibble(float x, float least, float most)
+/* fminf and fmaxf are calls for the sake of NaNs; these are one instruction. */
+static inline float least_of(float a, float b)
 {
-    return (uint8_t)(int)fminf(fmaxf(rintf(x), least), most);
+    return a < b ? a : b;
+}
+
+static inline float most_of(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* x rounded, within 0 .. 15. */
+static uint8_t nibble(float x)
+{
+    return (uint8_t)(least_of(most_of(x, 0), 15) + 0.5f);
 }
 
 /* A step of bf16, not smaller than asked, so that the outermost levels are reached. */
@@ -58,15 +70,15 @@ static void write_keys(const struct parts *p, int dim, const float *rows)
     for (int e = 0; e < dim; e++) {
         float low = rows[e], high = rows[e];
         for (int t = 1; t < FAR_BLOCK; t++) {
-            low = fminf(low, rows[t * dim + e]);
-            high = fmaxf(high, rows[t * dim + e]);
+            low = least_of(low, rows[t * dim + e]);
+            high = most_of(high, rows[t * dim + e]);
         }
         p->low[e] = bf16_from_f32(low);
         low = bf16_to_f32(p->low[e]);
         p->key_steps[e] = step_up((high - low) / 15);
         const float by = over(p->key_steps[e]);
         for (int t = 0; t < FAR_BLOCK; t++)
-            levels[t * dim + e] = nibble((rows[t * dim + e] - low) * by, 0, 15);
+            levels[t * dim + e] = nibble((rows[t * dim + e] - low) * by);
     }
     for (int t = 0; t < FAR_BLOCK; t++)
         for (int e = 0; e < dim / 2; e++)
@@ -81,14 +93,14 @@ static void write_values(const struct parts *p, int dim, const float *rows)
         for (int g = 0; g < groups; g++) {
             float most = 0;
             for (int e = g * FAR_VALUE_GROUP; e < dim && e < (g + 1) * FAR_VALUE_GROUP; e++)
-                most = fmaxf(most, fabsf(rows[t * dim + e]));
+                most = most_of(most, fabsf(rows[t * dim + e]));
             p->value_steps[t * groups + g] = step_up(most / 7);
             by[g] = over(p->value_steps[t * groups + g]);
         }
         for (int e = 0; e < half; e++) {
             const float a = rows[t * dim + e] * by[e / FAR_VALUE_GROUP];
             const float b = rows[t * dim + e + half] * by[(e + half) / FAR_VALUE_GROUP];
-            p->values[t * half + e] = (uint8_t)(nibble(a + 8, 0, 15) | nibble(b + 8, 0, 15) << 4);
+            p->values[t * half + e] = (uint8_t)(nibble(a + 8) | nibble(b + 8) << 4);
         }
     }
 }
@@ -138,7 +150,7 @@ float far_record_keys8(const void *record, int dim, int8_t *k8)
     row_to_f32(DTYPE_BF16, p.low, low, dim);
     row_to_f32(DTYPE_BF16, p.key_steps, step, dim);
     for (int e = 0; e < dim; e++)
-        most = fmaxf(most, fmaxf(fabsf(low[e]), fabsf(low[e] + 15 * step[e])));
+        most = most_of(most, most_of(fabsf(low[e]), fabsf(low[e] + 15 * step[e])));
     const float by = most > 0 ? 127 / most : 0;
     /* Rounding by adding a half to what is shifted to be positive. */
     for (int e = 0; e < dim; e++) {

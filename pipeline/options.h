@@ -42,7 +42,7 @@ struct options {
     int n_operands;
 
     const char *model, *output, *prompt, *log_level;
-    const char *policy, *layers, *against; /* NULL: not said */
+    const char *policy, *layers, *against, *memory_budget; /* NULL: not said */
     int64_t ring, ranks, segment, chunk, context, threads, max_new;
     int64_t overlap; /* -1: not said */
     int64_t top_k, seed;

@@ -7,6 +7,7 @@
 
 #include "base/device.h"
 #include "base/log.h"
+#include "pipeline/budget.h"
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
 #include "pipeline/probe.h"
@@ -21,7 +22,7 @@ static const int64_t UNBOUNDED = INT64_C(1) << 40;
 enum { RECEIPT_TOKENS = 4096 };
 
 /* How a document beyond the context is read as a whole, where the user does not say. */
-static const char BEYOND_THE_CONTEXT[] = "sinks";
+static const char BEYOND_THE_CONTEXT[] = "retrieval";
 
 /* ---- what the options mean for this model and machine ---- */
 
@@ -46,6 +47,31 @@ static int parse_policy(const char *text, struct policy_spec *out, struct error 
     return text ? policy_parse(text, out, err) : 0;
 }
 
+/* What goes for documents beyond the context where the user does not say. */
+static int beyond_the_context(const struct options *options, const struct model *model, struct policy_spec *out,
+                              struct error *err)
+{
+    const int status = policy_parse(BEYOND_THE_CONTEXT, out, err);
+    return status == 0 && options->memory_budget ? budget_apply(options->memory_budget, model, out, err) : status;
+}
+
+/* The user's policy with the user's budget; without a policy the budget is for what is beyond the context. */
+static int ask_policy(const struct options *options, const struct model *model, struct policy_spec *out,
+                      struct error *err)
+{
+    struct policy_spec beyond;
+    if (parse_policy(options->policy, out, err) != 0)
+        return -1;
+    if (!options->memory_budget)
+        return 0;
+    if (options->policy)
+        return budget_apply(options->memory_budget, model, out, err);
+    if (options->strategy != STRATEGY_WHOLE || options->layers)
+        return error_set(err, ERROR_USAGE,
+                         "--memory-budget bounds a far memory: give --strategy whole, or --policy retrieval");
+    return beyond_the_context(options, model, &beyond, err);
+}
+
 /* What the user asks of the layers, [ENGINE_SETTINGS][layers]: as asked and, with --against, what to compare with;
  * otherwise the second follows from the documents. To be freed; NULL on failure. */
 static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
@@ -56,7 +82,7 @@ static struct policy_spec *choose_policies(const struct options *options, const 
     struct policy_spec *policies = calloc(ENGINE_SETTINGS * layers, sizeof *policies);
     if (!policies)
         error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
-    else if (parse_policy(options->policy, asked, err) == 0 && parse_policy(options->against, against, err) == 0 &&
+    else if (ask_policy(options, model, asked, err) == 0 && parse_policy(options->against, against, err) == 0 &&
              layers_choose(asked, options->layers, model, policies, err) == 0 &&
              (!options->against || layers_choose(against, NULL, model, policies + layers, err) == 0))
         return policies;
@@ -270,7 +296,7 @@ static int choose_second(struct plan *plan, struct error *err)
     if (plan->limits.extends && second->max_tokens > 0) {
         second->overridden = 1;
         setup->reference = receipt > 0 ? 0 : -1;
-        return policy_parse(BEYOND_THE_CONTEXT, &second->general, err);
+        return beyond_the_context(plan->options, plan->opened->model, &second->general, err);
     }
     if (receipt > 0) { /* against the untouched model */
         setup->reference = 1;

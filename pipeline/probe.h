@@ -22,8 +22,8 @@ struct probe_options {
 
 int probe_rates(const struct probe_options *options, struct probe_rates *out, struct error *err);
 
-/* What is to be done: tokens read, keys that all their queries see, tokens whose log-probability is asked, and tokens
- * written behind them. */
+/* What is to be done: tokens read, keys that all their queries see, tokens whose log-probability is asked, and
+ * tokens written behind them. */
 struct probe_work {
     const struct model *model;
     int64_t read;

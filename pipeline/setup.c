@@ -71,7 +71,7 @@ static int choose_ring(struct setup *setup, const struct setup_machine *machine,
         return 0;
     return error_set(err, ERROR_RESOURCE,
                      "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
-                     "(more nodes, a shorter --chunk or --context would do)",
+                     "(more nodes, a shorter --chunk or --context, a --memory-budget would do)",
                      (double)setup->memory.weights / (1 << 30), (double)setup->memory.forward / (1 << 30),
                      machine->ranks_on_node, (double)device_cpu()->memory_free() / (1 << 30));
 }

@@ -1,0 +1,16 @@
+/* --memory-budget: how much of a text's past a memory may hold, in tokens ("65536") or bytes ("512MiB"; KiB, MiB,
+ * GiB). Bytes are those of all layers and all ranks of a ring together; they become tokens, alike in every layer.
+ */
+#ifndef LONGHAUL_PIPELINE_BUDGET_H
+#define LONGHAUL_PIPELINE_BUDGET_H
+
+#include "attention/policy.h"
+#include "base/error.h"
+#include "model/model.h"
+
+/* Put the budget `text` into a policy that goes for all layers of the model but those with a window of their own.
+ * ERROR_USAGE where it cannot be read, where it is less than the policy needs, and for a policy without a memory
+ * that can be bounded. */
+int budget_apply(const char *text, const struct model *model, struct policy_spec *spec, struct error *err);
+
+#endif
