@@ -22,6 +22,8 @@ struct kept_view bounded_kept_view(const struct bounded_layer *layer, int64_t sl
     const int64_t visible = i64_min(layer->sinks, near_first) + slots;
     if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)
         return (struct kept_view){layer->spec.window, visible};
+    if (policy_of(layer->spec.kind)->positions == SLOTS_AT_FIRST)
+        return (struct kept_view){position - near_first, visible};
     return (struct kept_view){visible + position - near_first, visible};
 }
 

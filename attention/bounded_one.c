@@ -99,7 +99,7 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
         retrieves ? chosen_part(b, layer, &view) : slot_part(b, layer, &view),
         near_part(b, layer, position, near_first),
     };
-    if (policy_of(layer->spec.kind)->positions == SLOTS_AT_ONE)
+    if (policy_of(layer->spec.kind)->positions != SLOTS_INDEXED)
         parts[0].positions = b->zeros;
     return decoder_attend(b->options.decoder, query, parts, 3, err);
 }

@@ -9,10 +9,8 @@
 #include "base/num.h"
 
 static const struct policy *const policies[POLICY_KINDS] = {
-    [POLICY_FULL] = &policy_full,
-    [POLICY_WINDOW] = &policy_window,
-    [POLICY_SINKS] = &policy_sinks,
-    [POLICY_RETRIEVAL] = &policy_retrieval,
+    [POLICY_FULL] = &policy_full,           [POLICY_WINDOW] = &policy_window, [POLICY_SINKS] = &policy_sinks,
+    [POLICY_RETRIEVAL] = &policy_retrieval, [POLICY_MEMORY] = &policy_memory,
 };
 
 const struct policy *policy_of(enum policy_kind kind)

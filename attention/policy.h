@@ -20,7 +20,7 @@
 
 #include "base/error.h"
 
-enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_RETRIEVAL, POLICY_KINDS };
+enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_RETRIEVAL, POLICY_MEMORY, POLICY_KINDS };
 
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
@@ -45,9 +45,10 @@ enum { POLICY_GROUP = 128 };
 
 /* What positions sinks and slots have for a query; near keys have their own. */
 enum slot_positions {
-    SLOTS_INDEXED, /* 0, 1, 2 ... over the visible sinks and slots, the near part following on: the query's
-                      position is its index inside the cache (Xiao et al. 2023) */
-    SLOTS_AT_ONE,  /* all at 0, the query at `window`: one distance for all of them (Xiao et al. 2024) */
+    SLOTS_INDEXED,  /* 0, 1, 2 ... over the visible sinks and slots, the near part following on: the query's
+                       position is its index inside the cache (Xiao et al. 2023) */
+    SLOTS_AT_ONE,   /* all at 0, the query at `window`: one distance for all of them (Xiao et al. 2024) */
+    SLOTS_AT_FIRST, /* all where the near part begins (Tworkowski et al. 2023) */
 };
 
 /* A parameter of a policy, and where it goes in a policy_spec. */
@@ -90,6 +91,6 @@ int64_t policy_kept(const struct policy_spec *spec);
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
-extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval;
+extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory;
 
 #endif

@@ -103,7 +103,7 @@ static struct bounded_options bounded_options(const struct forward_options *opti
     };
 }
 
-/* The policies of the bounded layers, to be freed; NULL: out of memory. */
+/* The policies of the bounded layers, to be freed; no more slots than there can be tokens. NULL: out of memory. */
 static struct policy_spec *bounded_specs(const struct forward_options *options, struct error *err)
 {
     const int layers = options->model->shape.layers;
@@ -115,6 +115,8 @@ static struct policy_spec *bounded_specs(const struct forward_options *options, 
     for (int layer = 0, n = 0; layer < layers; layer++)
         if (!is_full(options, layer))
             specs[n++] = options->policies[layer];
+    for (int i = 0; i < layers; i++)
+        specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
     return specs;
 }
 
