@@ -111,8 +111,11 @@ static int judge_settings(struct needles *n, struct policy_spec *policies, struc
         return -1;
     layers_describe(policies, layers, n->policy[NEEDLE_UNTOUCHED], POLICY_TEXT);
     snprintf(n->positions[NEEDLE_UNTOUCHED], POSITIONS_DESCRIPTION, "positions as in the model's file");
-    for (int i = 0; i < NEEDLE_SETTINGS; i++)
-        snprintf(n->described[i], DESCRIBED, "policy %s, %s", n->policy[i], n->positions[i]);
+    for (int i = 0; i < NEEDLE_SETTINGS; i++) {
+        char described[DESCRIBED];
+        snprintf(described, sizeof described, "policy %s, %s", n->policy[i], n->positions[i]);
+        memcpy(n->described[i], described, sizeof described);
+    }
     return 0;
 }
 

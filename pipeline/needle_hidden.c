@@ -144,12 +144,14 @@ static void draw_needles(struct draft *draft, const struct niah *niah, struct as
 {
     out->n_needles = 0;
     for (int k = 0; k < niah->keys; k++) {
-        draw_other(draft, niah->key, out->keys, k, out->keys[k]);
+        char key[NEEDLE_EXPECTED_BYTES];
+        draw_other(draft, niah->key, out->keys, k, key);
+        memcpy(out->keys[k], key, sizeof key);
         for (int v = 0; v < niah->values; v++) {
             char value[NEEDLE_EXPECTED_BYTES];
             struct hidden *needle = &out->needles[out->n_needles++];
             draw(draft, niah->value, value);
-            write_needle(needle->text, sizeof needle->text, niah, out->keys[k], value);
+            write_needle(needle->text, sizeof needle->text, niah, key, value);
             if (k < niah->queries)
                 draft_expect(draft, value);
         }

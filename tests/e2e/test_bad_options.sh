@@ -37,6 +37,13 @@ expect 2 summarize "$text" -m "$model" -o "$out" --segment 0
 expect 2 summarize "$text" -m "$model" -o "$out" --segment -5
 expect 2 summarize "$text" -m "$model" -o "$out" --segment 12x
 expect 2 summarize "$text" -m "$model" -o "$out" --segment 99999999999999999999
+expect 2 needle -m "$model" -o "$out" --tasks niah,haystack --haystack "$text"
+expect 2 needle -m "$model" -o "$out" --tasks niah
+expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1k,
+expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 20
+expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1000000
+expect 2 needle -m "$model" -o "$out" --tasks passkey --depths 101
+expect 4 needle -m "$model" -o "$out" --haystack "$work/nowhere"
 expect 2 summarize "$text" -m "$model" -o "$out" --ring 0
 expect 2 summarize "$text" -m "$model" -o "$out" --dtype f64
 expect 2 summarize "$text" -m "$model" -o "$out" --strategy best
