@@ -80,7 +80,7 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
     size_t far;
     if (bounded_far_bytes(options, &far, err) != 0)
         return -1;
-    *out = total + far;
+    *out = total + far + bounded_nearest_bytes(options);
     return 0;
 }
 
@@ -170,6 +170,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     if (status == 0)
         status = bounded_far_create(b, err);
     if (status == 0)
+        status = bounded_nearest_create(b, err);
+    if (status == 0)
         return b;
     bounded_free(b);
     return NULL;
@@ -181,6 +183,7 @@ void bounded_free(struct bounded *b)
         return;
     const struct device *device = b->options.device;
     bounded_far_free(b);
+    bounded_nearest_free(b);
     for (int i = 0; i < b->options.layers; i++) {
         near_free(&b->layers[i].near);
         slots_free(&b->layers[i].slots);

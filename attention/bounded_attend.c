@@ -99,7 +99,7 @@ static void pack_near_item(void *context, int64_t item, int thread)
 struct query_tile {
     const struct pass *pass;
     struct bounded_scratch *scratch;
-    int kv_head;
+    int thread, kv_head;
     int64_t first, end; /* positions */
 };
 
@@ -150,7 +150,11 @@ static void attend_kept(const struct query_tile *tile)
         for (int g = 0; g < b->group; g++)
             spans[row++] = (struct attn_span){0, view.visible};
     }
-    attend_run(tile, spans, run);
+    if (pass->layer->spec.nearest > 0)
+        bounded_nearest_attend(b, pass->layer, pass->queries->rope,
+                               &(struct bounded_tile){tile->kv_head, row, tile->thread});
+    else
+        attend_run(tile, spans, run);
 }
 
 static void attend_near(const struct query_tile *tile)
@@ -192,6 +196,7 @@ static void attend_item(void *context, int64_t item, int thread)
     const struct query_tile tile = {
         .pass = pass,
         .scratch = &b->scratch[thread],
+        .thread = thread,
         .kv_head = (int)(item / pass->query_tiles),
         .first = i64_max(pass->first, index * pass->tile_tokens),
         .end = i64_min(pass->end, (index + 1) * pass->tile_tokens),
@@ -242,7 +247,7 @@ void bounded_attend_block(struct bounded *b, struct bounded_layer *layer, const 
         block.first[1] = block.end[1];
     }
     struct pass pass = {.bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->group)};
-    if (!retrieves(&pass))
+    if (!retrieves(&pass) && layer->spec.nearest == 0)
         run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
     for (int part = 0; part < 2; part++) {
         pass.first = block.first[part];

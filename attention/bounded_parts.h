@@ -2,6 +2,7 @@
  *
  * bounded.c         making it, segments, and what happens at their ends
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
+ * bounded_nearest.c  of many slots each query's nearest
  * bounded_far.c     slots that are chosen out of a far memory
  * bounded_one.c     decode: one query
  */
@@ -10,6 +11,7 @@
 
 #include "attention/bounded.h"
 #include "attention/near.h"
+#include "attention/nearest.h"
 #include "attention/retrieve.h"
 #include "attention/slots.h"
 
@@ -45,6 +47,14 @@ struct bounded_far {
     size_t rows_bytes;
 };
 
+/* Where queries attend to the nearest slots only. */
+struct bounded_nearest {
+    int64_t top;  /* most of all layers; 0: none does */
+    char *memory; /* [threads] x thread_bytes, then what decode needs */
+    size_t thread_bytes;
+    char *one;
+};
+
 /* A thread's memory for one tile of query rows. */
 struct bounded_scratch {
     float *o, *m, *l; /* [ATTN_QUERY_ROWS](dim): the state */
@@ -60,6 +70,7 @@ struct bounded {
     struct near_share *shares; /* [ranks] */
 
     struct bounded_far far;
+    struct bounded_nearest nearest;
 
     /* Of the layer in hand; sized for the largest. */
     char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
@@ -98,6 +109,23 @@ int bounded_far_choose(struct bounded *bounded, struct bounded_layer *layer, con
 const void *bounded_far_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *rows);
 int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer, const struct decoder_query *query,
                            int64_t position, struct error *err);
+
+/* A tile of query rows of one kv head, in the thread's scratch memory: its q, rotated. */
+struct bounded_tile {
+    int kv_head, rows, thread;
+};
+
+/* Layers whose queries attend to their nearest slots only (spec.nearest). Sizes, life; a tile's state becomes that
+ * over the kept rows; one token's result over this rank's share of the slots, its query at `position`. The last is
+ * collective, and its result lives until the next call. */
+size_t bounded_nearest_bytes(const struct bounded_options *options);
+int bounded_nearest_create(struct bounded *bounded, struct error *err);
+void bounded_nearest_free(struct bounded *bounded);
+void bounded_nearest_attend(const struct bounded *bounded, const struct bounded_layer *layer,
+                            const struct rope *rope, const struct bounded_tile *tile);
+int bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
+                        const struct decoder_query *query, int64_t position, struct decoder_result *out,
+                        struct error *err);
 
 /* The attention of this rank's block; near and kept rows are in place. */
 void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,

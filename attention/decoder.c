@@ -367,6 +367,8 @@ int decoder_attend(struct decoder *decoder, const struct decoder_query *query, c
     prepare_query(&call);
     run_items(&call, call.stretches[n_parts], stretch_item);
     run_items(&call, o->heads, head_item);
+    if (query->beside)
+        attn_merge(call.o, call.lse, query->beside->o, query->beside->lse, o->heads, o->dim);
     if (merge_ranks(decoder, results, floats, err) < 0)
         return -1;
     memcpy(query->out, results, o_floats * sizeof *results);

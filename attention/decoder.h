@@ -39,11 +39,18 @@ int decoder_bytes(const struct decoder_options *options, size_t *out, struct err
 struct decoder *decoder_create(const struct decoder_options *options, struct error *err);
 void decoder_free(struct decoder *decoder);
 
+/* What a rank has made by itself of keys that are not among the parts: o [heads][dim] and its natural
+ * log-sum-exp [heads], -inf where there were none. */
+struct decoder_result {
+    const float *o, *lse;
+};
+
 /* The query, the same on every rank. */
 struct decoder_query {
     const float *q; /* [heads][dim], raw */
     float scale;    /* 1/sqrt(dim), or the model's own */
     const struct rope *rope;
+    const struct decoder_result *beside; /* this rank's, to be merged with its parts; or NULL */
     float *out; /* [heads * dim], the same bits on every rank; 0 where there is no key at all */
 };
 

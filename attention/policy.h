@@ -25,11 +25,12 @@ enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_RETRIEVAL, P
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
     enum policy_kind kind;
-    int64_t window; /* tokens of the near part, as the policy's near_rule counts them */
-    int64_t sinks;  /* first tokens of the chunk that stay visible */
-    int64_t slots;  /* most slots of a kv head */
-    int64_t top;    /* blocks of the far memory that a group of queries chooses in each kv head */
-    int64_t far;    /* tokens that the far memory holds, all ranks together; 0: all */
+    int64_t window;  /* tokens of the near part, as the policy's near_rule counts them */
+    int64_t sinks;   /* first tokens of the chunk that stay visible */
+    int64_t slots;   /* most slots of a kv head */
+    int64_t nearest; /* slots that a query attends to: the nearest of all; 0: every one */
+    int64_t top;     /* blocks of the far memory that a group of queries chooses in each kv head */
+    int64_t far;     /* tokens that the far memory holds, all ranks together; 0: all */
 };
 
 /* Where the near part of the query at position p begins, in a segment that begins at f; never below 0. */

@@ -1,6 +1,8 @@
 /* memory: LongLLaMA's memory layers (Focused Transformer: Tworkowski et al. 2023, arXiv:2307.03170). The tokens of
  * the segment in hand and `window` before it are near; every token that leaves goes into a memory of at most
- * `memory` tokens, out of which the oldest go first, and every query's softmax runs over both.
+ * `memory` tokens, out of which the oldest go first, and every query's softmax runs over both; with top=K over the
+ * K tokens of the memory that score most for that query and head, exactly, as the paper's kNN look-up has it (the
+ * reference takes them all: top=0).
  *
  * Memory keys have no positions of their own: all of them stand where the near part begins. The reference
  * (CStanKonrad/long_llama, src/modeling_longllama.py) rotates them "as if first", and queries and local keys by
@@ -10,12 +12,14 @@
  * For models trained that way, in the few layers that were (6, 12 and 18 of LongLLaMA 3B), which --layers names;
  * the others have no memory: `window`. */
 #include "attention/keep.h"
+#include "attention/nearest.h"
 #include "attention/policy.h"
 #include "base/num.h"
 
 static const struct policy_parameter parameters[] = {
     {"window", offsetof(struct policy_spec, window), 0, 0, INT64_C(1) << 40, "tokens before a segment"},
     {"memory", offsetof(struct policy_spec, slots), 65536, 1, INT64_C(1) << 31, "tokens kept, the last"},
+    {"top", offsetof(struct policy_spec, nearest), 0, 0, NEAREST_MOST, "tokens of it that a query sees; 0: all"},
     {0},
 };
 

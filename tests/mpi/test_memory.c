@@ -3,6 +3,23 @@
  * the place of that first token. */
 #include "tests/mpi/bounded_bed.h"
 
+/* All but the `top` largest of scores [n] become -inf; for top 0 none. */
+static void keep_nearest(int64_t top, double *scores, int64_t n)
+{
+    static bool stays[BED_MOST_TOKENS];
+    memset(stays, 0, sizeof stays);
+    for (int64_t i = 0; i < top; i++) {
+        int64_t best = -1;
+        for (int64_t t = 0; t < n; t++)
+            if (!stays[t] && (best < 0 || scores[t] > scores[best]))
+                best = t;
+        if (best >= 0)
+            stays[best] = true;
+    }
+    for (int64_t t = 0; t < n && top > 0; t++)
+        scores[t] = stays[t] ? scores[t] : -INFINITY;
+}
+
 static void define(const struct bed *bed, int64_t position, int head, double *out)
 {
     static double scores[BED_MOST_TOKENS];
@@ -17,6 +34,7 @@ static void define(const struct bed *bed, int64_t position, int head, double *ou
         rotate(shape, i64_max(0, t - near), k);
         scores[t] = t < near - bed->spec.slots ? -INFINITY : dot(q, k, shape->dim) * (double)shape->scale;
     }
+    keep_nearest(bed->spec.nearest, scores, near);
     weigh(shape, kv_head, scores, position + 1, out);
 }
 
@@ -44,11 +62,20 @@ static void the_oldest_leave_a_memory_that_is_full(void **state)
     check("memory:window=3,memory=1", 200, 64);
 }
 
+static void a_query_sees_the_nearest_of_a_memory_only(void **state)
+{
+    (void)state;
+    check("memory:window=0,memory=150,top=10", 300, 128);
+    check("memory:window=20,top=1", 200, 64);
+    check("memory:window=20,top=100", 250, 77);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         mpi_unit_test(a_memory_of_all_that_left_equals_its_definition),
         mpi_unit_test(the_oldest_leave_a_memory_that_is_full),
+        mpi_unit_test(a_query_sees_the_nearest_of_a_memory_only),
     };
     return mpi_run_tests(tests);
 }
