@@ -140,7 +140,7 @@ static void attend(int n_parts)
         at = fill_part((int)i, at, &parts[i]);
     for (int e = 0; e < shape->heads * shape->dim; e++)
         q[e] = number(QUERY, QUERY_TOKEN, e);
-    const struct decoder_query query = {q, shape->scale, bed.rope, bed.out};
+    const struct decoder_query query = {.q = q, .scale = shape->scale, .rope = bed.rope, .out = bed.out};
     if (decoder_attend(bed.decoder, &query, parts, n_parts, &err) < 0)
         fail_msg("%s", err.text);
 }
@@ -268,7 +268,7 @@ static void positions_in_a_row_need_no_list(void **state)
     part.first_position = 5000;
     for (int e = 0; e < SMALL.dim; e++)
         q[e] = number(QUERY, QUERY_TOKEN, e);
-    const struct decoder_query query = {q, SMALL.scale, bed.rope, bed.out};
+    const struct decoder_query query = {.q = q, .scale = SMALL.scale, .rope = bed.rope, .out = bed.out};
     assert_int_equal(decoder_attend(bed.decoder, &query, &part, 1, &err), 0);
     check();
     bed_free();
@@ -314,7 +314,7 @@ static void more_keys_than_it_was_made_for_are_refused(void **state)
     (void)state;
     bed_make(&SMALL);
     const struct decoder_part part = {.n = MAX_TOKENS + 1};
-    const struct decoder_query query = {bed.out, 1, bed.rope, bed.out};
+    const struct decoder_query query = {.q = bed.out, .scale = 1, .rope = bed.rope, .out = bed.out};
     assert_int_equal(decoder_attend(bed.decoder, &query, &part, 1, &err), -1);
     assert_int_equal(err.code, ERROR_INTERNAL);
     bed_free();
