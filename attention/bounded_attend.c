@@ -135,6 +135,18 @@ static void attend_run(const struct query_tile *tile, const struct attn_span *sp
     b->options.kernel->attend(&rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
 }
 
+/* What has been summed so far counts `by` times: ln(by) on every logit. */
+static void weigh_slots(const struct query_tile *tile, float by)
+{
+    const struct bounded *b = tile->pass->bounded;
+    const struct bounded_scratch *s = tile->scratch;
+    const int64_t rows = (tile->end - tile->first) * b->group;
+    for (int64_t i = 0; i < rows * b->options.dim; i++)
+        s->o[i] *= by;
+    for (int64_t i = 0; i < rows; i++)
+        s->l[i] *= by;
+}
+
 static void attend_kept(const struct query_tile *tile)
 {
     const struct pass *pass = tile->pass;
@@ -155,6 +167,8 @@ static void attend_kept(const struct query_tile *tile)
                                &(struct bounded_tile){tile->kv_head, row, tile->thread});
     else
         attend_run(tile, spans, run);
+    if (pass->layer->spec.weigh)
+        weigh_slots(tile, (float)pass->layer->spec.rate);
 }
 
 static void attend_near(const struct query_tile *tile)

@@ -79,7 +79,7 @@ static struct decoder_part slot_part(const struct bounded *b, const struct bound
         .n = slots_own(&layer->slots),
         .query_position = view->position,
         .key_offset = layer->key_offset,
-        .weight = 1,
+        .weight = layer->spec.weigh ? (float)layer->spec.rate : 1,
     };
 }
 

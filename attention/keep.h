@@ -2,8 +2,8 @@
  *
  * After a segment the candidates of a kv head are its slots as they are, then the tokens that leave, in rising
  * order of position; sinks are not among them. keep() writes a recipe for every new slot: which candidates it is
- * made of. A recipe of one candidate keeps it as it is; of several, pool() makes one key and one value of them. All
- * ranks call keep() with the same numbers and get the same recipes.
+ * made of. A recipe of one candidate keeps it as it is; of several tokens that leave, the spec's pooling makes one
+ * key and one value. All ranks call keep() with the same numbers and get the same recipes.
  */
 #ifndef LONGHAUL_ATTENTION_KEEP_H
 #define LONGHAUL_ATTENTION_KEEP_H
@@ -18,10 +18,7 @@ struct slot_recipe {
 struct keep {
     const struct policy_spec *spec;
     int kv_heads;
-    int64_t slots, leaving; /* candidates: slots there are, and tokens that leave */
-    const float *scores;    /* [kv_heads][stride]: attention that each candidate has got, see policy.observe */
-    const float *seen;      /* [stride]: from how many queries */
-    int64_t stride;
+    int64_t slots, leaving;      /* candidates: slots there are, and tokens that leave */
     struct slot_recipe *recipes; /* [kv_heads][spec->slots], to be filled; rising */
     int64_t count;               /* to be set: slots from now on, of every head */
 };

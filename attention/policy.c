@@ -9,8 +9,9 @@
 #include "base/num.h"
 
 static const struct policy *const policies[POLICY_KINDS] = {
-    [POLICY_FULL] = &policy_full,           [POLICY_WINDOW] = &policy_window, [POLICY_SINKS] = &policy_sinks,
-    [POLICY_RETRIEVAL] = &policy_retrieval, [POLICY_MEMORY] = &policy_memory,
+    [POLICY_FULL] = &policy_full,     [POLICY_WINDOW] = &policy_window,
+    [POLICY_SINKS] = &policy_sinks,   [POLICY_RETRIEVAL] = &policy_retrieval,
+    [POLICY_MEMORY] = &policy_memory, [POLICY_COMPRESSIVE] = &policy_compressive,
 };
 
 const struct policy *policy_of(enum policy_kind kind)
@@ -40,6 +41,40 @@ static int find_kind(const char *name, size_t length, enum policy_kind *out, str
                      known);
 }
 
+/* The number of the word [length] among "a|b|c"; -1: it is not there. */
+static int64_t find_word(const char *words, const char *word, size_t length)
+{
+    for (int64_t i = 0; *words; i++) {
+        const size_t n = strcspn(words, "|");
+        if (n == length && memcmp(words, word, n) == 0)
+            return i;
+        words += n + (words[n] == '|');
+    }
+    return -1;
+}
+
+static int read_value(const struct policy *policy, const struct policy_parameter *p, const char *text,
+                      size_t length, int64_t *out, struct error *err)
+{
+    const int shown = (int)(length < 60 ? length : 60);
+    char *end;
+    if (p->words) {
+        *out = find_word(p->words, text, length);
+        return *out >= 0 ? 0
+                         : error_set(err, ERROR_USAGE, "policy %s: %s=%.*s is not one of %s", policy->name, p->name,
+                                     shown, text, p->words);
+    }
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (end != text + length || length == 0 || errno != 0)
+        return error_set(err, ERROR_USAGE, "policy %s: \"%s=%.*s\" is not a whole number", policy->name, p->name,
+                         shown, text);
+    if (*out < p->least || *out > p->most)
+        return error_set(err, ERROR_USAGE, "policy %s: %s=%lld is not between %lld and %lld", policy->name, p->name,
+                         (long long)*out, (long long)p->least, (long long)p->most);
+    return 0;
+}
+
 /* One "parameter=value" of `length` bytes. */
 static int read_parameter(struct policy_spec *spec, const char *text, size_t length, struct error *err)
 {
@@ -47,23 +82,12 @@ static int read_parameter(struct policy_spec *spec, const char *text, size_t len
     char known[256] = "";
     for (const struct policy_parameter *p = policy->parameters; p->name; p++) {
         const size_t name = strlen(p->name);
-        if (length > name && memcmp(text, p->name, name) == 0 && text[name] == '=') {
-            char *end;
-            errno = 0;
-            const long long value = strtoll(text + name + 1, &end, 10);
-            if (end != text + length || end == text + name + 1 || errno != 0)
-                return error_set(err, ERROR_USAGE, "policy %s: \"%.*s\" is not a whole number", policy->name,
-                                 (int)(length < 60 ? length : 60), text);
-            if (value < p->least || value > p->most)
-                return error_set(err, ERROR_USAGE, "policy %s: %s=%lld is not between %lld and %lld", policy->name,
-                                 p->name, value, (long long)p->least, (long long)p->most);
-            *parameter_of(spec, p) = value;
-            return 0;
-        }
+        if (length > name && memcmp(text, p->name, name) == 0 && text[name] == '=')
+            return read_value(policy, p, text + name + 1, length - name - 1, parameter_of(spec, p), err);
         const size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", p->name);
     }
-    return error_set(err, ERROR_USAGE, "policy %s: \"%.*s\" is not PARAMETER=NUMBER with one of: %s", policy->name,
+    return error_set(err, ERROR_USAGE, "policy %s: \"%.*s\" is not PARAMETER=VALUE with one of: %s", policy->name,
                      (int)(length < 60 ? length : 60), text, known[0] ? known : "(it has none)");
 }
 
@@ -86,14 +110,29 @@ int policy_parse(const char *text, struct policy_spec *out, struct error *err)
     return policy->check ? policy->check(out, err) : 0;
 }
 
+static void describe_value(const struct policy_parameter *p, int64_t value, char *out, size_t size)
+{
+    const char *word = p->words;
+    if (!word) {
+        snprintf(out, size, "%lld", (long long)value);
+        return;
+    }
+    for (int64_t i = 0; i < value; i++)
+        word += strcspn(word, "|") + 1;
+    snprintf(out, size, "%.*s", (int)strcspn(word, "|"), word);
+}
+
 void policy_describe(const struct policy_spec *spec, char *out, size_t size)
 {
     const struct policy *policy = policy_of(spec->kind);
     struct policy_spec copy = *spec;
     size_t used = (size_t)snprintf(out, size, "%s", policy->name);
-    for (const struct policy_parameter *p = policy->parameters; p->name && used < size; p++)
-        used += (size_t)snprintf(out + used, size - used, "%c%s=%lld", p == policy->parameters ? ':' : ',', p->name,
-                                 (long long)*parameter_of(&copy, p));
+    for (const struct policy_parameter *p = policy->parameters; p->name && used < size; p++) {
+        char value[32];
+        describe_value(p, *parameter_of(&copy, p), value, sizeof value);
+        used += (size_t)snprintf(out + used, size - used, "%c%s=%s", p == policy->parameters ? ':' : ',', p->name,
+                                 value);
+    }
 }
 
 /* ---- the near part ---- */
@@ -121,7 +160,10 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
         first = position / POLICY_GROUP * POLICY_GROUP - spec->window;
         break;
     }
-    return policy->retrieves ? at_block_border(spec, first) : i64_max(first, 0);
+    if (policy->retrieves)
+        return at_block_border(spec, first);
+    first = i64_max(first, 0);
+    return spec->rate > 0 ? first / spec->rate * spec->rate : first; /* whole slots leave */
 }
 
 int64_t policy_kept(const struct policy_spec *spec)
@@ -132,5 +174,6 @@ int64_t policy_kept(const struct policy_spec *spec)
 int64_t policy_near_reach(const struct policy_spec *spec)
 {
     const struct policy *policy = policy_of(spec->kind);
-    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + (policy->retrieves ? FAR_BLOCK : 0);
+    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + (policy->retrieves ? FAR_BLOCK : 0) +
+           i64_max(0, spec->rate - 1);
 }

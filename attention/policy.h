@@ -20,7 +20,18 @@
 
 #include "base/error.h"
 
-enum policy_kind { POLICY_FULL, POLICY_WINDOW, POLICY_SINKS, POLICY_RETRIEVAL, POLICY_MEMORY, POLICY_KINDS };
+enum policy_kind {
+    POLICY_FULL,
+    POLICY_WINDOW,
+    POLICY_SINKS,
+    POLICY_RETRIEVAL,
+    POLICY_MEMORY,
+    POLICY_COMPRESSIVE,
+    POLICY_KINDS
+};
+
+/* How several tokens become one slot. */
+enum pooling { POOL_MEAN, POOL_MAX };
 
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
@@ -30,6 +41,9 @@ struct policy_spec {
     int64_t slots;   /* most slots of a kv head */
     int64_t nearest; /* slots that a query attends to: the nearest of all; 0: every one */
     int64_t top;     /* blocks of the far memory that a group of queries chooses in each kv head */
+    int64_t rate;    /* tokens that become one slot; 0: slots are single tokens */
+    int64_t pool;    /* enum pooling */
+    int64_t weigh;   /* 1: a slot counts in the softmax for the `rate` tokens that it stands for */
     int64_t far;     /* tokens that the far memory holds, all ranks together; 0: all */
 };
 
@@ -58,6 +72,7 @@ struct policy_parameter {
     size_t where;     /* of an int64_t */
     int64_t fallback, least, most;
     const char *help;
+    const char *words; /* of a choice, "mean|max": their numbers are 0, 1 ...; NULL: a number */
 };
 
 struct keep;
@@ -92,6 +107,7 @@ int64_t policy_kept(const struct policy_spec *spec);
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
-extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory;
+extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory,
+    policy_compressive;
 
 #endif

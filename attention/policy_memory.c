@@ -17,9 +17,10 @@
 #include "base/num.h"
 
 static const struct policy_parameter parameters[] = {
-    {"window", offsetof(struct policy_spec, window), 0, 0, INT64_C(1) << 40, "tokens before a segment"},
-    {"memory", offsetof(struct policy_spec, slots), 65536, 1, INT64_C(1) << 31, "tokens kept, the last"},
-    {"top", offsetof(struct policy_spec, nearest), 0, 0, NEAREST_MOST, "tokens of it that a query sees; 0: all"},
+    {"window", offsetof(struct policy_spec, window), 0, 0, INT64_C(1) << 40, "tokens before a segment", NULL},
+    {"memory", offsetof(struct policy_spec, slots), 65536, 1, INT64_C(1) << 31, "tokens kept, the last", NULL},
+    {"top", offsetof(struct policy_spec, nearest), 0, 0, NEAREST_MOST, "tokens of it that a query sees; 0: all",
+     NULL},
     {0},
 };
 

@@ -11,10 +11,11 @@
 #include "attention/retrieve.h"
 
 static const struct policy_parameter parameters[] = {
-    {"window", offsetof(struct policy_spec, window), 380, 1, INT64_C(1) << 40, "tokens before a group of queries"},
-    {"sinks", offsetof(struct policy_spec, sinks), 4, 0, 4096, "first tokens of the chunk"},
-    {"top", offsetof(struct policy_spec, top), 12, 1, RETRIEVE_CANDIDATES, "blocks of 32 tokens"},
-    {"memory", offsetof(struct policy_spec, far), 0, 0, INT64_C(1) << 40, "tokens held, the last; 0: all"},
+    {"window", offsetof(struct policy_spec, window), 380, 1, INT64_C(1) << 40, "tokens before a group of queries",
+     NULL},
+    {"sinks", offsetof(struct policy_spec, sinks), 4, 0, 4096, "first tokens of the chunk", NULL},
+    {"top", offsetof(struct policy_spec, top), 12, 1, RETRIEVE_CANDIDATES, "blocks of 32 tokens", NULL},
+    {"memory", offsetof(struct policy_spec, far), 0, 0, INT64_C(1) << 40, "tokens held, the last; 0: all", NULL},
     {0},
 };
 

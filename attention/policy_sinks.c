@@ -4,8 +4,9 @@
 #include "attention/policy.h"
 
 static const struct policy_parameter parameters[] = {
-    {"window", offsetof(struct policy_spec, window), 1020, 1, INT64_C(1) << 40, "tokens, the query itself counted"},
-    {"sinks", offsetof(struct policy_spec, sinks), 4, 0, 4096, "first tokens of the chunk"},
+    {"window", offsetof(struct policy_spec, window), 1020, 1, INT64_C(1) << 40, "tokens, the query itself counted",
+     NULL},
+    {"sinks", offsetof(struct policy_spec, sinks), 4, 0, 4096, "first tokens of the chunk", NULL},
     {0},
 };
 

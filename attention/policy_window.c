@@ -3,7 +3,8 @@
 #include "attention/policy.h"
 
 static const struct policy_parameter parameters[] = {
-    {"window", offsetof(struct policy_spec, window), 4096, 1, INT64_C(1) << 40, "tokens, the query itself counted"},
+    {"window", offsetof(struct policy_spec, window), 4096, 1, INT64_C(1) << 40, "tokens, the query itself counted",
+     NULL},
     {0},
 };
 

@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include "attention/kernel.h"
+#include "attention/rows.h"
+
 static size_t row_bytes(const struct slots_shape *shape)
 {
     return (size_t)shape->dim * dtype_size(shape->dtype);
@@ -114,6 +117,22 @@ static size_t candidate(const struct slots *slots, const struct keep *keep, cons
     return (size_t)head * (*view)->head_bytes + (size_t)row * row_bytes(&slots->shape);
 }
 
+/* to = the n rows at `from`, made one. */
+static void pool_rows(const struct slots *slots, enum pooling how, const char *from, int64_t n, char *to)
+{
+    const int dim = slots->shape.dim;
+    float pooled[ATTN_MAX_DIM], row[ATTN_MAX_DIM];
+    row_to_f32(slots->shape.dtype, from, pooled, dim);
+    for (int64_t i = 1; i < n; i++) {
+        row_to_f32(slots->shape.dtype, from + (size_t)i * row_bytes(&slots->shape), row, dim);
+        for (int e = 0; e < dim; e++)
+            pooled[e] = how == POOL_MEAN ? pooled[e] + row[e] : row[e] > pooled[e] ? row[e] : pooled[e];
+    }
+    for (int e = 0; e < dim && how == POOL_MEAN; e++)
+        pooled[e] /= (float)n;
+    row_from_f32(slots->shape.dtype, pooled, to, dim);
+}
+
 void slots_apply(struct slots *slots, const struct keep *keep, const struct rows_view *old,
                  const struct rows_view *leaving)
 {
@@ -124,8 +143,9 @@ void slots_apply(struct slots *slots, const struct keep *keep, const struct rows
             const struct rows_view *view;
             const size_t from = candidate(slots, keep, old, leaving, head, recipes[i].first, &view);
             const size_t to = (size_t)((int64_t)head * slots->held + own) * bytes;
-            memcpy(slots->keys + to, view->keys + from, bytes);
-            memcpy(slots->values + to, view->values + from, bytes);
+            const enum pooling how = (enum pooling)keep->spec->pool;
+            pool_rows(slots, how, view->keys + from, recipes[i].count, slots->keys + to);
+            pool_rows(slots, how, view->values + from, recipes[i].count, slots->values + to);
         }
     }
     slots->count = keep->count;
