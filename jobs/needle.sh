@@ -21,7 +21,8 @@
 #   MODEL     weights, GGUF (required)         HAYSTACK text to hide things in, a file or folder
 #   OUT       folder of the results (out/needle)
 #   LENGTHS TASKS   lists with spaces between   BY       lengths or tasks: what an array task takes one of (lengths)
-#   DEPTHS TRIALS SEED POLICY LAYERS POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE   the options of these names
+#   DEPTHS TRIALS SEED POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE
+#             the options of these names
 #   NTASKS    ranks (the job's tasks, or 1)    THREADS  per rank (the job's --cpus-per-task)
 #   LONGHAUL  the program (build/longhaul here, or the one in PATH)
 # Relative paths start from the folder the job was submitted from.
@@ -93,8 +94,9 @@ command=("$program" needle -m "$MODEL" -o "$OUT")
 [ "${#lengths[@]}" -eq 0 ] || command+=(--lengths "$(joined "${lengths[@]}")")
 [ "${#tasks[@]}" -eq 0 ] || command+=(--tasks "$(joined "${tasks[@]}")")
 [ -z "$THREADS" ] || command+=(--threads "$THREADS")
-for name in DEPTHS TRIALS SEED POLICY LAYERS POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE; do
-    [ -z "${!name:-}" ] || command+=("--${name,,}" "${!name}")
+for name in DEPTHS TRIALS SEED POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE; do
+    option=${name,,}
+    [ -z "${!name:-}" ] || command+=("--${option//_/-}" "${!name}")
 done
 command+=("$@")
 

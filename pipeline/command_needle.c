@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "io/digest.h"
 #include "io/durable.h"
+#include "pipeline/budget.h"
 #include "pipeline/commands.h"
 #include "pipeline/corpus.h"
 #include "pipeline/identity.h"
@@ -75,12 +76,26 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
 /* What decides an answer beside the place in the grid. */
 static int make_identity(struct needles *n, const char *haystack, struct error *err)
 {
-    const struct session *s = n->session;
-    char both[2 * DIGEST_HEX_BYTES];
-    if (identity_make(&n->identity, s->options, &s->opened, err) != 0)
+    const struct options *options = n->session->options;
+    char layers[DIGEST_HEX_BYTES] = "", all[3 * DIGEST_HEX_BYTES];
+    if (identity_make(&n->identity, options, &n->session->opened, err) != 0 ||
+        (options->layers && digest_file(options->layers, layers, err) != 0))
         return -1;
-    snprintf(both, sizeof both, "%s|%s", n->identity.config_hash, haystack);
-    return digest_bytes(both, strlen(both), n->config, err);
+    snprintf(all, sizeof all, "%s|%s|%s", n->identity.config_hash, haystack, layers);
+    return digest_bytes(all, strlen(all), n->config, err);
+}
+
+/* --policy with --memory-budget, or full. */
+static int ask_policy(const struct options *options, const struct model *model, struct policy_spec *out,
+                      struct error *err)
+{
+    *out = (struct policy_spec){.kind = POLICY_FULL};
+    if (options->memory_budget && !options->policy)
+        return error_set(err, ERROR_USAGE,
+                         "--memory-budget bounds the memory of a policy: give one, as --policy retrieval");
+    if (options->policy && policy_parse(options->policy, out, err) != 0)
+        return -1;
+    return options->memory_budget ? budget_apply(options->memory_budget, model, out, err) : 0;
 }
 
 static bool same_method(const struct position_method *a, const struct position_method *b)
@@ -96,8 +111,7 @@ static int judge_settings(struct needles *n, struct policy_spec *policies, struc
     const struct model *model = n->session->opened.model;
     const struct policy_spec untouched = {.kind = POLICY_FULL};
     const int layers = model->shape.layers;
-    n->asked = untouched;
-    if ((options->policy && policy_parse(options->policy, &n->asked, err) != 0) ||
+    if (ask_policy(options, model, &n->asked, err) != 0 ||
         layers_choose(&n->asked, options->layers, model, policies, err) != 0)
         return -1;
     const bool differs = layers_lossy(policies, model) || !same_method(&model->positions, &model->file_positions);

@@ -43,6 +43,7 @@ expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1k,
 expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 20
 expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1000000
 expect 2 needle -m "$model" -o "$out" --tasks passkey --depths 101
+expect 2 needle -m "$model" -o "$out" --tasks passkey --memory-budget 4096
 expect 4 needle -m "$model" -o "$out" --haystack "$work/nowhere"
 expect 2 summarize "$text" -m "$model" -o "$out" --ring 0
 expect 2 summarize "$text" -m "$model" -o "$out" --dtype f64
