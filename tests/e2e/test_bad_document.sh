@@ -4,11 +4,11 @@
 
 mkdir "$work/corpus"
 cp "$texts/prose.txt" "$texts/mixed.txt" "$work/corpus/"
-# Longer than the context, whole asked for, and no --truncate: never cut in silence.
+# Longer than the context, whole and exact asked for, and no --truncate: never cut in silence.
 cat "$texts/legal_long.txt" "$texts/legal_long.txt" >"$work/corpus/too_long.txt"
 
 exit_code on_ranks 2 summarize "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" \
-    --strategy whole --max-new 8 --threads 1 2>"$work/stderr"
+    --strategy whole --policy full --max-new 8 --threads 1 2>"$work/stderr"
 [ "$code" -eq 1 ] || { cat "$work/stderr"; fail "exit code $code, wanted 1"; }
 
 answers "$work/out" >"$work/answers"
