@@ -77,10 +77,10 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
             !size_add(total, sink_bytes(options, spec), &total))
             return error_set(err, ERROR_RESOURCE, "a memory this large has more bytes than can be counted");
     }
-    size_t far;
-    if (bounded_far_bytes(options, &far, err) != 0)
+    size_t far, observed;
+    if (bounded_far_bytes(options, &far, err) != 0 || bounded_observe_bytes(options, &observed, err) != 0)
         return -1;
-    *out = total + far + bounded_nearest_bytes(options);
+    *out = total + far + observed + bounded_nearest_bytes(options);
     return 0;
 }
 
@@ -170,6 +170,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     if (status == 0)
         status = bounded_far_create(b, err);
     if (status == 0)
+        status = bounded_observe_create(b, err);
+    if (status == 0)
         status = bounded_nearest_create(b, err);
     if (status == 0)
         return b;
@@ -183,6 +185,7 @@ void bounded_free(struct bounded *b)
         return;
     const struct device *device = b->options.device;
     bounded_far_free(b);
+    bounded_observe_free(b);
     bounded_nearest_free(b);
     for (int i = 0; i < b->options.layers; i++) {
         near_free(&b->layers[i].near);
@@ -216,6 +219,8 @@ void bounded_reset(struct bounded *b)
         far_reset(&b->layers[i].far);
         b->layers[i].sinks = 0;
         b->layers[i].one_position = -1;
+        if (b->layers[i].received)
+            bounded_observe_reset(&b->layers[i]);
     }
 }
 
@@ -327,9 +332,13 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
         .leaving = leave - first,
         .recipes = b->recipes,
     };
+    if (layer->received)
+        bounded_observed(b, layer, &keep);
     if (policy->keep(&keep, err) != 0)
         return -1;
     slots_apply(&layer->slots, &keep, &old, &leaving);
+    if (layer->received)
+        bounded_observe_kept(layer, &keep);
     return 0;
 }
 
@@ -345,6 +354,8 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
     if ((retrieves ? bounded_far_choose(b, layer, queries, err) : bounded_gather_kept(b, layer, err)) != 0)
         return -1;
     bounded_attend_block(b, layer, queries);
+    if (layer->received && bounded_observe(b, layer, queries, err) != 0)
+        return -1;
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);
     if (fill_slots(b, layer, leave, err) != 0)
         return -1;

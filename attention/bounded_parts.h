@@ -4,6 +4,7 @@
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
  * bounded_nearest.c  of many slots each query's nearest
  * bounded_far.c     slots that are chosen out of a far memory
+ * bounded_observe.c what attention keys get, for the rules that keep by it
  * bounded_one.c     decode: one query
  */
 #ifndef LONGHAUL_ATTENTION_BOUNDED_PARTS_H
@@ -24,6 +25,7 @@ struct bounded_layer {
     int64_t sinks;                 /* tokens that the sinks' rows hold so far */
     char *sink_keys, *sink_values; /* [kv_heads][spec.sinks][dim], on every rank */
     struct slots slots;
+    double *received; /* [kv_heads][slots, then near tokens]: attention they got; NULL: not observed */
 
     /* Where slots are chosen (policy->retrieves): the memory they come from, and in decode this rank's share of the
      * last choice, [kv_heads][one_held][dim]: block i of a choice is attended to by rank i % ranks. */
@@ -70,6 +72,7 @@ struct bounded {
     struct near_share *shares; /* [ranks] */
 
     struct bounded_far far;
+    char *observed; /* what layers that are observed share: bounded_observe.c */
     struct bounded_nearest nearest;
 
     /* Of the layer in hand; sized for the largest. */
@@ -126,6 +129,18 @@ void bounded_nearest_attend(const struct bounded *bounded, const struct bounded_
 int bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
                         const struct decoder_query *query, int64_t position, struct decoder_result *out,
                         struct error *err);
+
+/* Layers whose keys are kept by the attention they get. After a segment's attention, with the near part and kept
+ * rows still in place: observe; tell the rule its candidates' scores; and when it has chosen move the scores with
+ * what was kept. Collective. */
+int bounded_observe_bytes(const struct bounded_options *options, size_t *out, struct error *err);
+int bounded_observe_create(struct bounded *bounded, struct error *err);
+void bounded_observe_free(struct bounded *bounded);
+void bounded_observe_reset(struct bounded_layer *layer);
+int bounded_observe(struct bounded *bounded, struct bounded_layer *layer, const struct bounded_queries *queries,
+                    struct error *err);
+void bounded_observed(struct bounded *bounded, const struct bounded_layer *layer, struct keep *keep);
+void bounded_observe_kept(struct bounded_layer *layer, const struct keep *keep);
 
 /* The attention of this rank's block; near and kept rows are in place. */
 void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,

@@ -18,7 +18,9 @@ struct slot_recipe {
 struct keep {
     const struct policy_spec *spec;
     int kv_heads;
-    int64_t slots, leaving;      /* candidates: slots there are, and tokens that leave */
+    int64_t slots, leaving; /* candidates: slots there are, and tokens that leave */
+    const double *scores;   /* [kv_heads][stride]: attention that each candidate has got, see policy.observe */
+    int64_t stride;
     struct slot_recipe *recipes; /* [kv_heads][spec->slots], to be filled; rising */
     int64_t count;               /* to be set: slots from now on, of every head */
 };

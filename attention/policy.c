@@ -12,6 +12,7 @@ static const struct policy *const policies[POLICY_KINDS] = {
     [POLICY_FULL] = &policy_full,     [POLICY_WINDOW] = &policy_window,
     [POLICY_SINKS] = &policy_sinks,   [POLICY_RETRIEVAL] = &policy_retrieval,
     [POLICY_MEMORY] = &policy_memory, [POLICY_COMPRESSIVE] = &policy_compressive,
+    [POLICY_H2O] = &policy_h2o,       [POLICY_SNAPKV] = &policy_snapkv,
 };
 
 const struct policy *policy_of(enum policy_kind kind)
@@ -169,6 +170,12 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
 int64_t policy_kept(const struct policy_spec *spec)
 {
     return spec->sinks + spec->slots + spec->top * FAR_BLOCK;
+}
+
+int64_t policy_observe(const struct policy_spec *spec)
+{
+    const bool pools = spec->rate > 0 && spec->pool != POOL_USED;
+    return pools ? 0 : policy_of(spec->kind)->observe;
 }
 
 int64_t policy_near_reach(const struct policy_spec *spec)

@@ -27,11 +27,13 @@ enum policy_kind {
     POLICY_RETRIEVAL,
     POLICY_MEMORY,
     POLICY_COMPRESSIVE,
+    POLICY_H2O,
+    POLICY_SNAPKV,
     POLICY_KINDS
 };
 
 /* How several tokens become one slot. */
-enum pooling { POOL_MEAN, POOL_MAX };
+enum pooling { POOL_MEAN, POOL_MAX, POOL_USED };
 
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
@@ -82,7 +84,9 @@ struct policy {
     const struct policy_parameter *parameters;
     enum near_rule near;
     enum slot_positions positions;
-    bool retrieves; /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
+    bool retrieves;  /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
+    int64_t observe; /* of how many last queries of a segment the attention is told to keep(), see policy_observe */
+    bool accumulates; /* ... added to what earlier segments gave */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);
     /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
@@ -104,10 +108,13 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
 /* Most sinks and slots that a query sees in a kv head. */
 int64_t policy_kept(const struct policy_spec *spec);
 
+/* Of how many last queries of a segment the attention that keys get is told to keep(); 0: of none. */
+int64_t policy_observe(const struct policy_spec *spec);
+
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
 extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory,
-    policy_compressive;
+    policy_compressive, policy_h2o, policy_snapkv;
 
 #endif
