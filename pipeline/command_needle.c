@@ -77,11 +77,10 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
 static int make_identity(struct needles *n, const char *haystack, struct error *err)
 {
     const struct options *options = n->session->options;
-    char layers[DIGEST_HEX_BYTES] = "", all[3 * DIGEST_HEX_BYTES];
-    if (identity_make(&n->identity, options, &n->session->opened, err) != 0 ||
-        (options->layers && digest_file(options->layers, layers, err) != 0))
+    char all[2 * DIGEST_HEX_BYTES];
+    if (identity_make(&n->identity, options, &n->session->opened, err) != 0)
         return -1;
-    snprintf(all, sizeof all, "%s|%s|%s", n->identity.config_hash, haystack, layers);
+    snprintf(all, sizeof all, "%s|%s", n->identity.config_hash, haystack);
     return digest_bytes(all, strlen(all), n->config, err);
 }
 

@@ -8,15 +8,22 @@
 #include "io/digest.h"
 #include "pipeline/positions.h"
 
-/* Everything that decides an answer: the options that do, the weights, the words of the prompt. */
+/* What is kept under some policies depends on where segments end. */
+static int64_t segment_that_matters(const struct options *options)
+{
+    return options->policy || options->layers ? options->segment : 0;
+}
+
+/* Everything that decides an answer: the options that do, the weights, the words of the files that options name. */
 static int hash_config(struct identity *identity, const struct options *options, struct error *err)
 {
-    char prompt[DIGEST_HEX_BYTES] = "";
-    if (options->prompt && digest_file(options->prompt, prompt, err) != 0)
+    char prompt[DIGEST_HEX_BYTES] = "", layers[DIGEST_HEX_BYTES] = "";
+    if ((options->prompt && digest_file(options->prompt, prompt, err) != 0) ||
+        (options->layers && digest_file(options->layers, layers, err) != 0))
         return -1;
     char *all = NULL;
-    const int length =
-        asprintf(&all, "%s|%s|%s|%s", identity->options, identity->model_sha256, identity->tokenizer_hash, prompt);
+    const int length = asprintf(&all, "%s|%s|%s|%s|%s|%" PRId64, identity->options, identity->model_sha256,
+                                identity->tokenizer_hash, prompt, layers, segment_that_matters(options));
     if (length < 0)
         return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
     const int status = digest_bytes(all, (size_t)length, identity->config_hash, err);

@@ -64,6 +64,11 @@ expect 2 score "$text" -m "$model" -o "$out" --positions none --factor 2
 expect 2 score "$text" -m "$model" -o "$out" --positions llama3
 expect 2 score "$text" -m "$model" -o "$out" --positions longrope --factor 2
 expect 2 score "$text" -m "$model" -o "$out" --factor 2
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 3x --policy retrieval
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 100 --policy retrieval
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy sinks
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB
+expect 2 score "$text" -m "$model" -o "$out" --policy compressive:form=median
 expect 2 score "$text" -m "$model" -o "$out" --strategy refine
 expect 2 export "$work" --format xml
 expect 2 tokenize -m "$model"
@@ -79,6 +84,13 @@ expect 4 summarize "$work/nowhere" -m "$model" -o "$out"
 expect 4 score "$text" -m "$model" -o "$out" --layers "$work/nowhere"
 expect 4 tokenize "$work/nowhere" -m "$model"
 expect 4 export "$work/nowhere"
+
+# Other lines in the same file of --layers are other options.
+echo "0 window:window=64" >"$work/layers"
+"$longhaul" score "$text" -m "$model" -o "$work/kept" --layers "$work/layers" >/dev/null 2>&1 || fail "score --layers"
+echo "0 window:window=65" >"$work/layers"
+exit_code "$longhaul" score "$text" -m "$model" -o "$work/kept" --layers "$work/layers" >/dev/null 2>&1
+[ "$code" -eq 2 ] || fail "a run with other --layers went on with code $code"
 
 [ "$wrong" -eq 0 ] || fail "$wrong of the cases above"
 echo "every case refused as documented"
