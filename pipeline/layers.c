@@ -148,3 +148,25 @@ void layers_describe(const struct policy_spec *policies, int layers, char *out, 
             used += (size_t)snprintf(out + used, size - used, " x%d", same);
     }
 }
+
+/* "window=1020", "form=mean|max|used". */
+static void print_parameter(const struct policy_parameter *p, FILE *out)
+{
+    char left[64];
+    if (p->words)
+        snprintf(left, sizeof left, "%s=%s", p->name, p->words);
+    else
+        snprintf(left, sizeof left, "%s=%lld", p->name, (long long)p->fallback);
+    fprintf(out, "      %-40s %s\n", left, p->help);
+}
+
+void layers_help(FILE *out)
+{
+    fprintf(out, "\nPolicies, with their parameters and what these are by default\n");
+    for (int kind = 0; kind < POLICY_KINDS; kind++) {
+        const struct policy *policy = policy_of((enum policy_kind)kind);
+        fprintf(out, "  %-44s %s\n", policy->name, policy->purpose);
+        for (const struct policy_parameter *p = policy->parameters; p->name; p++)
+            print_parameter(p, out);
+    }
+}

@@ -9,6 +9,7 @@
 #define LONGHAUL_PIPELINE_LAYERS_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "attention/policy.h"
 #include "base/error.h"
@@ -31,5 +32,8 @@ double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t 
 /* "sinks:window=1020,sinks=4", or for several policies how many layers each has: "window:window=512 x15, full x3".
  */
 void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size);
+
+/* All policies with their parameters, for the help. */
+void layers_help(FILE *out);
 
 #endif

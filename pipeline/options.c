@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/layers.h"
+
 enum kind { KIND_FLAG, KIND_COUNT, KIND_REAL, KIND_STRING, KIND_CHOICE, KIND_LIST };
 
 /* Commands as a set. */
@@ -377,6 +379,7 @@ void options_help(enum command command, FILE *out)
     fprintf(out, "Usage: longhaul %s %s [OPTION]...\n%s\n", commands[command].name, commands[command].operands,
             commands[command].purpose);
     const char *group = NULL, *printed = NULL;
+    bool tells_policies = false;
     for (int i = 0; i < N_ROWS; i++) {
         const struct option_row *row = &rows[i];
         group = row->group ? row->group : group;
@@ -389,7 +392,10 @@ void options_help(enum command command, FILE *out)
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", row->letter ? '-' : ' ', row->letter ? row->letter : ' ',
                  row->letter ? "," : " ", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
         fprintf(out, "  %-44s %s\n", left, row->help);
+        tells_policies |= row->where == FIELD(policy);
     }
+    if (tells_policies)
+        layers_help(out);
 }
 
 /* A choice by its word. */
