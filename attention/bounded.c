@@ -80,7 +80,7 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
     size_t far, observed;
     if (bounded_far_bytes(options, &far, err) != 0 || bounded_observe_bytes(options, &observed, err) != 0)
         return -1;
-    *out = total + far + observed + bounded_nearest_bytes(options);
+    *out = total + far + observed + bounded_nearest_bytes(options) + bounded_blocks_bytes(options);
     return 0;
 }
 
@@ -174,6 +174,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     if (status == 0)
         status = bounded_nearest_create(b, err);
     if (status == 0)
+        status = bounded_blocks_create(b, err);
+    if (status == 0)
         return b;
     bounded_free(b);
     return NULL;
@@ -187,6 +189,7 @@ void bounded_free(struct bounded *b)
     bounded_far_free(b);
     bounded_observe_free(b);
     bounded_nearest_free(b);
+    bounded_blocks_free(b);
     for (int i = 0; i < b->options.layers; i++) {
         near_free(&b->layers[i].near);
         slots_free(&b->layers[i].slots);
@@ -217,6 +220,8 @@ void bounded_reset(struct bounded *b)
         near_reset(&b->layers[i].near);
         slots_reset(&b->layers[i].slots);
         far_reset(&b->layers[i].far);
+        if (policy_of(b->layers[i].spec.kind)->blocks)
+            bounded_blocks_reset(b, &b->layers[i]);
         b->layers[i].sinks = 0;
         b->layers[i].one_position = -1;
         if (b->layers[i].received)
@@ -230,6 +235,7 @@ size_t bounded_resident(const struct bounded *b)
     for (int i = 0; i < b->options.layers; i++) {
         const struct bounded_layer *layer = &b->layers[i];
         far += policy_of(layer->spec.kind)->retrieves ? far_resident(&layer->far) : 0;
+        far += policy_of(layer->spec.kind)->blocks ? blocks_resident(&layer->blocks) : 0;
         rows += (size_t)(layer->near.length + layer->sinks + slots_own(&layer->slots));
     }
     return far + 2 * rows * (size_t)b->options.kv_heads * row_bytes(&b->options);
@@ -271,7 +277,7 @@ static struct near_share share_of(const struct bounded *b, const struct bounded_
     int n = 0;
     for (int part = 0; part < 2; part++)
         share.owned[part] = (struct stretch){block.first[part], block.end[part]};
-    if (spec->slots > 0 || policy_of(spec->kind)->retrieves) {
+    if (spec->slots > 0 || policy_of(spec->kind)->retrieves || policy_of(spec->kind)->blocks) {
         share.needed[0] = (struct stretch){b->first, b->end};
         return share;
     }
@@ -342,6 +348,16 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
     return 0;
 }
 
+/* The kept rows of a layer for the segment in hand: all of them, or each group's choice. */
+static int find_kept(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
+                     struct error *err)
+{
+    const struct policy *policy = policy_of(layer->spec.kind);
+    if (policy->retrieves)
+        return bounded_far_choose(b, layer, queries, err);
+    return policy->blocks ? bounded_blocks_choose(b, layer, queries, err) : bounded_gather_kept(b, layer, err);
+}
+
 int bounded_attend(struct bounded *b, int index, const struct bounded_queries *queries, struct error *err)
 {
     struct bounded_layer *layer = &b->layers[index];
@@ -350,14 +366,14 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
     if (near_exchange(&layer->near, b->options.group, b->shares, b->stage, err) != 0)
         return -1;
     bounded_take_sinks(b, layer, b->end);
-    const bool retrieves = policy_of(layer->spec.kind)->retrieves;
-    if ((retrieves ? bounded_far_choose(b, layer, queries, err) : bounded_gather_kept(b, layer, err)) != 0)
+    if (find_kept(b, layer, queries, err) != 0)
         return -1;
     bounded_attend_block(b, layer, queries);
     if (layer->received && bounded_observe(b, layer, queries, err) != 0)
         return -1;
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);
-    if (fill_slots(b, layer, leave, err) != 0)
+    if (policy_of(layer->spec.kind)->blocks ? bounded_blocks_keep(b, layer, leave, err) != 0
+                                            : fill_slots(b, layer, leave, err) != 0)
         return -1;
     near_drop(&layer->near, leave);
     return 0;

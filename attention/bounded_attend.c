@@ -45,6 +45,11 @@ static bool retrieves(const struct pass *pass)
     return policy_of(pass->layer->spec.kind)->retrieves;
 }
 
+static bool has_blocks(const struct pass *pass)
+{
+    return policy_of(pass->layer->spec.kind)->blocks;
+}
+
 static int64_t kept_tiles(const struct bounded *b)
 {
     return i64_ceil_div(b->kept, ATTN_KEY_TILE);
@@ -171,6 +176,36 @@ static void attend_kept(const struct query_tile *tile)
         weigh_slots(tile, (float)pass->layer->spec.rate);
 }
 
+/* The first tokens and chosen blocks, then what has left the window and is in no block yet; all at one distance. */
+static void attend_blocks(const struct query_tile *tile)
+{
+    const struct pass *pass = tile->pass;
+    struct attn_span chosen[ATTN_QUERY_ROWS], rest[ATTN_QUERY_ROWS];
+    const int64_t first = pass->layer->near.first, window = pass->layer->spec.window;
+    int64_t slots;
+    const void *run = bounded_blocks_run(pass->bounded, tile->kv_head, tile->first, &slots);
+    int row = 0;
+    if (i64_min(first, pass->layer->sinks) + slots == 0 && tile->end <= window)
+        return;
+    for (int64_t p = tile->first; p < tile->end; p++) {
+        const struct kept_view view = bounded_kept_view(pass->layer, slots, p, first);
+        rotate_token(tile, p, view.position, row);
+        for (int g = 0; g < pass->bounded->group; g++, row++) {
+            chosen[row] = (struct attn_span){0, view.visible};
+            rest[row] = (struct attn_span){0, i64_max(0, p - window + 1 - first)};
+        }
+    }
+    attend_run(tile, chosen, run);
+    attend_run(tile, rest, bounded_blocks_rest(pass->bounded, tile->kv_head));
+}
+
+/* The first near key that a query sees at its own position. */
+static int64_t own_first_of(const struct pass *pass, int64_t position)
+{
+    const int64_t first = near_first_of(pass, position);
+    return has_blocks(pass) ? i64_max(first, position - pass->layer->spec.window + 1) : first;
+}
+
 static void attend_near(const struct query_tile *tile)
 {
     const struct pass *pass = tile->pass;
@@ -180,12 +215,13 @@ static void attend_near(const struct query_tile *tile)
     for (int64_t p = tile->first; p < tile->end; p++) {
         rotate_token(tile, p, p, row);
         for (int g = 0; g < b->group; g++)
-            spans[row++] = (struct attn_span){near_first_of(pass, p) - pass->near_first, p + 1 - pass->near_first};
+            spans[row++] = (struct attn_span){own_first_of(pass, p) - pass->near_first, p + 1 - pass->near_first};
     }
     attend_run(tile, spans, tile_at(b, b->packed_near, pass->tiles, tile->kv_head, 0));
 }
 
-static void finish_tile(const struct query_tile *tile)
+/* lse [rows]: the log-sum-exp of each query. */
+static void finish_tile(const struct query_tile *tile, float *lse)
 {
     const struct pass *pass = tile->pass;
     const struct bounded_options *o = &pass->bounded->options;
@@ -193,7 +229,7 @@ static void finish_tile(const struct query_tile *tile)
     const struct bounded_scratch *s = tile->scratch;
     const int64_t tokens = tile->end - tile->first, row = pass->row + tile->first - pass->first;
     const size_t element = dtype_size(o->kernel->dtype);
-    attn_state_finish(&(struct attn_state){s->o, s->m, s->l}, (int)tokens * group, o->dim, NULL);
+    attn_state_finish(&(struct attn_state){s->o, s->m, s->l}, (int)tokens * group, o->dim, lse);
     for (int64_t t = 0; t < tokens; t++) {
         const size_t head = (size_t)(row + t) * (size_t)o->heads + (size_t)tile->kv_head * (size_t)group;
         row_from_f32(o->kernel->dtype, s->o + t * group * o->dim,
@@ -216,12 +252,19 @@ static void attend_item(void *context, int64_t item, int thread)
         .end = i64_min(pass->end, (index + 1) * pass->tile_tokens),
     };
     const struct bounded_scratch *s = tile.scratch;
+    float lse[ATTN_QUERY_ROWS];
     attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->group,
                      b->options.dim);
-    if (b->kept > 0 || retrieves(pass))
+    if (has_blocks(pass))
+        attend_blocks(&tile);
+    else if (b->kept > 0 || retrieves(pass))
         attend_kept(&tile);
     attend_near(&tile);
-    finish_tile(&tile);
+    finish_tile(&tile, lse);
+    if (has_blocks(pass))
+        bounded_vote(b, pass->layer, pass->queries->rope,
+                     &(struct bounded_tile){tile.kv_head, (int)(tile.end - tile.first) * b->group, thread},
+                     tile.first, lse);
 }
 
 /* ---- a block -------------------------------------------------------------------------------------------- */
@@ -261,7 +304,7 @@ void bounded_attend_block(struct bounded *b, struct bounded_layer *layer, const 
         block.first[1] = block.end[1];
     }
     struct pass pass = {.bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->group)};
-    if (!retrieves(&pass) && layer->spec.nearest == 0)
+    if (!retrieves(&pass) && !has_blocks(&pass) && layer->spec.nearest == 0)
         run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
     for (int part = 0; part < 2; part++) {
         pass.first = block.first[part];

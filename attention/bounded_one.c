@@ -83,12 +83,41 @@ static struct decoder_part slot_part(const struct bounded *b, const struct bound
     };
 }
 
+/* The query's share of chosen blocks, and of the tokens beyond its window that are in none. */
+static int attend_blocks_one(struct bounded *b, struct bounded_layer *layer, const struct decoder_query *query,
+                             int64_t position, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const size_t row = (size_t)o->dim * dtype_size(o->kernel->dtype);
+    const int64_t first = layer->near.first, near_first = i64_max(first, position - layer->spec.window + 1);
+    if (bounded_blocks_choose_one(b, layer, query, err) != 0)
+        return -1;
+    const struct kept_view view = bounded_kept_view(layer, 0, position, first);
+    const size_t run = (size_t)(layer->spec.top * BLOCK_TOKENS) * row;
+    const struct decoder_part chosen = {.keys = b->blocks.one,
+                                        .values = b->blocks.one + (size_t)o->kv_heads * run,
+                                        .head_stride_bytes = run,
+                                        .positions = b->blocks.zeros,
+                                        .n = b->blocks.one_count * BLOCK_TOKENS,
+                                        .query_position = view.position,
+                                        .key_offset = layer->key_offset,
+                                        .weight = 1};
+    struct decoder_part parts[] = {sink_part(b, layer, &view, first), chosen,
+                                   near_part(b, layer, near_first - 1, first),
+                                   near_part(b, layer, position, near_first)};
+    parts[0].positions = parts[2].positions = b->blocks.zeros;
+    parts[2].query_position = view.position;
+    return decoder_attend(o->decoder, query, parts, 4, err);
+}
+
 int bounded_attend_one(struct bounded *b, int index, const struct decoder_query *query, struct error *err)
 {
     struct bounded_layer *layer = &b->layers[index];
     const int64_t position = layer->near.first + layer->near.length - 1;
     const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
     bounded_take_sinks(b, layer, position + 1);
+    if (policy_of(layer->spec.kind)->blocks)
+        return attend_blocks_one(b, layer, query, position, err);
     const bool retrieves = policy_of(layer->spec.kind)->retrieves;
     if (retrieves && bounded_far_choose_one(b, layer, query, position, err) != 0)
         return -1;

@@ -2,7 +2,9 @@
  *
  * bounded.c         making it, segments, and what happens at their ends
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
- * bounded_nearest.c  of many slots each query's nearest
+ * bounded_nearest.c of many slots each query's nearest
+ * bounded_blocks.c  slots that are chosen out of raw blocks
+ * bounded_vote.c    what attention each token of a block to be gets
  * bounded_far.c     slots that are chosen out of a far memory
  * bounded_observe.c what attention keys get, for the rules that keep by it
  * bounded_one.c     decode: one query
@@ -10,6 +12,9 @@
 #ifndef LONGHAUL_ATTENTION_BOUNDED_PARTS_H
 #define LONGHAUL_ATTENTION_BOUNDED_PARTS_H
 
+#include <stdatomic.h>
+
+#include "attention/blocks.h"
 #include "attention/bounded.h"
 #include "attention/near.h"
 #include "attention/nearest.h"
@@ -33,6 +38,36 @@ struct bounded_layer {
     int64_t one_position; /* of the query that chose; -1: none yet */
     int64_t one_held, one_chosen;
     char *one_keys, *one_values;
+
+    /* Where they are chosen out of raw blocks (policy->blocks): these, and the attention that each token of the
+     * near part has got on this rank, [heads][near capacity]. */
+    struct blocks blocks;
+    _Atomic int64_t *attention;
+};
+
+/* Queries at first .. end - 1 that choose together: rows of their rank's block from `row` on. */
+struct bounded_group {
+    int rank;
+    int64_t first, end, row;
+};
+
+/* What the layers with blocks share: the choices of the layer in hand. */
+struct bounded_blocks {
+    struct bounded_group *groups; /* [n_groups], in order of ranks */
+    int64_t n_groups, own_first, own;
+    float *means;               /* [groups][heads][dim]: mean queries */
+    double *scores;             /* [groups][blocks] */
+    int64_t *chosen, count;     /* [groups][top], `count` of them there */
+    int *counts;                /* [4][ranks], see bounded_blocks.c */
+    char *fetched, *stage;      /* records */
+    char *packed, *packed_rest; /* [own][kv_heads] runs of run_tiles tiles; [kv_heads] of rest_tiles */
+    int64_t run_tiles, rest_tiles;
+    char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
+    size_t rows_bytes;
+    int64_t *totals; /* [heads][tokens that leave] */
+    int64_t *zeros;  /* positions */
+    char *one;       /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
+    int64_t one_count;
 };
 
 /* What the layers that retrieve share: the choices of the layer in hand. */
@@ -74,6 +109,7 @@ struct bounded {
     struct bounded_far far;
     char *observed; /* what layers that are observed share: bounded_observe.c */
     struct bounded_nearest nearest;
+    struct bounded_blocks blocks;
 
     /* Of the layer in hand; sized for the largest. */
     char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
@@ -117,6 +153,27 @@ int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer,
 struct bounded_tile {
     int kv_head, rows, thread;
 };
+
+/* Layers with blocks. Sizes, life; of a segment: each group's choice is packed, and so are the tokens before the
+ * window; the run of the group of the token at `first`, and its rows beside the sinks; the other run. At its end
+ * what leaves becomes blocks. Of one token: this rank's share of its choice lies in blocks.one. Collective but for
+ * runs. */
+size_t bounded_blocks_bytes(const struct bounded_options *options);
+int bounded_blocks_create(struct bounded *bounded, struct error *err);
+void bounded_blocks_free(struct bounded *bounded);
+void bounded_blocks_reset(struct bounded *bounded, struct bounded_layer *layer);
+int bounded_blocks_choose(struct bounded *bounded, struct bounded_layer *layer,
+                          const struct bounded_queries *queries, struct error *err);
+const void *bounded_blocks_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *slots);
+const void *bounded_blocks_rest(const struct bounded *bounded, int kv_head);
+int bounded_blocks_choose_one(struct bounded *bounded, struct bounded_layer *layer,
+                              const struct decoder_query *query, struct error *err);
+int bounded_blocks_keep(struct bounded *bounded, struct bounded_layer *layer, int64_t leave, struct error *err);
+
+/* Add to layer->attention what a tile's queries, rotated to their own positions from `first` on, give the tokens of
+ * their windows; lse [rows] is that of their whole softmax. */
+void bounded_vote(const struct bounded *bounded, const struct bounded_layer *layer, const struct rope *rope,
+                  const struct bounded_tile *tile, int64_t first, const float *lse);
 
 /* Layers whose queries attend to their nearest slots only (spec.nearest). Sizes, life; a tile's state becomes that
  * over the kept rows; one token's result over this rank's share of the slots, its query at `position`. The last is

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/blocks.h"
 #include "attention/far_record.h"
 #include "base/num.h"
 
@@ -13,6 +14,7 @@ static const struct policy *const policies[POLICY_KINDS] = {
     [POLICY_SINKS] = &policy_sinks,   [POLICY_RETRIEVAL] = &policy_retrieval,
     [POLICY_MEMORY] = &policy_memory, [POLICY_COMPRESSIVE] = &policy_compressive,
     [POLICY_H2O] = &policy_h2o,       [POLICY_SNAPKV] = &policy_snapkv,
+    [POLICY_INFLLM] = &policy_infllm,
 };
 
 const struct policy *policy_of(enum policy_kind kind)
@@ -138,10 +140,17 @@ void policy_describe(const struct policy_spec *spec, char *out, size_t size)
 
 /* ---- the near part ---- */
 
-/* What is before the near part is sinks and whole blocks of the far memory. */
+/* Tokens of the blocks that are chosen; 0: none are. */
+static int64_t block_tokens(const struct policy *policy)
+{
+    return policy->retrieves ? FAR_BLOCK : policy->blocks ? BLOCK_TOKENS : 0;
+}
+
+/* What is before the near part is sinks and whole blocks. */
 static int64_t at_block_border(const struct policy_spec *spec, int64_t first)
 {
-    return first > spec->sinks ? spec->sinks + (first - spec->sinks) / FAR_BLOCK * FAR_BLOCK : 0;
+    const int64_t block = block_tokens(policy_of(spec->kind));
+    return first > spec->sinks ? spec->sinks + (first - spec->sinks) / block * block : 0;
 }
 
 int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int64_t segment_first)
@@ -161,7 +170,7 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
         first = position / POLICY_GROUP * POLICY_GROUP - spec->window;
         break;
     }
-    if (policy->retrieves)
+    if (block_tokens(policy) > 0)
         return at_block_border(spec, first);
     first = i64_max(first, 0);
     return spec->rate > 0 ? first / spec->rate * spec->rate : first; /* whole slots leave */
@@ -169,7 +178,7 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
 
 int64_t policy_kept(const struct policy_spec *spec)
 {
-    return spec->sinks + spec->slots + spec->top * FAR_BLOCK;
+    return spec->sinks + spec->slots + spec->top * block_tokens(policy_of(spec->kind));
 }
 
 int64_t policy_observe(const struct policy_spec *spec)
@@ -181,6 +190,6 @@ int64_t policy_observe(const struct policy_spec *spec)
 int64_t policy_near_reach(const struct policy_spec *spec)
 {
     const struct policy *policy = policy_of(spec->kind);
-    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + (policy->retrieves ? FAR_BLOCK : 0) +
+    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + block_tokens(policy) +
            i64_max(0, spec->rate - 1);
 }

@@ -29,6 +29,7 @@ enum policy_kind {
     POLICY_COMPRESSIVE,
     POLICY_H2O,
     POLICY_SNAPKV,
+    POLICY_INFLLM,
     POLICY_KINDS
 };
 
@@ -42,7 +43,7 @@ struct policy_spec {
     int64_t sinks;   /* first tokens of the chunk that stay visible */
     int64_t slots;   /* most slots of a kv head */
     int64_t nearest; /* slots that a query attends to: the nearest of all; 0: every one */
-    int64_t top;     /* blocks of the far memory that a group of queries chooses in each kv head */
+    int64_t top;     /* blocks that a group of queries chooses */
     int64_t rate;    /* tokens that become one slot; 0: slots are single tokens */
     int64_t pool;    /* enum pooling */
     int64_t weigh;   /* 1: a slot counts in the softmax for the `rate` tokens that it stands for */
@@ -87,6 +88,8 @@ struct policy {
     bool retrieves;  /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
     int64_t observe; /* of how many last queries of a segment the attention is told to keep(), see policy_observe */
     bool accumulates; /* ... added to what earlier segments gave */
+    bool blocks;      /* the same out of raw blocks (attention/blocks.h) that leave at ends of segments; tokens
+                         between the window and the first of the near part are seen at the slots' position */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);
     /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
@@ -115,6 +118,6 @@ int64_t policy_observe(const struct policy_spec *spec);
 int64_t policy_near_reach(const struct policy_spec *spec);
 
 extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory,
-    policy_compressive, policy_h2o, policy_snapkv;
+    policy_compressive, policy_h2o, policy_snapkv, policy_infllm;
 
 #endif

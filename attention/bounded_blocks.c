@@ -1,0 +1,456 @@
+#include "attention/bounded_parts.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/pack.h"
+#include "attention/ring.h"
+#include "attention/rows.h"
+
+static size_t row_bytes(const struct bounded_options *o)
+{
+    return (size_t)o->dim * dtype_size(o->kernel->dtype);
+}
+
+/* ---- sizes and life ------------------------------------------------------------------------------------- */
+
+static struct blocks_shape blocks_shape(const struct bounded_options *o, const struct policy_spec *spec)
+{
+    const int64_t tokens = spec->far > 0 ? i64_min(spec->far, o->max_tokens) : o->max_tokens;
+    return (struct blocks_shape){o->heads, o->kv_heads, o->dim, o->kernel->dtype,
+                                 i64_max(1, tokens / BLOCK_TOKENS)};
+}
+
+static int64_t near_capacity(const struct bounded_options *o, const struct policy_spec *spec)
+{
+    return policy_near_reach(spec) + o->max_segment + o->max_generated;
+}
+
+/* Of all layers that have blocks. */
+struct largest {
+    int64_t layers, top, seen, blocks, near, rest;
+};
+
+static struct largest find_largest(const struct bounded_options *o)
+{
+    struct largest most = {0};
+    for (int i = 0; i < o->layers; i++) {
+        const struct policy_spec *spec = &o->specs[i];
+        if (!policy_of(spec->kind)->blocks)
+            continue;
+        most.layers++;
+        most.top = i64_max(most.top, spec->top);
+        most.seen = i64_max(most.seen, policy_kept(spec));
+        most.blocks = i64_max(most.blocks, blocks_shape(o, spec).capacity);
+        most.near = i64_max(most.near, near_capacity(o, spec));
+        most.rest = i64_max(most.rest, near_capacity(o, spec) - spec->window);
+    }
+    return most;
+}
+
+/* Groups of all ranks in a segment: a segment that begins or ends anywhere has broken ones at either end. */
+static int64_t most_groups(const struct bounded_options *o)
+{
+    return o->max_segment / POLICY_GROUP + 2 + 2 * o->group->size;
+}
+
+/* Bytes of what the layers share, part by part. */
+struct parts {
+    size_t records, packed, rest, rows, one, attention;
+};
+
+static struct parts find_parts(const struct bounded_options *o)
+{
+    const struct largest most = find_largest(o);
+    const struct blocks_shape shape = {o->heads, o->kv_heads, o->dim, o->kernel->dtype, 0};
+    const size_t tile = (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim);
+    return (struct parts){
+        .records = (size_t)(most_groups(o) * most.top) * blocks_record_bytes(&shape),
+        .packed = (size_t)(most_groups(o) * i64_ceil_div(most.seen, ATTN_KEY_TILE)) * tile,
+        .rest = (size_t)i64_ceil_div(most.rest, ATTN_KEY_TILE) * tile,
+        .rows = 2 * (size_t)most.seen * row_bytes(o),
+        .one = (size_t)most.top * blocks_record_bytes(&shape),
+        .attention = (size_t)(o->heads * most.near) * sizeof(int64_t),
+    };
+}
+
+size_t bounded_blocks_bytes(const struct bounded_options *o)
+{
+    const struct parts p = find_parts(o);
+    size_t total = 2 * p.records + p.packed + p.rest + p.one + p.attention + (size_t)pool_threads(o->pool) * p.rows;
+    if (find_largest(o).layers == 0)
+        return 0;
+    for (int i = 0; i < o->layers; i++) {
+        const struct blocks_shape shape = blocks_shape(o, &o->specs[i]);
+        if (policy_of(o->specs[i].kind)->blocks)
+            total += blocks_bytes(&shape, o->group->size) + p.attention;
+    }
+    return total;
+}
+
+static int create_layer(struct bounded *b, struct bounded_layer *layer, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const struct blocks_shape shape = blocks_shape(o, &layer->spec);
+    const size_t bytes = (size_t)(o->heads * layer->near.shape.capacity) * sizeof(int64_t);
+    if (blocks_create(&layer->blocks, &shape, o->group, o->device, err) != 0 ||
+        !(layer->attention = o->device->alloc(bytes, "attention of recent tokens", err)))
+        return -1;
+    memset((void *)layer->attention, 0, bytes);
+    return 0;
+}
+
+static int create_tables(struct bounded *b, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const struct largest most = find_largest(o);
+    const size_t groups = (size_t)most_groups(o), ranks = (size_t)o->group->size;
+    struct bounded_blocks *s = &b->blocks;
+    s->groups = calloc(groups, sizeof *s->groups);
+    s->means = calloc(groups * (size_t)(o->heads * o->dim), sizeof *s->means);
+    s->scores = calloc(groups * (size_t)most.blocks, sizeof *s->scores);
+    s->chosen = calloc(groups * (size_t)most.top, sizeof *s->chosen);
+    s->counts = calloc(4 * ranks, sizeof *s->counts);
+    s->zeros = calloc((size_t)(most.near + most.seen), sizeof *s->zeros);
+    s->rows = calloc((size_t)pool_threads(o->pool), sizeof *s->rows);
+    return s->groups && s->means && s->scores && s->chosen && s->counts && s->zeros && s->rows
+               ? 0
+               : error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
+}
+
+int bounded_blocks_create(struct bounded *b, struct error *err)
+{
+    const struct bounded_options *o = &b->options;
+    const struct largest most = find_largest(o);
+    const struct parts parts = find_parts(o);
+    struct bounded_blocks *s = &b->blocks;
+    if (most.layers == 0)
+        return 0;
+    s->run_tiles = i64_ceil_div(most.seen, ATTN_KEY_TILE);
+    s->rest_tiles = i64_ceil_div(most.rest, ATTN_KEY_TILE);
+    s->rows_bytes = parts.rows;
+    if (create_tables(b, err) != 0 || !(s->fetched = o->device->alloc(parts.records, "chosen blocks", err)) ||
+        !(s->stage = o->device->alloc(parts.records, "blocks on their way", err)) ||
+        !(s->packed = o->device->alloc(parts.packed, "packed blocks", err)) ||
+        !(s->packed_rest = o->device->alloc(parts.rest, "packed tokens before the window", err)) ||
+        !(s->one = o->device->alloc(parts.one, "one token's blocks", err)) ||
+        !(s->totals = o->device->alloc(parts.attention, "attention of what leaves", err)))
+        return -1;
+    for (int i = 0; i < pool_threads(o->pool); i++)
+        if (!(s->rows[i] = o->device->alloc(parts.rows, "a thread's blocks", err)))
+            return -1;
+    for (int i = 0; i < o->layers; i++)
+        if (policy_of(b->layers[i].spec.kind)->blocks && create_layer(b, &b->layers[i], err) != 0)
+            return -1;
+    return 0;
+}
+
+void bounded_blocks_free(struct bounded *b)
+{
+    const struct device *device = b->options.device;
+    struct bounded_blocks *s = &b->blocks;
+    for (int i = 0; i < b->options.layers; i++) {
+        blocks_free(&b->layers[i].blocks);
+        device->free((void *)b->layers[i].attention);
+    }
+    for (int i = 0; s->rows && i < pool_threads(b->options.pool); i++)
+        device->free(s->rows[i]);
+    device->free(s->fetched);
+    device->free(s->stage);
+    device->free(s->packed);
+    device->free(s->packed_rest);
+    device->free(s->one);
+    device->free(s->totals);
+    free(s->groups);
+    free(s->means);
+    free(s->scores);
+    free(s->chosen);
+    free(s->counts);
+    free(s->zeros);
+    free(s->rows);
+}
+
+void bounded_blocks_reset(struct bounded *b, struct bounded_layer *layer)
+{
+    blocks_reset(&layer->blocks);
+    memset((void *)layer->attention, 0, (size_t)(b->options.heads * layer->near.shape.capacity) * sizeof(int64_t));
+}
+
+/* ---- choosing ------------------------------------------------------------------------------------------- */
+
+/* The groups of all ranks, in the order of ranks. */
+static void find_groups(struct bounded *b)
+{
+    struct bounded_blocks *s = &b->blocks;
+    s->n_groups = 0;
+    for (int rank = 0; rank < b->options.group->size; rank++) {
+        const struct zigzag block = zigzag_block(b->first, b->end, rank, b->options.group->size);
+        int64_t row = 0;
+        if (rank == b->options.group->rank)
+            s->own_first = s->n_groups;
+        for (int part = 0; part < 2; part++)
+            for (int64_t p = block.first[part], end; p < block.end[part]; row += end - p, p = end) {
+                end = i64_min(block.end[part], (p / POLICY_GROUP + 1) * POLICY_GROUP);
+                s->groups[s->n_groups++] = (struct bounded_group){rank, p, end, row};
+            }
+        if (rank == b->options.group->rank)
+            s->own = s->n_groups - s->own_first;
+    }
+}
+
+/* mean [heads][dim] += the mean of n queries q (row t at q + t * stride), rotated to the one distance. */
+static void add_mean(const struct bounded *b, const struct bounded_layer *layer, const struct rope *rope,
+                     const float *q, int64_t stride, int64_t n, float *mean)
+{
+    const int dim = b->options.dim, width = b->options.heads * dim;
+    float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
+    rope_angles(rope, layer->spec.window, cosines, sines);
+    for (int64_t t = 0; t < n; t++)
+        for (int e = 0; e < width; e++)
+            mean[e] += q[t * stride + e] / (float)n;
+    for (int head = 0; head < b->options.heads; head++)
+        rope_rotate(rope, cosines, sines, mean + head * dim, mean + head * dim, dim, 1);
+}
+
+/* chosen [top] := the blocks with the largest scores, rising; of equal ones the earlier. Returns how many. */
+static int64_t pick(const struct blocks *blocks, double *scores, int64_t top, int64_t *chosen)
+{
+    const int64_t oldest = blocks_oldest(blocks), n = blocks->count - oldest, count = i64_min(top, n);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t best = 0, at = i;
+        for (int64_t c = 1; c < n; c++)
+            if (scores[c] > scores[best])
+                best = c;
+        scores[best] = -INFINITY;
+        for (; at > 0 && chosen[at - 1] > oldest + best; at--)
+            chosen[at] = chosen[at - 1];
+        chosen[at] = oldest + best;
+    }
+    return count;
+}
+
+/* Every group's choice, out of the means of all groups. Only one rank adds to each score, the others 0. */
+static int choose_all(struct bounded *b, const struct bounded_layer *layer, struct error *err)
+{
+    const struct blocks *blocks = &layer->blocks;
+    struct bounded_blocks *s = &b->blocks;
+    const int64_t n = blocks->count - blocks_oldest(blocks), width = b->options.heads * b->options.dim;
+    for (int64_t g = 0; g < s->n_groups; g++)
+        blocks_score(blocks, s->means + g * width, s->scores + g * n);
+    if (comm_check(MPI_Allreduce(MPI_IN_PLACE, s->scores, (int)(s->n_groups * n), MPI_DOUBLE, MPI_SUM,
+                                 b->options.group->mpi),
+                   "scoring the blocks of all ranks", err) < 0)
+        return -1;
+    for (int64_t g = 0; g < s->n_groups; g++)
+        s->count = pick(blocks, s->scores + g * n, layer->spec.top, s->chosen + g * layer->spec.top);
+    return 0;
+}
+
+static int share_means(struct bounded *b, const struct bounded_layer *layer, const struct bounded_queries *queries,
+                       struct error *err)
+{
+    struct bounded_blocks *s = &b->blocks;
+    const int64_t width = b->options.heads * b->options.dim;
+    memset(s->means, 0, (size_t)(s->n_groups * width) * sizeof *s->means);
+    for (int64_t g = s->own_first; g < s->own_first + s->own; g++)
+        add_mean(b, layer, queries->rope, queries->q + s->groups[g].row * queries->stride, queries->stride,
+                 s->groups[g].end - s->groups[g].first, s->means + g * width);
+    return comm_check(MPI_Allreduce(MPI_IN_PLACE, s->means, (int)(s->n_groups * width), MPI_FLOAT, MPI_SUM,
+                                    b->options.group->mpi),
+                      "putting the queries of all ranks together", err);
+}
+
+/* ---- fetching ------------------------------------------------------------------------------------------- */
+
+/* How many records each rank sends this one, and this one each, and where they begin: the four runs of counts. */
+static void count_records(struct bounded *b, const struct bounded_layer *layer)
+{
+    struct bounded_blocks *s = &b->blocks;
+    const int ranks = b->options.group->size, self = b->options.group->rank;
+    int *sent = s->counts, *sent_at = sent + ranks, *got = sent_at + ranks, *got_at = got + ranks;
+    memset(s->counts, 0, (size_t)(4 * ranks) * sizeof *s->counts);
+    for (int64_t g = 0; g < s->n_groups; g++)
+        for (int64_t i = 0; i < s->count; i++) {
+            const int holder = (int)(s->chosen[g * layer->spec.top + i] % ranks);
+            sent[s->groups[g].rank] += holder == self;
+            got[holder] += s->groups[g].rank == self;
+        }
+    for (int rank = 1; rank < ranks; rank++) {
+        sent_at[rank] = sent_at[rank - 1] + sent[rank - 1];
+        got_at[rank] = got_at[rank - 1] + got[rank - 1];
+    }
+}
+
+/* Each rank gets what its groups chose, by the ranks that held it and then in the order of choices. */
+static int fetch(struct bounded *b, const struct bounded_layer *layer, struct error *err)
+{
+    struct bounded_blocks *s = &b->blocks;
+    const int ranks = b->options.group->size, self = b->options.group->rank;
+    const size_t bytes = blocks_record_bytes(&layer->blocks.shape);
+    size_t n = 0;
+    count_records(b, layer);
+    for (int64_t g = 0; g < s->n_groups; g++) /* in the order of the ranks that get them */
+        for (int64_t i = 0; i < s->count; i++) {
+            const int64_t block = s->chosen[g * layer->spec.top + i];
+            if (block % ranks == self)
+                memcpy(s->stage + n++ * bytes, blocks_record(&layer->blocks, block), bytes);
+        }
+    MPI_Datatype record;
+    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, &record), "describing blocks", err) < 0 ||
+        comm_check(MPI_Type_commit(&record), "describing blocks", err) < 0)
+        return -1;
+    const int status =
+        comm_check(MPI_Alltoallv(s->stage, s->counts, s->counts + ranks, record, s->fetched, s->counts + 2 * ranks,
+                                 s->counts + 3 * ranks, record, b->options.group->mpi),
+                   "fetching chosen blocks", err);
+    MPI_Type_free(&record);
+    return status < 0 ? -1 : 0;
+}
+
+/* ---- packing -------------------------------------------------------------------------------------------- */
+
+struct packing {
+    struct bounded *bounded;
+    const struct bounded_layer *layer;
+    const struct rope *rope;
+};
+
+/* Where the record of choice i of an own group lies among what was fetched. */
+static const char *fetched_record(const struct packing *p, int64_t own, int64_t i)
+{
+    const struct bounded_blocks *s = &p->bounded->blocks;
+    const int ranks = p->bounded->options.group->size;
+    const int64_t top = p->layer->spec.top, *chosen = s->chosen + s->own_first * top;
+    const int holder = (int)(chosen[own * top + i] % ranks);
+    int64_t at = s->counts[3 * ranks + holder];
+    for (int64_t g = 0; g <= own; g++)
+        for (int64_t c = 0; c < (g < own ? s->count : i); c++)
+            at += chosen[g * top + c] % ranks == holder;
+    return s->fetched + (size_t)at * blocks_record_bytes(&p->layer->blocks.shape);
+}
+
+static char *run_at(const struct bounded *b, int64_t own, int kv_head)
+{
+    const size_t tiles = (size_t)((own * b->options.kv_heads + kv_head) * b->blocks.run_tiles);
+    return b->blocks.packed + tiles * b->options.kernel->tile_bytes(b->options.dim);
+}
+
+/* First tokens and chosen blocks of a group in one kv head, raw: keys and values [rows][dim]. Returns the rows. */
+static int64_t unpack_rows(const struct packing *p, int64_t own, int kv_head, char *keys, char *values)
+{
+    const struct bounded_layer *layer = p->layer;
+    const size_t row = row_bytes(&p->bounded->options);
+    const size_t sinks = (size_t)i64_min(layer->sinks, layer->near.first) * row, block = BLOCK_TOKENS * row;
+    const size_t at = (size_t)(kv_head * layer->spec.sinks) * row;
+    if (sinks > 0) {
+        memcpy(keys, layer->sink_keys + at, sinks);
+        memcpy(values, layer->sink_values + at, sinks);
+    }
+    for (int64_t i = 0; i < p->bounded->blocks.count; i++) {
+        const char *record = fetched_record(p, own, i);
+        memcpy(keys + sinks + (size_t)i * block, record + blocks_keys_at(&layer->blocks.shape, kv_head), block);
+        memcpy(values + sinks + (size_t)i * block, record + blocks_values_at(&layer->blocks.shape, kv_head), block);
+    }
+    return (int64_t)(sinks / row) + p->bounded->blocks.count * BLOCK_TOKENS;
+}
+
+/* Rows that all stand at position 0 become tiles from `tile` on. */
+static void pack_rows(const struct packing *p, const char *keys, const char *values, int64_t rows, int kv_head,
+                      char *tile)
+{
+    const struct bounded_options *o = &p->bounded->options;
+    const float *offset = p->layer->key_offset;
+    for (int64_t first = 0; first < rows; first += ATTN_KEY_TILE, tile += o->kernel->tile_bytes(o->dim))
+        pack_tile(&(struct pack_rows){.kernel = o->kernel,
+                                      .rope = p->rope,
+                                      .keys = keys + (size_t)first * row_bytes(o),
+                                      .values = values + (size_t)first * row_bytes(o),
+                                      .key_offset = offset ? offset + kv_head * o->dim : NULL,
+                                      .n = (int)i64_min(ATTN_KEY_TILE, rows - first),
+                                      .dim = o->dim},
+                  tile);
+}
+
+/* Tokens before the window of the segment's last query. */
+static int64_t rest_rows(const struct bounded *b, const struct bounded_layer *layer)
+{
+    return i64_max(0, b->end - layer->spec.window - layer->near.first);
+}
+
+/* Item: one kv head's run of an own group, or behind these of the tokens before the window. */
+static void pack_item(void *context, int64_t item, int thread)
+{
+    const struct packing *p = context;
+    const struct bounded *b = p->bounded;
+    const int head = (int)(item % b->options.kv_heads);
+    const int64_t own = item / b->options.kv_heads;
+    if (own == b->blocks.own) {
+        const int64_t first = p->layer->near.first;
+        pack_rows(p, near_keys(&p->layer->near, head, first), near_values(&p->layer->near, head, first),
+                  rest_rows(b, p->layer), head, (char *)bounded_blocks_rest(b, head));
+        return;
+    }
+    char *keys = b->blocks.rows[thread], *values = keys + b->blocks.rows_bytes / 2;
+    pack_rows(p, keys, values, unpack_rows(p, own, head, keys, values), head, run_at(b, own, head));
+}
+
+int bounded_blocks_choose(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
+                          struct error *err)
+{
+    b->blocks.count = 0;
+    find_groups(b);
+    if (layer->blocks.count > 0 &&
+        (share_means(b, layer, queries, err) < 0 || choose_all(b, layer, err) != 0 || fetch(b, layer, err) != 0))
+        return -1;
+    struct packing packing = {b, layer, queries->rope};
+    const struct pool_job job = {(b->blocks.own + 1) * b->options.kv_heads, pack_item, &packing, b->options.poll,
+                                 b->options.poll_context};
+    pool_run(b->options.pool, &job);
+    return 0;
+}
+
+const void *bounded_blocks_run(const struct bounded *b, int kv_head, int64_t first, int64_t *slots)
+{
+    const struct bounded_group *groups = b->blocks.groups + b->blocks.own_first;
+    int64_t own = 0;
+    while (first < groups[own].first || first >= groups[own].end)
+        own++;
+    *slots = b->blocks.count * BLOCK_TOKENS;
+    return run_at(b, own, kv_head);
+}
+
+const void *bounded_blocks_rest(const struct bounded *b, int kv_head)
+{
+    return b->blocks.packed_rest +
+           (size_t)(kv_head * b->blocks.rest_tiles) * b->options.kernel->tile_bytes(b->options.dim);
+}
+
+/* ---- one token ------------------------------------------------------------------------------------------ */
+
+int bounded_blocks_choose_one(struct bounded *b, struct bounded_layer *layer, const struct decoder_query *query,
+                              struct error *err)
+{
+    struct bounded_blocks *s = &b->blocks;
+    const struct blocks_shape *shape = &layer->blocks.shape;
+    const int width = b->options.heads * b->options.dim;
+    const size_t block = BLOCK_TOKENS * row_bytes(&b->options), run = (size_t)layer->spec.top * block;
+    s->n_groups = 1;
+    s->count = s->one_count = 0;
+    memset(s->means, 0, (size_t)width * sizeof *s->means);
+    add_mean(b, layer, query->rope, query->q, width, 1, s->means);
+    if (layer->blocks.count > 0 && choose_all(b, layer, err) != 0)
+        return -1;
+    for (int64_t i = 0; i < s->count; i++) {
+        if (s->chosen[i] % b->options.group->size != b->options.group->rank)
+            continue;
+        const char *record = blocks_record(&layer->blocks, s->chosen[i]);
+        const size_t at = (size_t)s->one_count++ * block;
+        for (int head = 0; head < b->options.kv_heads; head++) {
+            char *keys = s->one + (size_t)head * run, *values = keys + (size_t)b->options.kv_heads * run;
+            memcpy(keys + at, record + blocks_keys_at(shape, head), block);
+            memcpy(values + at, record + blocks_values_at(shape, head), block);
+        }
+    }
+    return 0;
+}
