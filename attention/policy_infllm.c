@@ -8,7 +8,10 @@
  * beyond the window of a query that are in no block yet are seen at the one distance, too. There a chunk of 512
  * queries chooses together and blocks are cut after each chunk; here POLICY_GROUP = 128 queries choose together,
  * and blocks are cut after each segment. In decode every token chooses. The code has the one distance at window -
- * 1, the paper at `window`, and so have we. Blocks are kept raw, at most `memory` tokens of them, the last. */
+ * 1, the paper at `window`, and so have we. The code's mask shows tokens that leave the window during a chunk to
+ * all of its queries, twice where they are still in a query's window; here, as in the paper, every token is seen
+ * once. But for these two the definition in tests/mpi/test_infllm.c gives the code's answers. Blocks are kept raw,
+ * at most `memory` tokens of them, the last. */
 #include "attention/blocks.h"
 #include "attention/policy.h"
 
