@@ -46,7 +46,8 @@ int budget_apply(const char *text, const struct model *model, struct policy_spec
     if (parse(text, &amount, &unit, err) != 0)
         return -1;
     if (!policy->retrieves)
-        return error_set(err, ERROR_USAGE, "--memory-budget bounds a far memory, and the policy %s has none",
+        return error_set(err, ERROR_USAGE,
+                         "--memory-budget bounds the far memory of policy retrieval; give %s its own parameters",
                          policy->name);
     if (spec->far != 0)
         return error_set(err, ERROR_USAGE,
