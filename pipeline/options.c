@@ -376,7 +376,8 @@ void options_help(enum command command, FILE *out)
         help_program(out);
         return;
     }
-    fprintf(out, "Usage: longhaul %s %s [OPTION]...\n%s\n", commands[command].name, commands[command].operands,
+    const char *operands = commands[command].operands;
+    fprintf(out, "Usage: longhaul %s%s%s [OPTION]...\n%s\n", commands[command].name, *operands ? " " : "", operands,
             commands[command].purpose);
     const char *group = NULL, *printed = NULL;
     bool tells_policies = false;
