@@ -65,17 +65,18 @@ static void fill_near(struct fixture *f)
         }
 }
 
-static void open_fixture(struct fixture *f, int64_t blocks)
+static void open_fixture(struct fixture *f, int64_t blocks, int64_t capacity)
 {
     *f = (struct fixture){.blocks = blocks};
     const int64_t tokens = SINKS + blocks * FAR_BLOCK;
     const struct near_shape near = {KV_HEADS, DIM, DTYPE_F32, tokens};
-    const struct far_shape far = {KV_HEADS, DIM, SINKS, blocks};
+    const struct far_shape far = {KV_HEADS, DIM, SINKS, capacity};
     assert_non_null(f->pool = pool_create(2, &err));
     assert_int_equal(near_create(&f->near, &near, device_cpu(), &err), 0);
     assert_int_equal(far_create(&f->far, &far, &world, device_cpu(), &err), 0);
     assert_int_equal(near_extend(&f->near, tokens, &err), 0);
     fill_near(f);
+    far_append(&f->far, &f->near, tokens / 3, f->pool);
     far_append(&f->far, &f->near, tokens, f->pool);
     const struct retrieve_options options = {.group = &world,
                                              .pool = f->pool,
@@ -146,7 +147,7 @@ static void check(int64_t blocks)
 {
     struct fixture f;
     int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
-    open_fixture(&f, blocks);
+    open_fixture(&f, blocks, blocks);
     deal_groups(&f);
     const struct retrieve_call call = {.far = &f.far,
                                        .groups = f.groups,
@@ -180,7 +181,7 @@ static void one_query_finds_its_blocks(void **state)
     (void)state;
     struct fixture f;
     int64_t chosen[KV_HEADS * TOP], counts[1];
-    open_fixture(&f, 333);
+    open_fixture(&f, 333, 333);
     for (int e = 0; e < HEADS * DIM; e++)
         f.q[e] = number(DIRECTION + 2 * KV_HEADS + e / DIM / (HEADS / KV_HEADS), e % DIM);
     const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, f.blocks};
@@ -198,7 +199,7 @@ static void what_a_group_does_not_see_is_not_chosen(void **state)
     (void)state;
     struct fixture f;
     int64_t chosen[KV_HEADS * TOP], counts[1];
-    open_fixture(&f, 333);
+    open_fixture(&f, 333, 333);
     for (int64_t visible = 0; visible < 9; visible += 2) {
         const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, visible};
         const struct retrieve_call call = {
@@ -211,12 +212,44 @@ static void what_a_group_does_not_see_is_not_chosen(void **state)
     close_fixture(&f);
 }
 
+/* Records come whole from whichever rank holds them, and those that have left are not among the chosen. */
+static void the_oldest_blocks_leave_and_the_others_can_be_fetched(void **state)
+{
+    enum { BLOCKS = 100, CAPACITY = 31 };
+    static char expected[8192], records[KV_HEADS * TOP * 8192], stage[2 * sizeof records];
+    struct fixture f;
+    int64_t chosen[KV_HEADS * TOP], counts[1];
+    struct far_want wants[KV_HEADS * TOP];
+    (void)state;
+    open_fixture(&f, BLOCKS, CAPACITY);
+    const size_t bytes = far_record_bytes(DIM);
+    assert_true(bytes <= sizeof expected);
+    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, BLOCKS};
+    const struct retrieve_call call = {
+        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+    assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
+    assert_int_equal(counts[0], TOP);
+    for (int i = 0; i < KV_HEADS * TOP; i++) {
+        assert_true(chosen[i] >= BLOCKS - CAPACITY && chosen[i] < BLOCKS);
+        wants[i] = (struct far_want){world.size - 1, i / TOP, chosen[i]};
+    }
+    assert_int_equal(far_fetch(&f.far, &world, wants, KV_HEADS * TOP, stage, records, &err), 0);
+    for (int i = 0; i < KV_HEADS * TOP && world.rank == world.size - 1; i++) {
+        const int64_t token = SINKS + chosen[i] * FAR_BLOCK;
+        far_record_write(expected, DTYPE_F32, DIM, near_keys(&f.near, i / TOP, token),
+                         near_values(&f.near, i / TOP, token));
+        assert_memory_equal(records + (size_t)i * bytes, expected, bytes);
+    }
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         mpi_unit_test(wanted_blocks_are_found),
         mpi_unit_test(wanted_blocks_are_found_among_thousands),
         mpi_unit_test(one_query_finds_its_blocks),
+        mpi_unit_test(the_oldest_blocks_leave_and_the_others_can_be_fetched),
         mpi_unit_test(what_a_group_does_not_see_is_not_chosen),
     };
     return mpi_run_tests(tests);
