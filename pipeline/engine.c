@@ -107,6 +107,11 @@ struct ring_stats engine_ring_stats(const struct engine *engine)
         total.wait_seconds += one.wait_seconds;
         total.hops += one.hops;
         total.bytes_sent += one.bytes_sent;
+        total.passed_kv += one.passed_kv;
+        total.passed_q += one.passed_q;
+        total.predicted_kv_seconds += one.predicted_kv_seconds;
+        total.predicted_q_seconds += one.predicted_q_seconds;
+        total.round_seconds += one.round_seconds;
     }
     return total;
 }

@@ -249,6 +249,11 @@ static void log_end(const struct session *s)
         log_info("ring: %" PRId64 " hops, %.1f MiB sent, %.2f s under way, %.0f%% of it hidden behind computing",
                  stats.hops, (double)stats.bytes_sent / (1 << 20), stats.transfer_seconds,
                  stats.transfer_seconds > 0 ? 100 * (1 - stats.wait_seconds / stats.transfer_seconds) : 100.0);
+    if (stats.passed_kv + stats.passed_q > 0)
+        log_info("ring: keys went round %" PRId64 " times, queries %" PRId64
+                 "; predicted %.2f s had it always been keys, %.2f s queries; it took %.2f s",
+                 stats.passed_kv, stats.passed_q, stats.predicted_kv_seconds, stats.predicted_q_seconds,
+                 stats.round_seconds);
 }
 
 void session_abort(const struct session *session, const struct error *err)
