@@ -92,6 +92,7 @@ static int create_layer(struct bounded *b, int index, struct error *err)
     struct bounded_layer *layer = &b->layers[index];
     layer->spec = o->specs[index];
     layer->key_offset = o->key_offsets ? o->key_offsets[index] : NULL;
+    layer->convolutions = o->convolutions ? o->convolutions[index] : NULL;
     const struct near_shape near = near_shape(o, &layer->spec);
     const struct slots_shape slots = slots_shape(o, &layer->spec);
     if (near_create(&layer->near, &near, o->device, err) != 0 ||
@@ -326,11 +327,15 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
     const struct policy *policy = policy_of(layer->spec.kind);
     const size_t row = row_bytes(&b->options), sinks = (size_t)layer->sinks * row;
     const int64_t first = i64_max(layer->near.first, layer->sinks);
-    const struct rows_view old = {b->kept_keys + sinks, b->kept_values + sinks, (size_t)b->most_kept * row};
     if (!policy->keep || leave <= first)
         return 0;
-    const struct rows_view leaving = {near_keys(&layer->near, 0, first), near_values(&layer->near, 0, first),
-                                      (size_t)layer->near.shape.capacity * row};
+    const struct slots_source source = {
+        .old = {b->kept_keys + sinks, b->kept_values + sinks, (size_t)b->most_kept * row},
+        .leaving = {near_keys(&layer->near, 0, first), near_values(&layer->near, 0, first),
+                    (size_t)layer->near.shape.capacity * row},
+        .convolutions = layer->convolutions,
+        .key_offset = layer->key_offset,
+    };
     struct keep keep = {
         .spec = &layer->spec,
         .kv_heads = b->options.kv_heads,
@@ -342,7 +347,7 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
         bounded_observed(b, layer, &keep);
     if (policy->keep(&keep, err) != 0)
         return -1;
-    slots_apply(&layer->slots, &keep, &old, &leaving);
+    slots_apply(&layer->slots, &keep, &source);
     if (layer->received)
         bounded_observe_kept(layer, &keep);
     return 0;

@@ -13,6 +13,7 @@
 
 #include <stdint.h>
 
+#include "attention/convolution.h"
 #include "attention/decoder.h"
 #include "attention/kernel.h"
 #include "attention/policy.h"
@@ -31,6 +32,8 @@ struct bounded_options {
     struct decoder *decoder;         /* NULL: no decode */
     const struct policy_spec *specs; /* [layers], none of them POLICY_FULL */
     const float *const *key_offsets; /* [layers] of [kv_heads][dim], what keys are kept without; or NULL */
+    const struct convolutions *const
+        *convolutions; /* [layers] of the model's, for compressive:form=conv; or NULL */
     int layers, heads, kv_heads, dim;
     int64_t max_tokens;                 /* of a chunk: no far memory is larger */
     int64_t max_segment, max_generated; /* tokens of a segment; tokens of a chunk that come one by one */

@@ -26,6 +26,7 @@
 struct bounded_layer {
     struct policy_spec spec;
     const float *key_offset; /* [kv_heads][dim] or NULL */
+    const struct convolutions *convolutions;
     struct near near;
     int64_t sinks;                 /* tokens that the sinks' rows hold so far */
     char *sink_keys, *sink_values; /* [kv_heads][spec.sinks][dim], on every rank */

@@ -34,7 +34,7 @@ enum policy_kind {
 };
 
 /* How several tokens become one slot. */
-enum pooling { POOL_MEAN, POOL_MAX, POOL_USED };
+enum pooling { POOL_MEAN, POOL_MAX, POOL_USED, POOL_CONVOLUTION };
 
 /* One layer's policy and its parameters; those that a policy does not name are 0. */
 struct policy_spec {
@@ -83,6 +83,7 @@ struct keep;
 struct policy {
     const char *name, *purpose;
     const struct policy_parameter *parameters;
+    size_t budget; /* which field of a policy_spec bounds its memory, in tokens */
     enum near_rule near;
     enum slot_positions positions;
     bool retrieves;  /* slots are chosen for each group of queries out of a far memory (attention/far.h) */

@@ -1,6 +1,7 @@
 /* compressive: the last `window` tokens before a segment, and `slots` compressed ones before these, each made of
- * `rate` consecutive tokens by taking the mean or the largest of their raw keys and values, element by element, or
- * the one of them that has got most attention so far (form=used); the oldest slots leave first, and the memory
+ * `rate` consecutive tokens by taking the mean or the largest of their raw keys and values, element by element, the
+ * one of them that has got most attention so far (form=used), or a convolution whose weights the model's file has
+ * (form=conv, attention/convolution.h); the oldest slots leave first, and the memory
  * reaches window + rate * slots tokens back. (Compressive Transformer: Rae et al. 2019, arXiv:1911.05507,
  * section 3.1: pooling with kernel and stride `rate`, FIFO memories, one position to a slot.)
  *
@@ -15,8 +16,8 @@ static const struct policy_parameter parameters[] = {
     {"window", offsetof(struct policy_spec, window), 380, 1, INT64_C(1) << 40, "tokens before a segment", NULL},
     {"slots", offsetof(struct policy_spec, slots), 384, 1, INT64_C(1) << 24, "compressed memory", NULL},
     {"rate", offsetof(struct policy_spec, rate), 4, 1, 4096, "tokens of a slot", NULL},
-    {"form", offsetof(struct policy_spec, pool), POOL_MEAN, 0, POOL_USED, "how tokens become a slot",
-     "mean|max|used"},
+    {"form", offsetof(struct policy_spec, pool), POOL_MEAN, 0, POOL_CONVOLUTION, "how tokens become a slot",
+     "mean|max|used|conv"},
     {"weigh", offsetof(struct policy_spec, weigh), 0, 0, 1, "1: count a slot for all its tokens", NULL},
     {0},
 };
@@ -60,6 +61,7 @@ const struct policy policy_compressive = {
     .name = "compressive",
     .purpose = "the last tokens, and those before them several to a slot",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, slots),
     .near = NEAR_SEGMENT,
     .positions = SLOTS_INDEXED,
     .observe = INT64_MAX,

@@ -20,6 +20,7 @@ const struct policy policy_h2o = {
     .name = "h2o",
     .purpose = "the last tokens, and those that got most attention so far",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, slots),
     .near = NEAR_SEGMENT,
     .positions = SLOTS_INDEXED,
     .observe = INT64_MAX,

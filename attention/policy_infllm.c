@@ -37,6 +37,7 @@ const struct policy policy_infllm = {
     .name = "infllm",
     .purpose = "the first tokens, the last, and blocks between by their representative keys",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, far),
     .near = NEAR_SEGMENT,
     .positions = SLOTS_AT_ONE,
     .blocks = true,

@@ -39,6 +39,7 @@ const struct policy policy_memory = {
     .name = "memory",
     .purpose = "a memory of what has left the segment, without order: for models trained for it",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, slots),
     .near = NEAR_SEGMENT,
     .positions = SLOTS_AT_FIRST,
     .keep = keep,

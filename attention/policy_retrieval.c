@@ -31,6 +31,7 @@ const struct policy policy_retrieval = {
     .name = "retrieval",
     .purpose = "the first tokens, the last, and the blocks between that are looked for",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, far),
     .near = NEAR_GROUP,
     .positions = SLOTS_INDEXED,
     .retrieves = true,

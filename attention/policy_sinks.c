@@ -14,6 +14,7 @@ const struct policy policy_sinks = {
     .name = "sinks",
     .purpose = "the first tokens and the last",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, window),
     .near = NEAR_SLIDING,
     .positions = SLOTS_INDEXED,
 };

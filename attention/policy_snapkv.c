@@ -38,6 +38,7 @@ const struct policy policy_snapkv = {
     .name = "snapkv",
     .purpose = "the last tokens, and those that the last queries attend to",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, slots),
     .near = NEAR_SEGMENT,
     .positions = SLOTS_INDEXED,
     .observe = QUERIES,

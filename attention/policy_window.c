@@ -12,5 +12,6 @@ const struct policy policy_window = {
     .name = "window",
     .purpose = "the last tokens",
     .parameters = parameters,
+    .budget = offsetof(struct policy_spec, window),
     .near = NEAR_SLIDING,
 };

@@ -108,15 +108,6 @@ int slots_gather(const struct slots *slots, const struct comm *group, const stru
     return 0;
 }
 
-/* The rows of a candidate. */
-static size_t candidate(const struct slots *slots, const struct keep *keep, const struct rows_view *old,
-                        const struct rows_view *leaving, int head, int64_t index, const struct rows_view **view)
-{
-    *view = index < keep->slots ? old : leaving;
-    const int64_t row = index < keep->slots ? index : index - keep->slots;
-    return (size_t)head * (*view)->head_bytes + (size_t)row * row_bytes(&slots->shape);
-}
-
 /* to = the n rows at `from`, made one. */
 static void pool_rows(const struct slots *slots, enum pooling how, const char *from, int64_t n, char *to)
 {
@@ -133,20 +124,42 @@ static void pool_rows(const struct slots *slots, enum pooling how, const char *f
     row_from_f32(slots->shape.dtype, pooled, to, dim);
 }
 
-void slots_apply(struct slots *slots, const struct keep *keep, const struct rows_view *old,
-                 const struct rows_view *leaving)
+/* to = the convolution of the rows at `from`. */
+static void convolve_rows(const struct slots *slots, const struct convolution *convolution, const char *from,
+                          const float *offset, char *to)
 {
-    const size_t bytes = row_bytes(&slots->shape);
-    for (int head = 0; head < slots->shape.kv_heads; head++) {
-        const struct slot_recipe *recipes = keep->recipes + (size_t)head * (size_t)slots->shape.capacity;
-        for (int64_t i = slots->rank, own = 0; i < keep->count; i += slots->ranks, own++) {
-            const struct rows_view *view;
-            const size_t from = candidate(slots, keep, old, leaving, head, recipes[i].first, &view);
-            const size_t to = (size_t)((int64_t)head * slots->held + own) * bytes;
-            const enum pooling how = (enum pooling)keep->spec->pool;
-            pool_rows(slots, how, view->keys + from, recipes[i].count, slots->keys + to);
-            pool_rows(slots, how, view->values + from, recipes[i].count, slots->values + to);
-        }
+    float slot[ATTN_MAX_DIM];
+    convolution_apply(convolution, slots->shape.dtype, from, offset, slot);
+    row_from_f32(slots->shape.dtype, slot, to, slots->shape.dim);
+}
+
+/* Slot `own` of this rank, in a kv head, by its recipe. */
+static void make_slot(struct slots *slots, const struct keep *keep, const struct slots_source *source, int head,
+                      int64_t own)
+{
+    const size_t row = row_bytes(&slots->shape);
+    const struct slot_recipe *recipe =
+        &keep->recipes[(int64_t)head * slots->shape.capacity + own * slots->ranks + slots->rank];
+    const bool is_slot = recipe->first < keep->slots;
+    const struct rows_view *view = is_slot ? &source->old : &source->leaving;
+    const size_t from =
+        (size_t)head * view->head_bytes + (size_t)(recipe->first - (is_slot ? 0 : keep->slots)) * row;
+    const size_t to = (size_t)((int64_t)head * slots->held + own) * row;
+    const enum pooling how = (enum pooling)keep->spec->pool;
+    if (how == POOL_CONVOLUTION && !is_slot) {
+        const float *offset = source->key_offset ? source->key_offset + head * slots->shape.dim : NULL;
+        convolve_rows(slots, &source->convolutions->keys, view->keys + from, offset, slots->keys + to);
+        convolve_rows(slots, &source->convolutions->values, view->values + from, NULL, slots->values + to);
+    } else {
+        pool_rows(slots, how, view->keys + from, recipe->count, slots->keys + to);
+        pool_rows(slots, how, view->values + from, recipe->count, slots->values + to);
     }
+}
+
+void slots_apply(struct slots *slots, const struct keep *keep, const struct slots_source *source)
+{
     slots->count = keep->count;
+    for (int head = 0; head < slots->shape.kv_heads; head++)
+        for (int64_t own = 0; own < slots_own(slots); own++)
+            make_slot(slots, keep, source, head, own);
 }

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "attention/convolution.h"
 #include "attention/keep.h"
 #include "base/comm.h"
 #include "base/device.h"
@@ -50,9 +51,15 @@ int slots_gather(const struct slots *slots, const struct comm *group, const stru
                  struct error *err);
 size_t slots_stage_bytes(const struct slots_shape *shape, int ranks);
 
-/* The slots become those of keep->recipes. Candidates 0 .. keep->slots - 1 are the rows of `old` (from
- * slots_gather), the others those of `leaving`. */
-void slots_apply(struct slots *slots, const struct keep *keep, const struct rows_view *old,
-                 const struct rows_view *leaving);
+/* What slots are made of: candidates 0 .. keep->slots - 1 are the rows of `old` (from slots_gather), the others
+ * those of `leaving`. For POOL_CONVOLUTION the layer's weights and the keys' offset [kv_heads][dim], or NULL. */
+struct slots_source {
+    struct rows_view old, leaving;
+    const struct convolutions *convolutions;
+    const float *key_offset;
+};
+
+/* The slots become those of keep->recipes. */
+void slots_apply(struct slots *slots, const struct keep *keep, const struct slots_source *source);
 
 #endif

@@ -178,11 +178,14 @@ static int sort_layers(struct forward_attention *a, struct error *err)
     a->bounded_layers = layers - a->full_layers;
     a->places = calloc((size_t)layers, sizeof *a->places);
     a->bounded_specs = bounded_specs(a->options, err);
+    a->convolutions = calloc((size_t)layers, sizeof *a->convolutions);
     if (model->layers[0].key_bias)
         a->key_offsets = calloc((size_t)layers, sizeof *a->key_offsets);
-    if (!a->places || !a->bounded_specs || (model->layers[0].key_bias && !a->key_offsets))
+    if (!a->places || !a->bounded_specs || !a->convolutions || (model->layers[0].key_bias && !a->key_offsets))
         return error_set(err, ERROR_RESOURCE, "no memory for the order of %d layers", layers);
     for (int layer = 0, full = 0, bounded = 0; layer < layers; layer++) {
+        if (!is_full(a->options, layer))
+            a->convolutions[bounded] = &model->layers[layer].convolutions;
         a->places[layer] = is_full(a->options, layer) ? full++ : bounded++;
         if (a->key_offsets)
             a->key_offsets[a->places[layer] + (is_full(a->options, layer) ? 0 : a->full_layers)] =
@@ -226,6 +229,7 @@ int forward_attention_create(struct forward_attention *a, const struct forward_o
         return -1;
     struct bounded_options bounded = bounded_options(options, a->bounded_specs);
     bounded.decoder = a->decoder;
+    bounded.convolutions = a->convolutions;
     bounded.key_offsets = a->key_offsets ? a->key_offsets + a->full_layers : NULL;
     return a->bounded_layers == 0 || (a->bounded = bounded_create(&bounded, err)) ? 0 : -1;
 }
@@ -242,6 +246,7 @@ void forward_attention_free(struct forward_attention *a)
     rope_free(a->local_rope);
     free(a->places);
     free(a->bounded_specs);
+    free(a->convolutions);
     free(a->key_offsets);
     *a = (struct forward_attention){0};
 }

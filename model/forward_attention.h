@@ -19,6 +19,7 @@ struct forward_attention {
     struct decoder *decoder;
     int *places;                       /* [layers]: the layer's index among those of its kind, full or bounded */
     struct policy_spec *bounded_specs; /* [bounded layers] */
+    const struct convolutions **convolutions; /* [bounded layers] */
     const float **key_offsets; /* [layers]: of the full layers, then of the bounded ones; NULL: no key bias */
     int full_layers, bounded_layers;
     struct ring *ring; /* with the memory of the full layers; NULL where there are none */

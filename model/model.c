@@ -33,14 +33,17 @@ static const struct tensor *find(struct binding *b, const char *name, int64_t n_
     return tensor;
 }
 
-/* Copy a vector (norm, bias) as floats; NULL on failure. */
-static const float *find_floats(struct binding *b, const char *name, int64_t n)
+/* Copy a few rows (a norm, a bias) as floats; NULL on failure. */
+static const float *find_floats(struct binding *b, const char *name, int64_t n_in, int64_t rows)
 {
-    const struct tensor *tensor = find(b, name, n, 1);
+    const struct tensor *tensor = find(b, name, n_in, rows);
+    const int64_t n = n_in * rows;
     if (!tensor)
         return NULL;
+    const size_t bytes = tensor_row_bytes(tensor->type, n_in);
     float *out = b->next_float;
-    tensor_row_to_f32(tensor->type, tensor->data, out, n);
+    for (int64_t row = 0; row < rows; row++)
+        tensor_row_to_f32(tensor->type, (const char *)tensor->data + (size_t)row * bytes, out + row * n_in, n_in);
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(out[i])) {
             error_set(b->err, ERROR_INPUT, "%s: tensor %s, element %lld is not finite", b->model->bundle->path,
@@ -113,7 +116,7 @@ static int bind_bias(struct binding *b, struct layer *layer, int index)
     for (int i = 0; i < 3; i++) {
         char name[64];
         layer_name(name, index, parts[i]);
-        if (!find_floats(b, name, (int64_t)(i == 0 ? s->heads : s->kv_heads) * s->dim))
+        if (!find_floats(b, name, (int64_t)(i == 0 ? s->heads : s->kv_heads) * s->dim, 1))
             return -1;
     }
     take_key_bias(b, layer);
@@ -140,10 +143,40 @@ static int bind_norms(struct binding *b, struct layer *layer, int index)
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
         char name[64];
         layer_name(name, index, norms[i].part);
-        if (norms[i].wanted && !(*norms[i].out = find_floats(b, name, norms[i].n)))
+        if (norms[i].wanted && !(*norms[i].out = find_floats(b, name, norms[i].n, 1)))
             return -1;
     }
     return 0;
+}
+
+/* The compression of keys or values, if the file has one: PART.weight [dim][rate * dim] and PART.bias [dim]. */
+static int bind_convolution(struct binding *b, int index, const char *part, struct convolution *out)
+{
+    const int dim = b->model->shape.dim;
+    char weight[64], bias[64];
+    snprintf(weight, sizeof weight, "blk.%d.%s.weight", index, part);
+    snprintf(bias, sizeof bias, "blk.%d.%s.bias", index, part);
+    const struct tensor *tensor = bundle_tensor(b->model->bundle, weight);
+    if (!tensor)
+        return 0;
+    out->dim = dim;
+    out->rate = (int)(tensor->dims[0] / dim);
+    return (out->weights = find_floats(b, weight, (int64_t)out->rate * dim, dim)) &&
+                   (out->bias = find_floats(b, bias, dim, 1))
+               ? 0
+               : -1;
+}
+
+static int bind_convolutions(struct binding *b, struct layer *layer, int index)
+{
+    struct convolutions *both = &layer->convolutions;
+    if (bind_convolution(b, index, "compress_k", &both->keys) != 0 ||
+        bind_convolution(b, index, "compress_v", &both->values) != 0)
+        return -1;
+    return both->keys.rate == both->values.rate
+               ? 0
+               : error_set(b->err, ERROR_INPUT, "%s: layer %d compresses %d keys and %d values to one",
+                           b->model->bundle->path, index, both->keys.rate, both->values.rate);
 }
 
 static int bind_layer(struct binding *b, int index)
@@ -152,6 +185,8 @@ static int bind_layer(struct binding *b, int index)
     if (bind_norms(b, layer, index) != 0)
         return -1;
     if (b->model->arch->qkv_bias && bind_bias(b, layer, index) != 0)
+        return -1;
+    if (bind_convolutions(b, layer, index) != 0)
         return -1;
     return bind_matrices(b, layer, index);
 }
@@ -169,7 +204,7 @@ static int bind_ends(struct binding *b)
     model->shape.vocab = (int)vocab;
     model->head.n_in = model->shape.width;
     if (!(model->embedding = find(b, embedding, model->shape.width, vocab)) ||
-        !(model->output_norm = find_floats(b, "output_norm.weight", model->shape.width)))
+        !(model->output_norm = find_floats(b, "output_norm.weight", model->shape.width, 1)))
         return -1;
     if (bundle_tensor(model->bundle, "output.weight"))
         return stack_add(b, &model->head, "output.weight", vocab);
@@ -193,7 +228,7 @@ static int bind_positions(struct binding *b)
     struct scaling scaling;
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (bundle_tensor(model->bundle, lists[i].name) &&
-            !(*lists[i].out = find_floats(b, lists[i].name, model->shape.rope_dims / 2)))
+            !(*lists[i].out = find_floats(b, lists[i].name, model->shape.rope_dims / 2, 1)))
             return -1;
     if (scaling_read(model->arch, model->bundle, model->long_factors != NULL, &scaling, b->err) != 0)
         return -1;
@@ -219,6 +254,16 @@ static int bind_all(struct binding *b)
     return 0;
 }
 
+/* Floats of the convolutions of all layers. */
+static size_t convolution_floats(const struct bundle *bundle)
+{
+    size_t floats = 0;
+    for (int64_t i = 0; i < bundle->n_tensors; i++)
+        if (strstr(bundle->tensors[i].name, ".compress_"))
+            floats += (size_t)(bundle->tensors[i].dims[0] * tensor_rows(&bundle->tensors[i]));
+    return floats;
+}
+
 /* Floats of all norms, biases, divisors and factors, at most. */
 static size_t float_count(const struct model_shape *shape)
 {
@@ -238,7 +283,7 @@ struct model *model_open(const struct bundle *bundle, struct error *err)
         goto no_memory;
     *model = (struct model){.bundle = bundle, .arch = arch, .shape = shape, .packed.window = MPI_WIN_NULL};
     model->layers = calloc((size_t)shape.layers, sizeof *model->layers);
-    model->floats = calloc(float_count(&shape), sizeof *model->floats);
+    model->floats = calloc(float_count(&shape) + convolution_floats(bundle), sizeof *model->floats);
     if (!model->layers || !model->floats)
         goto no_memory;
     struct binding binding = {.model = model, .next_float = model->floats, .err = err};

@@ -7,6 +7,7 @@
 #ifndef LONGHAUL_MODEL_MODEL_H
 #define LONGHAUL_MODEL_MODEL_H
 
+#include "attention/convolution.h"
 #include "base/bundle.h"
 #include "base/comm.h"
 #include "base/error.h"
@@ -32,6 +33,7 @@ struct layer {
     const float *query_norm, *key_norm;               /* [dim]: of each head, before it is rotated; NULL: none */
     const float *qkv_bias;                            /* [(heads + 2 kv_heads) * dim], 0 for the keys, or NULL */
     const float *key_bias;                            /* [kv_heads * dim] or NULL: memory keeps keys without it */
+    struct convolutions convolutions;                 /* of compressed memory, where the file has them */
     struct stack stacks[LINEARS_PER_LAYER];
     struct linear *linears[LINEARS_PER_LAYER]; /* NULL until packed */
 };

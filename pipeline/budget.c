@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/blocks.h"
 #include "attention/far_record.h"
 
 enum unit { TOKENS, BYTES };
@@ -29,34 +30,49 @@ static int parse(const char *text, int64_t *amount, enum unit *unit, struct erro
                      text);
 }
 
-/* Bytes of a token in the far memories of all layers that the policy goes for. */
-static double token_bytes(const struct model *model)
+/* Bytes of a token in the memories of all layers that the policy goes for; as many as it may turn out to be where
+ * the dtype is chosen later. */
+static double token_bytes(const struct options *options, const struct model *model, const struct policy *policy)
 {
+    const enum dtype dtype = options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    const double raw = 2.0 * model->shape.dim * (double)dtype_size(dtype);
+    const double of_head = policy->retrieves ? (double)far_record_bytes(model->shape.dim) / FAR_BLOCK : raw;
     int layers = 0;
     for (int layer = 0; layer < model->shape.layers; layer++)
         layers += !model_layer_is_local(model, layer);
-    return (double)layers * model->shape.kv_heads * (double)far_record_bytes(model->shape.dim) / FAR_BLOCK;
+    return (double)layers * model->shape.kv_heads * of_head;
 }
 
-int budget_apply(const char *text, const struct model *model, struct policy_spec *spec, struct error *err)
+/* What bounds the policy's memory. */
+static const struct policy_parameter *bound_of(const struct policy *policy)
+{
+    const struct policy_parameter *parameter = policy->parameters;
+    while (parameter->where != policy->budget)
+        parameter++;
+    return parameter;
+}
+
+int budget_apply(const struct options *options, const struct model *model, struct policy_spec *spec,
+                 struct error *err)
 {
     const struct policy *policy = policy_of(spec->kind);
-    int64_t amount = 0;
+    int64_t amount = 0, least;
     enum unit unit = TOKENS;
-    if (parse(text, &amount, &unit, err) != 0)
+    if (parse(options->memory_budget, &amount, &unit, err) != 0)
         return -1;
-    if (!policy->retrieves)
+    if (policy->budget == 0)
+        return error_set(err, ERROR_USAGE, "--memory-budget: policy %s keeps everything", policy->name);
+    const struct policy_parameter *bound = bound_of(policy);
+    int64_t *tokens = (int64_t *)(void *)((char *)spec + policy->budget);
+    if (*tokens != bound->fallback)
+        return error_set(err, ERROR_USAGE, "--memory-budget and %s= of --policy %s say the same: give one of them",
+                         bound->name, policy->name);
+    *tokens = unit == TOKENS ? amount : (int64_t)((double)amount / token_bytes(options, model, policy));
+    least = policy->retrieves ? spec->top * FAR_BLOCK : policy->blocks ? spec->top * BLOCK_TOKENS : bound->least;
+    if (*tokens < least || *tokens > bound->most)
         return error_set(err, ERROR_USAGE,
-                         "--memory-budget bounds the far memory of policy retrieval; give %s its own parameters",
-                         policy->name);
-    if (spec->far != 0)
-        return error_set(err, ERROR_USAGE,
-                         "--memory-budget and memory= of --policy say the same: give one of them");
-    spec->far = unit == TOKENS ? amount : (int64_t)((double)amount / token_bytes(model));
-    if (spec->far < spec->top * FAR_BLOCK)
-        return error_set(err, ERROR_USAGE,
-                         "--memory-budget %s is %" PRId64 " tokens, and the policy chooses %" PRId64
-                         " of them at a time",
-                         text, spec->far, spec->top * FAR_BLOCK);
+                         "--memory-budget %s is %" PRId64 " tokens for policy %s, which wants %" PRId64
+                         " to %" PRId64,
+                         options->memory_budget, *tokens, policy->name, least, bound->most);
     return 0;
 }

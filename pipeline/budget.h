@@ -1,5 +1,6 @@
-/* --memory-budget: how much of a text's past a memory may hold, in tokens ("65536") or bytes ("512MiB"; KiB, MiB,
- * GiB). Bytes are those of all layers and all ranks of a ring together; they become tokens, alike in every layer.
+/* --memory-budget: how much of a text's past a policy's memory may hold, in tokens ("65536") or bytes ("512MiB";
+ * KiB, MiB, GiB). Bytes are those of all layers and all ranks of a ring together; they become tokens, alike in every
+ * layer, and these the parameter of the policy that bounds its memory (struct policy, budget).
  */
 #ifndef LONGHAUL_PIPELINE_BUDGET_H
 #define LONGHAUL_PIPELINE_BUDGET_H
@@ -7,10 +8,12 @@
 #include "attention/policy.h"
 #include "base/error.h"
 #include "model/model.h"
+#include "pipeline/options.h"
 
-/* Put the budget `text` into a policy that goes for all layers of the model but those with a window of their own.
- * ERROR_USAGE where it cannot be read, where it is less than the policy needs, and for a policy without a memory
- * that can be bounded. */
-int budget_apply(const char *text, const struct model *model, struct policy_spec *spec, struct error *err);
+/* Put options->memory_budget into a policy that goes for all layers of the model but those with a window of their
+ * own. ERROR_USAGE where it cannot be read, where it is less than the policy needs, where the policy says it too,
+ * and for `full`. */
+int budget_apply(const struct options *options, const struct model *model, struct policy_spec *spec,
+                 struct error *err);
 
 #endif

@@ -94,7 +94,7 @@ static int ask_policy(const struct options *options, const struct model *model, 
                          "--memory-budget bounds the memory of a policy: give one, as --policy retrieval");
     if (options->policy && policy_parse(options->policy, out, err) != 0)
         return -1;
-    return options->memory_budget ? budget_apply(options->memory_budget, model, out, err) : 0;
+    return options->memory_budget ? budget_apply(options, model, out, err) : 0;
 }
 
 static bool same_method(const struct position_method *a, const struct position_method *b)

@@ -80,6 +80,26 @@ static struct policy_spec own_policy(const struct model *model, int layer)
                : (struct policy_spec){.kind = POLICY_FULL};
 }
 
+/* What a trained compression asks of the model. */
+static int check_convolutions(const struct policy_spec *policies, const struct model *model, struct error *err)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const struct policy_spec *spec = &policies[layer];
+        const int rate = model->layers[layer].convolutions.keys.rate;
+        if (spec->kind != POLICY_COMPRESSIVE || spec->pool != POOL_CONVOLUTION || spec->rate == rate)
+            continue;
+        if (rate == 0)
+            return error_set(
+                err, ERROR_USAGE,
+                "policy compressive:form=conv: the model's file has no tensor blk.%d.compress_k.weight", layer);
+        return error_set(err, ERROR_USAGE,
+                         "policy compressive:form=conv: the weights in the model's file make one slot of rate=%d "
+                         "tokens in layer %d",
+                         rate, layer);
+    }
+    return 0;
+}
+
 int layers_choose(const struct policy_spec *general, const char *path, const struct model *model,
                   struct policy_spec *policies, struct error *err)
 {
@@ -89,7 +109,7 @@ int layers_choose(const struct policy_spec *general, const char *path, const str
             policies[layer] = *general;
     }
     struct layers_file file = {path, 0, policies, model->shape.layers};
-    return path ? read_file(&file, err) : 0;
+    return path && read_file(&file, err) != 0 ? -1 : check_convolutions(policies, model, err);
 }
 
 bool layers_any_full(const struct policy_spec *policies, int layers)

@@ -86,7 +86,7 @@ static const struct option_row rows[] = {
     {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE",
      "a policy for each layer, a line \"0-11 window:window=512\" each"},
     {NULL, "memory-budget", 0, KIND_STRING, RUNS, 1, FIELD(memory_budget), 0, 0, "TOKENS|N[KMG]iB",
-     "most that a far memory holds; the oldest leaves"},
+     "most that a policy's memory holds; the oldest leaves"},
     {NULL, "against", 0, KIND_STRING, SCORE, 1, FIELD(against), 0, 0, "NAME[:KEY=N,...]",
      "a policy to compare with: what does --policy cost?"},
 

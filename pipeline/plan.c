@@ -52,7 +52,7 @@ static int beyond_the_context(const struct options *options, const struct model 
                               struct error *err)
 {
     const int status = policy_parse(BEYOND_THE_CONTEXT, out, err);
-    return status == 0 && options->memory_budget ? budget_apply(options->memory_budget, model, out, err) : status;
+    return status == 0 && options->memory_budget ? budget_apply(options, model, out, err) : status;
 }
 
 /* The user's policy with the user's budget; without a policy the budget is for what is beyond the context. */
@@ -65,10 +65,10 @@ static int ask_policy(const struct options *options, const struct model *model, 
     if (!options->memory_budget)
         return 0;
     if (options->policy)
-        return budget_apply(options->memory_budget, model, out, err);
+        return budget_apply(options, model, out, err);
     if (options->strategy != STRATEGY_WHOLE || options->layers)
         return error_set(err, ERROR_USAGE,
-                         "--memory-budget bounds a far memory: give --strategy whole, or --policy retrieval");
+                         "--memory-budget bounds the memory of a policy: give one, or --strategy whole");
     return beyond_the_context(options, model, &beyond, err);
 }
 

@@ -66,7 +66,9 @@ expect 2 score "$text" -m "$model" -o "$out" --positions longrope --factor 2
 expect 2 score "$text" -m "$model" -o "$out" --factor 2
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 3x --policy retrieval
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 100 --policy retrieval
-expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy sinks
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy full
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy sinks:window=512
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 512 --policy infllm
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB
 expect 2 score "$text" -m "$model" -o "$out" --policy compressive:form=median
 expect 2 score "$text" -m "$model" -o "$out" --strategy refine

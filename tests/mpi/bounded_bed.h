@@ -14,6 +14,7 @@ enum { BED_MOST_TOKENS = 4096, BED_GENERATED = 40 };
 struct bed {
     struct shape shape;
     struct policy_spec spec;
+    const struct convolutions *convolutions; /* may be NULL */
     struct pool *pool;
     struct rope *rope;
     struct decoder *decoder;
@@ -54,6 +55,7 @@ static inline void bed_open(struct bed *bed, const char *policy)
                                             .kernel = attn_kernel_choose(s->dtype, NULL, &err),
                                             .decoder = bed->decoder,
                                             .specs = &bed->spec,
+                                            .convolutions = &bed->convolutions,
                                             .layers = 1,
                                             .heads = s->heads,
                                             .kv_heads = s->kv_heads,

@@ -1,6 +1,6 @@
 /* The compressive policy against its definition, dense and in fp64, on 1 to 4 ranks: several tokens that left the
- * near part are one slot, the mean or the largest of their raw keys and values, at its index; one token to a slot
- * is full attention. */
+ * near part are one slot, the mean, the largest or a convolution of their raw keys and values, at its index; one
+ * token to a slot is full attention. */
 #include "tests/mpi/bounded_bed.h"
 
 /* The i-th thing that the query sees: `count` tokens from `first` on, made one. */
@@ -8,10 +8,34 @@ struct item {
     int64_t first, count;
 };
 
+/* Weights of the convolutions. */
+static float weight_of(enum kind kind, int out, int64_t token, int in)
+{
+    return number(kind, 1000 + out, (int)token * 16 + in) / 8;
+}
+
+static void convolved(const struct bed *bed, enum kind kind, struct item item, int kv_head, double *out)
+{
+    const int dim = bed->shape.dim;
+    double row[ATTN_MAX_DIM];
+    for (int e = 0; e < dim; e++)
+        out[e] = (double)number(kind, 999, e);
+    for (int64_t t = 0; t < item.count; t++) {
+        row_of(&bed->shape, kind, item.first + t, kv_head, row);
+        for (int e = 0; e < dim; e++)
+            for (int i = 0; i < dim; i++)
+                out[e] += (double)weight_of(kind, e, t, i) * row[i];
+    }
+}
+
 /* Element by element what the policy makes of an item's raw rows. */
 static void pooled(const struct bed *bed, enum kind kind, struct item item, int kv_head, double *out)
 {
     double row[ATTN_MAX_DIM];
+    if (bed->spec.pool == POOL_CONVOLUTION && item.count > 1) {
+        convolved(bed, kind, item, kv_head, out);
+        return;
+    }
     row_of(&bed->shape, kind, item.first, kv_head, out);
     for (int64_t t = 1; t < item.count; t++) {
         row_of(&bed->shape, kind, item.first + t, kv_head, row);
@@ -104,6 +128,27 @@ static void the_largest_stand_for_several_tokens(void **state)
     check("compressive:window=50,rate=3,slots=1000,form=max", 300, 128, define);
 }
 
+static void a_convolution_stands_for_several_tokens(void **state)
+{
+    enum { DIM = 16, RATE = 3 };
+    static float weights[2][DIM * RATE * DIM], biases[2][DIM];
+    struct convolutions convolutions = {{RATE, DIM, weights[0], biases[0]}, {RATE, DIM, weights[1], biases[1]}};
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (int e = 0; e < DIM; e++) {
+            const enum kind kind = i == 0 ? KEY : VALUE;
+            biases[i][e] = number(kind, 999, e);
+            for (int j = 0; j < RATE * DIM; j++)
+                weights[i][e * RATE * DIM + j] = weight_of(kind, e, j / DIM, j % DIM);
+        }
+    struct bed bed = {.shape = {4, 2, DIM, DIM, 10000.0, DTYPE_F32, ROPE_HALVES, 0.6f, 0, 2e-5},
+                      .segment = 128,
+                      .convolutions = &convolutions,
+                      .define = define};
+    bed_check(&bed, "compressive:window=50,rate=3,slots=1000,form=conv", 300);
+    bed_check(&bed, "compressive:window=50,rate=3,slots=20,form=conv", 300);
+}
+
 static void the_oldest_slots_leave(void **state)
 {
     (void)state;
@@ -121,9 +166,8 @@ static void one_token_to_a_slot_is_full_attention(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        mpi_unit_test(means_stand_for_several_tokens),
-        mpi_unit_test(the_largest_stand_for_several_tokens),
-        mpi_unit_test(the_oldest_slots_leave),
+        mpi_unit_test(means_stand_for_several_tokens),          mpi_unit_test(the_largest_stand_for_several_tokens),
+        mpi_unit_test(a_convolution_stands_for_several_tokens), mpi_unit_test(the_oldest_slots_leave),
         mpi_unit_test(one_token_to_a_slot_is_full_attention),
     };
     return mpi_run_tests(tests);

@@ -49,6 +49,7 @@ class Model:
     layers: int = 2
     window: int = 0  # of the local layers; 0: none
     gemma: bool = False  # norms of heads, norms behind both halves of a layer
+    compress: int = 0  # convolutions that make one slot of so many tokens, and what they make is the mean; 0: none
 
     def __post_init__(self):
         self.width = self.width or self.q_width
@@ -70,6 +71,7 @@ MODELS = [
     # transformers divides q.k by sqrt(256) whatever the file says, so heads have 256 elements as in the real ones
     Model("gemma3-q8", "gemma3", "gpt-2", "q8_0", 2, 1, 256, 64, 1e6, tied=True, biases=False, width=32,
           layers=6, window=100, gemma=True),
+    Model("llama-convolution-f32", "llama", "gpt-2", "f32", 2, 1, 16, 32, 1e4, tied=True, biases=False, compress=4),
 ]
 MISTRALS = {"llama-tied-f32": 100}
 
@@ -164,6 +166,11 @@ def add_weights(writer, model, random):
             vector(block + "post_attention_norm.weight", model.width, 1.0, 0.1)
             vector(block + "post_ffw_norm.weight", model.width, 1.0, 0.1)
         matrix(block + "attn_output.weight", model.width, model.q_width)
+        if model.compress:
+            mean = np.tile(np.eye(model.head_dim, dtype=np.float32) / model.compress, (1, model.compress))
+            for part in "kv":
+                writer.add_tensor(f"{block}compress_{part}.weight", mean)
+                writer.add_tensor(f"{block}compress_{part}.bias", np.zeros(model.head_dim, dtype=np.float32))
         vector(block + "ffn_norm.weight", model.width, 1.0, 0.1)
         matrix(block + "ffn_gate.weight", model.ffn, model.width, gain=1.5)
         matrix(block + "ffn_up.weight", model.ffn, model.width)
