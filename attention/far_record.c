@@ -1,36 +1,32 @@
 #include "attention/far_record.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "attention/kernel.h"
 #include "attention/rows.h"
-
-/* The parts of a record. */
-struct parts {
-    uint8_t *keys, *values; /* [FAR_BLOCK][dim/2] nibbles */
-    bf16 *low, *key_steps, *value_steps;
-};
 
 static int value_groups(int dim)
 {
     return (dim + FAR_VALUE_GROUP - 1) / FAR_VALUE_GROUP;
 }
 
-static struct parts parts_of(const void *record, int dim)
+struct far_record_parts far_record_parts(const void *record, int dim)
 {
     const size_t nibbles = (size_t)FAR_BLOCK * (size_t)dim / 2;
-    struct parts p = {.keys = (uint8_t *)record};
+    struct far_record_parts p = {.keys = (uint8_t *)record};
     p.values = p.keys + nibbles;
     p.low = (bf16 *)(p.values + nibbles);
     p.key_steps = p.low + dim;
     p.value_steps = p.key_steps + dim;
+    p.representatives = (uint8_t *)(p.value_steps + FAR_BLOCK * value_groups(dim));
     return p;
 }
 
 size_t far_record_bytes(int dim)
 {
     return (size_t)FAR_BLOCK * (size_t)dim +
-           sizeof(bf16) * (2 * (size_t)dim + (size_t)FAR_BLOCK * (size_t)value_groups(dim));
+           sizeof(bf16) * (2 * (size_t)dim + (size_t)FAR_BLOCK * (size_t)value_groups(dim)) + FAR_REPRESENTATIVES;
 }
 
 /* ---- writing ---- */
@@ -64,7 +60,7 @@ static float over(bf16 step)
     return s > 0 ? 1 / s : 0;
 }
 
-static void write_keys(const struct parts *p, int dim, const float *rows)
+static void write_keys(const struct far_record_parts *p, int dim, const float *rows)
 {
     uint8_t levels[FAR_BLOCK * ATTN_MAX_DIM];
     for (int e = 0; e < dim; e++) {
@@ -85,7 +81,7 @@ static void write_keys(const struct parts *p, int dim, const float *rows)
             p->keys[t * (dim / 2) + e] = (uint8_t)(levels[t * dim + e] | levels[t * dim + e + dim / 2] << 4);
 }
 
-static void write_values(const struct parts *p, int dim, const float *rows)
+static void write_values(const struct far_record_parts *p, int dim, const float *rows)
 {
     const int groups = value_groups(dim), half = dim / 2;
     for (int t = 0; t < FAR_BLOCK; t++) {
@@ -105,12 +101,51 @@ static void write_values(const struct parts *p, int dim, const float *rows)
     }
 }
 
+static float distance_of(const float *a, const float *b, int dim)
+{
+    float sum = 0;
+    for (int e = 0; e < dim; e++)
+        sum += (a[e] - b[e]) * (a[e] - b[e]);
+    return sum;
+}
+
+static void mean_of(const float *rows, int dim, float *out)
+{
+    memset(out, 0, (size_t)dim * sizeof *out);
+    for (int t = 0; t < FAR_BLOCK; t++)
+        for (int e = 0; e < dim; e++)
+            out[e] += rows[t * dim + e] / FAR_BLOCK;
+}
+
+static void choose_representatives(const struct far_record_parts *p, int dim, const float *rows)
+{
+    float mean[ATTN_MAX_DIM], nearest[FAR_BLOCK]; /* of what is chosen, how far the nearest is */
+    const float *last = mean;
+    mean_of(rows, dim, mean);
+    for (int t = 0; t < FAR_BLOCK; t++)
+        nearest[t] = INFINITY;
+    for (int i = 0; i < FAR_REPRESENTATIVES; i++) {
+        int farthest = 0;
+        for (int t = 0; t < FAR_BLOCK; t++) {
+            nearest[t] = least_of(nearest[t], distance_of(rows + t * dim, last, dim));
+            if (nearest[t] > nearest[farthest])
+                farthest = t;
+        }
+        p->representatives[i] = (uint8_t)farthest;
+        last = rows + farthest * dim;
+        if (i == 0)
+            for (int t = 0; t < FAR_BLOCK; t++)
+                nearest[t] = INFINITY; /* the mean is not one of them */
+    }
+}
+
 void far_record_write(void *record, enum dtype dtype, int dim, const void *keys, const void *values)
 {
-    const struct parts p = parts_of(record, dim);
+    const struct far_record_parts p = far_record_parts(record, dim);
     float rows[FAR_BLOCK * ATTN_MAX_DIM];
     row_to_f32(dtype, keys, rows, (int64_t)FAR_BLOCK * dim);
     write_keys(&p, dim, rows);
+    choose_representatives(&p, dim, rows);
     row_to_f32(dtype, values, rows, (int64_t)FAR_BLOCK * dim);
     write_values(&p, dim, rows);
 }
@@ -119,7 +154,7 @@ void far_record_write(void *record, enum dtype dtype, int dim, const void *keys,
 
 void far_record_read(const void *record, enum dtype dtype, int dim, void *keys, void *values)
 {
-    const struct parts p = parts_of(record, dim);
+    const struct far_record_parts p = far_record_parts(record, dim);
     const int half = dim / 2, groups = value_groups(dim);
     const size_t row = (size_t)dim * dtype_size(dtype);
     float low[ATTN_MAX_DIM], step[ATTN_MAX_DIM], out[ATTN_MAX_DIM];
@@ -140,29 +175,4 @@ void far_record_read(const void *record, enum dtype dtype, int dim, void *keys, 
         }
         row_from_f32(dtype, out, (char *)values + (size_t)t * row, dim);
     }
-}
-
-float far_record_keys8(const void *record, int dim, int8_t *k8)
-{
-    const struct parts p = parts_of(record, dim);
-    const int half = dim / 2;
-    float low[ATTN_MAX_DIM], step[ATTN_MAX_DIM], most = 0;
-    row_to_f32(DTYPE_BF16, p.low, low, dim);
-    row_to_f32(DTYPE_BF16, p.key_steps, step, dim);
-    for (int e = 0; e < dim; e++)
-        most = most_of(most, most_of(fabsf(low[e]), fabsf(low[e] + 15 * step[e])));
-    const float by = most > 0 ? 127 / most : 0;
-    /* Rounding by adding a half to what is shifted to be positive. */
-    for (int e = 0; e < dim; e++) {
-        low[e] = low[e] * by + 128.5f;
-        step[e] *= by;
-    }
-    for (int t = 0; t < FAR_BLOCK; t++) {
-        const uint8_t *n = p.keys + t * half;
-        for (int e = 0; e < half; e++) {
-            k8[t * dim + e] = (int8_t)((int)(low[e] + step[e] * (float)(n[e] & 15)) - 128);
-            k8[t * dim + e + half] = (int8_t)((int)(low[e + half] + step[e + half] * (float)(n[e] >> 4)) - 128);
-        }
-    }
-    return most / 127;
 }

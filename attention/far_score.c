@@ -18,24 +18,13 @@ const struct far_scorer *far_scorer_choose(void)
     return scorers[i];
 }
 
-void far_keys8_read(struct far_keys8 *keys, const void *record)
-{
-    keys->scale = far_record_keys8(record, keys->dim, keys->k);
-    for (int t = 0; t < FAR_BLOCK; t++) {
-        int32_t sum = 0;
-        for (int e = 0; e < keys->dim; e++)
-            sum += keys->k[t * keys->dim + e];
-        keys->shifts[t] = 128 * sum;
-    }
-}
-
-float far_lanes_put(uint8_t *lanes, int row, const float *q, int dim)
+float far_lanes_put(int8_t *lanes, int row, const float *q, int dim)
 {
     float most = 0;
     for (int e = 0; e < dim; e++)
         most = fmaxf(most, fabsf(q[e]));
     const float by = most > 0 ? 127 / most : 0;
     for (int e = 0; e < dim; e++)
-        lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = (uint8_t)((int)rintf(q[e] * by) + 128);
+        lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = (int8_t)rintf(q[e] * by);
     return most / 127;
 }

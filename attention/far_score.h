@@ -5,7 +5,7 @@
  * keys, bounds and sums of exponentials this is what finds a passage again (docs/measurements.md).
  *
  * Products are of eight bits: queries in lanes of FAR_LANES rows, so that the largest over keys needs no shuffling;
- * keys from far_record_keys8(). One variant per instruction set, chosen by far_scorer_choose().
+ * keys all with one scale. One variant per instruction set, chosen by far_scorer_choose().
  */
 #ifndef LONGHAUL_ATTENTION_FAR_SCORE_H
 #define LONGHAUL_ATTENTION_FAR_SCORE_H
@@ -14,28 +14,30 @@
 
 #include "attention/far_record.h"
 
-enum { FAR_LANES = 16 };
+enum { FAR_LANES = 16, FAR_TILES = 6 };
 
-/* A lane tile of queries: FAR_LANES rows in eight bits, 128 added to each so that they are not negative. Element e
- * of row l lies at [e / 4][l][e % 4]. */
+/* A lane tile of queries: FAR_LANES rows in eight bits. Element e of row l lies at [e / 4][l][e % 4]. */
 static inline size_t far_lanes_bytes(int dim)
 {
     return (size_t)FAR_LANES * (size_t)dim;
 }
 
-/* A block's keys, ready for products. */
+/* A block's keys, ready for products: all FAR_BLOCK of them, or its FAR_REPRESENTATIVES. They are not negative, as
+ * the instructions want one side; what 128 makes of a query is taken off again. */
 struct far_keys8 {
-    int8_t *k;                 /* [FAR_BLOCK][dim] */
-    int32_t shifts[FAR_BLOCK]; /* 128 times the sum of each key: what the added 128 make */
+    int dim, n;
+    uint8_t *k; /* [n][dim], key = scale * (k - 128) */
     float scale;
-    int dim;
 };
 
 struct far_scorer {
     const char *name;
     bool (*supported)(void);
-    /* out [FAR_LANES] = the largest product of each row over the block's keys. */
-    void (*best)(const uint8_t *lanes, const struct far_keys8 *keys, int32_t *out);
+    /* keys->k and scale from a record; keys->k has room, keys->dim and n are set. */
+    void (*read)(struct far_keys8 *keys, const void *record);
+    /* out [tiles][FAR_LANES] = the largest product of each row of at most FAR_TILES lane tiles over the block's
+     * keys. */
+    void (*best)(const int8_t *lanes, int tiles, const struct far_keys8 *keys, int32_t *out);
     /* scores [n][FAR_LANES] := 2^(scores - most), sums [FAR_LANES] = their sums over n; most [FAR_LANES] is not
      * below the scores. */
     void (*weigh)(float *scores, int64_t n, const float *most, double *sums);
@@ -47,11 +49,8 @@ struct far_scorer {
 const struct far_scorer *const *far_scorers(int *n_out);
 const struct far_scorer *far_scorer_choose(void);
 
-/* keys->k, shifts and scale from a record; keys->k has room, keys->dim is set. */
-void far_keys8_read(struct far_keys8 *keys, const void *record);
-
 /* Row `row` of a lane tile := q [dim] f32, rounded; returns its scale, so that q = scale * what was written. */
-float far_lanes_put(uint8_t *lanes, int row, const float *q, int dim);
+float far_lanes_put(int8_t *lanes, int row, const float *q, int dim);
 
 extern const struct far_scorer far_scorer_vnni, far_scorer_avx2, far_scorer_c;
 

@@ -35,10 +35,9 @@ static char *card_of(const struct retrieve *r, int64_t group)
     return r->memory + r->plan.cards + (size_t)group * r->plan.card_bytes;
 }
 
-uint8_t *retrieve_lanes(const struct retrieve *r, int64_t group, int kv_head, int tile)
+int8_t *retrieve_lanes(const struct retrieve *r, int64_t group, int kv_head, int tile)
 {
-    return (uint8_t *)card_of(r, group) +
-           (size_t)(kv_head * r->plan.tiles + tile) * far_lanes_bytes(r->options.dim);
+    return (int8_t *)card_of(r, group) + (size_t)(kv_head * r->plan.tiles + tile) * far_lanes_bytes(r->options.dim);
 }
 
 float *retrieve_scales(const struct retrieve *r, int64_t group, int kv_head, int tile)

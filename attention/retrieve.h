@@ -2,7 +2,8 @@
  *
  * Of a group's queries one in RETRIEVE_SAMPLE scores every far block that the group may see
  * (attention/far_score.h), and the `top` best are chosen. Where there are more than RETRIEVE_CANDIDATES blocks, one
- * query in RETRIEVE_COARSE chooses that many of them first. Queries are gathered on all ranks, each rank scores its
+ * query in RETRIEVE_COARSE chooses that many of them first, by the representatives of their keys: an eighth of the
+ * products (docs/measurements.md says what that costs). Queries are gathered on all ranks, each rank scores its
  * own blocks, and the maxima, sums and best of all ranks are merged, so that every rank knows every choice and
  * choices do not depend on how many ranks there are.
  *
@@ -14,7 +15,7 @@
 #include "attention/far.h"
 #include "base/pool.h"
 
-enum { RETRIEVE_SAMPLE = 4, RETRIEVE_COARSE = 16, RETRIEVE_CANDIDATES = 1024 };
+enum { RETRIEVE_SAMPLE = 4, RETRIEVE_COARSE = 8, RETRIEVE_CANDIDATES = 1024 };
 
 /* Queries that choose together. */
 struct retrieve_group {

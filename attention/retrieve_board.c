@@ -38,9 +38,9 @@ static double *sums_of(const struct retrieve *r, int64_t group, int tile)
 static struct far_keys8 keys_of(const struct retrieve_stage *stage, int64_t block, int thread)
 {
     const struct retrieve *r = stage->retrieve;
-    struct far_keys8 keys = {.dim = r->options.dim};
-    keys.k = (int8_t *)(r->memory + r->plan.keys) + (size_t)thread * FAR_BLOCK * (size_t)keys.dim;
-    far_keys8_read(&keys, far_record(stage->call->far, stage->kv_head, block));
+    struct far_keys8 keys = {.dim = r->options.dim, .n = stage->coarse ? FAR_REPRESENTATIVES : FAR_BLOCK};
+    keys.k = (uint8_t *)(r->memory + r->plan.keys) + (size_t)thread * FAR_BLOCK * (size_t)keys.dim;
+    r->scorer->read(&keys, far_record(stage->call->far, stage->kv_head, block));
     return keys;
 }
 
@@ -48,13 +48,16 @@ static void score_column(const struct retrieve_stage *stage, int64_t group, int6
                          const struct far_keys8 *keys)
 {
     const struct retrieve *r = stage->retrieve;
-    for (int tile = 0; tile < tiles_of(stage, group); tile++) {
-        int32_t best[FAR_LANES];
+    const int tiles = tiles_of(stage, group);
+    int32_t best[FAR_TILES][FAR_LANES];
+    for (int tile = 0; tile < tiles; tile++) {
         const float *scales = retrieve_scales(r, group, stage->kv_head, tile);
         float *out = scores_of(stage, group, tile) + column * FAR_LANES;
-        r->scorer->best(retrieve_lanes(r, group, stage->kv_head, tile), keys, best);
+        if (tile % FAR_TILES == 0)
+            r->scorer->best(retrieve_lanes(r, group, stage->kv_head, tile),
+                            tiles - tile < FAR_TILES ? tiles - tile : FAR_TILES, keys, best[0]);
         for (int l = 0; l < FAR_LANES; l++)
-            out[l] = (float)best[l] * (scales[l] * keys->scale);
+            out[l] = (float)best[tile % FAR_TILES][l] * (scales[l] * keys->scale);
     }
 }
 
@@ -136,11 +139,6 @@ static bool better(const struct retrieve_entry *a, const struct retrieve_entry *
     return a->weight != b->weight ? a->weight > b->weight : a->block < b->block;
 }
 
-static int compare(const void *a, const void *b)
-{
-    return better(a, b) ? -1 : better(b, a);
-}
-
 static void swap(struct retrieve_entry *a, struct retrieve_entry *b)
 {
     const struct retrieve_entry c = *a;
@@ -179,12 +177,11 @@ static struct retrieve_entry *best_of(const struct retrieve_stage *stage, int ra
            (rank * groups_of(stage) + group) * stage->keep;
 }
 
-/* The best of n entries, best first, and nothing behind them. */
+/* The best of n entries, in any order, and nothing behind them. */
 static void put_best(struct retrieve_entry *entries, int64_t n, struct retrieve_entry *out, int64_t keep)
 {
     const int64_t k = i64_min(n, keep);
     select_best(entries, n, k);
-    qsort(entries, (size_t)k, sizeof *entries, compare);
     for (int64_t i = 0; i < keep; i++)
         out[i] = i < k ? entries[i] : (struct retrieve_entry){-1, -1};
 }

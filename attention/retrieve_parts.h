@@ -27,7 +27,7 @@ struct retrieve_plan {
     size_t entries; /* [threads][max_columns] */
     size_t best;    /* [ranks][groups][candidates] entries; merged in the places of rank 0 */
     size_t merged;  /* [ranks][candidates] entries */
-    size_t keys;    /* [threads][FAR_BLOCK][dim] int8 */
+    size_t keys;    /* [threads][FAR_BLOCK][dim] uint8 */
     size_t card_bytes, total;
     int64_t board, max_columns;
     int tiles; /* of the rows of a group, at most */
@@ -57,7 +57,7 @@ int retrieve_rows(const struct retrieve *retrieve, int64_t count, bool coarse);
 int retrieve_tiles(const struct retrieve *retrieve, int64_t count, bool coarse);
 
 /* A lane tile of a group's queries, and its scales. */
-uint8_t *retrieve_lanes(const struct retrieve *retrieve, int64_t group, int kv_head, int tile);
+int8_t *retrieve_lanes(const struct retrieve *retrieve, int64_t group, int kv_head, int tile);
 float *retrieve_scales(const struct retrieve *retrieve, int64_t group, int kv_head, int tile);
 
 /* The blocks of this rank that group g scores. */
@@ -67,8 +67,8 @@ int64_t *retrieve_columns(const struct retrieve *retrieve, int64_t group);
 void retrieve_run(const struct retrieve *retrieve, int64_t items, void (*work)(void *, int64_t, int),
                   void *context);
 
-/* The `keep` best columns of all ranks for every group, best first, behind block -1 nothing: entries of group g at
- * g * stage->keep of the result, which lives until the next call. NULL with an error. Collective. */
+/* The `keep` best columns of all ranks for every group, in any order, behind block -1 nothing: entries of group g
+ * at g * stage->keep of the result, which lives until the next call. NULL with an error. Collective. */
 const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err);
 
 #endif

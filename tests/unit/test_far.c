@@ -75,8 +75,8 @@ static void a_constant_block_is_kept_as_bf16_has_it(void **unused)
 static void scores_are_those_of_the_kept_keys(void **unused)
 {
     static float k[MOST], v[MOST], q[FAR_LANES][ATTN_MAX_DIM];
-    static uint8_t lanes[FAR_LANES * ATTN_MAX_DIM];
-    static int8_t k8[MOST];
+    static int8_t lanes[FAR_LANES * ATTN_MAX_DIM];
+    static uint8_t k8[MOST];
     static char record[1 << 16];
     int n;
     const struct far_scorer *const *scorers = far_scorers(&n);
@@ -90,13 +90,13 @@ static void scores_are_those_of_the_kept_keys(void **unused)
             fill(q[l], dim);
             scales[l] = far_lanes_put(lanes, l, q[l], dim);
         }
-        struct far_keys8 keys = {.k = k8, .dim = dim};
-        far_keys8_read(&keys, record);
+        struct far_keys8 keys = {.k = k8, .dim = dim, .n = FAR_BLOCK};
+        scorers[n - 1]->read(&keys, record);
         for (int s = 0; s < n; s++) {
             int32_t best[FAR_LANES];
             if (!scorers[s]->supported())
                 continue;
-            scorers[s]->best(lanes, &keys, best);
+            scorers[s]->best(lanes, 1, &keys, best);
             for (int l = 0; l < FAR_LANES; l++) {
                 double most = -INFINITY;
                 for (int t = 0; t < FAR_BLOCK; t++) {
@@ -115,29 +115,96 @@ static void scores_are_those_of_the_kept_keys(void **unused)
 static void all_variants_give_the_same_products(void **unused)
 {
     static float k[MOST], q[ATTN_MAX_DIM];
-    static uint8_t lanes[FAR_LANES * ATTN_MAX_DIM];
-    static int8_t k8[MOST];
+    static int8_t lanes[FAR_TILES * FAR_LANES * ATTN_MAX_DIM];
+    static uint8_t k8[MOST];
     static char record[1 << 16];
     int n;
     const struct far_scorer *const *scorers = far_scorers(&n);
     (void)unused;
     for (int dim = 16; dim <= ATTN_MAX_DIM; dim += 80) {
-        int32_t expected[FAR_LANES], got[FAR_LANES];
+        int32_t expected[FAR_TILES][FAR_LANES], got[FAR_TILES][FAR_LANES];
         fill(k, FAR_BLOCK * dim);
         far_record_write(record, DTYPE_F32, dim, k, k);
-        struct far_keys8 keys = {.k = k8, .dim = dim};
-        far_keys8_read(&keys, record);
-        for (int l = 0; l < FAR_LANES; l++) {
+        for (int row = 0; row < FAR_TILES * FAR_LANES; row++) {
             fill(q, dim);
-            far_lanes_put(lanes, l, q, dim);
+            far_lanes_put(lanes + (size_t)(row / FAR_LANES) * far_lanes_bytes(dim), row % FAR_LANES, q, dim);
         }
-        scorers[n - 1]->best(lanes, &keys, expected);
-        for (int s = 0; s < n; s++)
-            if (scorers[s]->supported()) {
-                scorers[s]->best(lanes, &keys, got);
-                assert_memory_equal(got, expected, sizeof got);
+        for (int tiles = 1; tiles <= FAR_TILES; tiles++)
+            for (int some = 0; some < 2; some++) {
+                struct far_keys8 keys = {.k = k8, .dim = dim, .n = some ? FAR_REPRESENTATIVES : FAR_BLOCK};
+                scorers[n - 1]->read(&keys, record);
+                scorers[n - 1]->best(lanes, tiles, &keys, expected[0]);
+                for (int s = 0; s < n; s++)
+                    if (scorers[s]->supported()) {
+                        scorers[s]->best(lanes, tiles, &keys, got[0]);
+                        assert_memory_equal(got, expected, (size_t)tiles * sizeof *got);
+                    }
             }
     }
+}
+
+/* Of what eight bits can tell apart: a step. */
+static void all_variants_read_the_same_keys(void **unused)
+{
+    static float k[MOST];
+    static uint8_t expected[MOST], got[MOST];
+    static char record[1 << 16];
+    int n;
+    const struct far_scorer *const *scorers = far_scorers(&n);
+    (void)unused;
+    for (int dim = 16; dim <= ATTN_MAX_DIM; dim += 80) {
+        struct far_keys8 first = {.k = expected, .dim = dim, .n = FAR_BLOCK};
+        fill(k, FAR_BLOCK * dim);
+        far_record_write(record, DTYPE_F32, dim, k, k);
+        scorers[n - 1]->read(&first, record);
+        for (int s = 0; s < n; s++) {
+            struct far_keys8 keys = {.k = got, .dim = dim, .n = FAR_BLOCK};
+            if (!scorers[s]->supported())
+                continue;
+            scorers[s]->read(&keys, record);
+            assert_true(keys.scale == first.scale);
+            for (int i = 0; i < FAR_BLOCK * dim; i++)
+                assert_true(abs(got[i] - expected[i]) <= 1);
+        }
+    }
+}
+
+static double distance(const float *a, const float *b, int dim)
+{
+    double sum = 0;
+    for (int e = 0; e < dim; e++)
+        sum += pow((double)a[e] - (double)b[e], 2);
+    return sum;
+}
+
+/* The distance of a key from the nearest of the first n representatives. */
+static double from_nearest(const float *k, int dim, const uint8_t *representatives, int n, int t)
+{
+    double least = INFINITY;
+    for (int i = 0; i < n; i++)
+        least = fmin(least, distance(k + t * dim, k + representatives[i] * dim, dim));
+    return least;
+}
+
+static void representatives_are_far_from_each_other(void **unused)
+{
+    enum { DIM = 48 };
+    static float k[FAR_BLOCK * DIM];
+    static uint8_t all[FAR_BLOCK * DIM], some[FAR_BLOCK * DIM];
+    static char record[1 << 14];
+    (void)unused;
+    fill(k, FAR_BLOCK * DIM);
+    far_record_write(record, DTYPE_F32, DIM, k, k);
+    const uint8_t *chosen = far_record_parts(record, DIM).representatives;
+    for (int i = 1; i < FAR_REPRESENTATIVES; i++)
+        for (int t = 0; t < FAR_BLOCK; t++)
+            assert_true(from_nearest(k, DIM, chosen, i, t) <= from_nearest(k, DIM, chosen, i, chosen[i]) + 1e-4);
+    struct far_keys8 whole = {.k = all, .dim = DIM, .n = FAR_BLOCK};
+    struct far_keys8 few = {.k = some, .dim = DIM, .n = FAR_REPRESENTATIVES};
+    far_scorer_choose()->read(&whole, record);
+    far_scorer_choose()->read(&few, record);
+    for (int i = 0; i < FAR_REPRESENTATIVES; i++)
+        assert_memory_equal(some + i * DIM, all + chosen[i] * DIM, DIM);
 }
 
 static void weights_are_powers_of_two_and_their_sums(void **unused)
@@ -179,6 +246,8 @@ int main(void)
         cmocka_unit_test(a_constant_block_is_kept_as_bf16_has_it),
         cmocka_unit_test(scores_are_those_of_the_kept_keys),
         cmocka_unit_test(all_variants_give_the_same_products),
+        cmocka_unit_test(all_variants_read_the_same_keys),
+        cmocka_unit_test(representatives_are_far_from_each_other),
         cmocka_unit_test(weights_are_powers_of_two_and_their_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
