@@ -43,7 +43,8 @@ static struct largest find_largest(const struct bounded_options *o)
         const struct slots_shape slots = slots_shape(o, spec);
         const size_t stages[] = {near_exchange_bytes(&near, o->max_segment),
                                  slots_stage_bytes(&slots, o->group->size)};
-        most.near = i64_max(most.near, near.capacity);
+        if (!policy_of(spec->kind)->landmarks) /* whose keys are not packed */
+            most.near = i64_max(most.near, near.capacity);
         most.kept = i64_max(most.kept, spec->sinks + spec->slots);
         most.seen = i64_max(most.seen, policy_kept(spec));
         most.slots = i64_max(most.slots, spec->slots);
@@ -80,7 +81,8 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
     size_t far, observed;
     if (bounded_far_bytes(options, &far, err) != 0 || bounded_observe_bytes(options, &observed, err) != 0)
         return -1;
-    *out = total + far + observed + bounded_nearest_bytes(options) + bounded_blocks_bytes(options);
+    *out = total + far + observed + bounded_nearest_bytes(options) + bounded_blocks_bytes(options) +
+           bounded_landmark_bytes(options);
     return 0;
 }
 
@@ -177,6 +179,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     if (status == 0)
         status = bounded_blocks_create(b, err);
     if (status == 0)
+        status = bounded_landmark_create(b, err);
+    if (status == 0)
         return b;
     bounded_free(b);
     return NULL;
@@ -191,6 +195,7 @@ void bounded_free(struct bounded *b)
     bounded_observe_free(b);
     bounded_nearest_free(b);
     bounded_blocks_free(b);
+    bounded_landmark_free(b);
     for (int i = 0; i < b->options.layers; i++) {
         near_free(&b->layers[i].near);
         slots_free(&b->layers[i].slots);
@@ -278,7 +283,8 @@ static struct near_share share_of(const struct bounded *b, const struct bounded_
     int n = 0;
     for (int part = 0; part < 2; part++)
         share.owned[part] = (struct stretch){block.first[part], block.end[part]};
-    if (spec->slots > 0 || policy_of(spec->kind)->retrieves || policy_of(spec->kind)->blocks) {
+    const struct policy *policy = policy_of(spec->kind);
+    if (spec->slots > 0 || policy->retrieves || policy->blocks || policy->landmarks) {
         share.needed[0] = (struct stretch){b->first, b->end};
         return share;
     }
@@ -373,7 +379,10 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
     bounded_take_sinks(b, layer, b->end);
     if (find_kept(b, layer, queries, err) != 0)
         return -1;
-    bounded_attend_block(b, layer, queries);
+    if (policy_of(layer->spec.kind)->landmarks)
+        bounded_landmark_attend(b, layer, queries);
+    else
+        bounded_attend_block(b, layer, queries);
     if (layer->received && bounded_observe(b, layer, queries, err) != 0)
         return -1;
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);

@@ -116,6 +116,10 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
     const int64_t position = layer->near.first + layer->near.length - 1;
     const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
     bounded_take_sinks(b, layer, position + 1);
+    if (policy_of(layer->spec.kind)->landmarks) {
+        bounded_landmark_attend_one(b, layer, query, position);
+        return 0;
+    }
     if (policy_of(layer->spec.kind)->blocks)
         return attend_blocks_one(b, layer, query, position, err);
     const bool retrieves = policy_of(layer->spec.kind)->retrieves;

@@ -7,6 +7,7 @@
  * bounded_vote.c    what attention each token of a block to be gets
  * bounded_far.c     slots that are chosen out of a far memory
  * bounded_observe.c what attention keys get, for the rules that keep by it
+ * bounded_landmark.c blocks found by their landmark tokens
  * bounded_one.c     decode: one query
  */
 #ifndef LONGHAUL_ATTENTION_BOUNDED_PARTS_H
@@ -93,6 +94,12 @@ struct bounded_nearest {
     char *one;
 };
 
+/* A thread's memory for a query that chooses by landmarks. */
+struct bounded_landmarks {
+    int64_t *chosen;
+    float *scores;
+};
+
 /* A thread's memory for one tile of query rows. */
 struct bounded_scratch {
     float *o, *m, *l; /* [ATTN_QUERY_ROWS](dim): the state */
@@ -111,6 +118,7 @@ struct bounded {
     char *observed; /* what layers that are observed share: bounded_observe.c */
     struct bounded_nearest nearest;
     struct bounded_blocks blocks;
+    struct bounded_landmarks *landmarks; /* [threads]; NULL: no layer has any */
 
     /* Of the layer in hand; sized for the largest. */
     char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
@@ -187,6 +195,16 @@ void bounded_nearest_attend(const struct bounded *bounded, const struct bounded_
 int bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
                         const struct decoder_query *query, int64_t position, struct decoder_result *out,
                         struct error *err);
+
+/* Layers with landmarks. Sizes, life; this rank's block, and one token, over the near part. Every rank works out
+ * the whole of one token's result. */
+size_t bounded_landmark_bytes(const struct bounded_options *options);
+int bounded_landmark_create(struct bounded *bounded, struct error *err);
+void bounded_landmark_free(struct bounded *bounded);
+void bounded_landmark_attend(struct bounded *bounded, const struct bounded_layer *layer,
+                             const struct bounded_queries *queries);
+void bounded_landmark_attend_one(struct bounded *bounded, const struct bounded_layer *layer,
+                                 const struct decoder_query *query, int64_t position);
 
 /* Layers whose keys are kept by the attention they get. After a segment's attention, with the near part and kept
  * rows still in place: observe; tell the rule its candidates' scores; and when it has chosen move the scores with

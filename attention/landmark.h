@@ -42,6 +42,18 @@ static inline bool landmark_is(int64_t token, int64_t block)
     return token % (block + 1) == block;
 }
 
+/* Where the text's token `index` stands when a landmark follows every `block` of them, and how many of the text's
+ * tokens there are before a place. */
+static inline int64_t landmark_place(int64_t index, int64_t block)
+{
+    return index + index / block;
+}
+
+static inline int64_t landmark_tokens(int64_t place, int64_t block)
+{
+    return place - place / (block + 1);
+}
+
 /* chosen: the blocks that the query sees, rising, at most query->top of them; returns how many. Of equal scores the
  * earlier is chosen. scratch: as many floats as there are blocks. */
 int64_t landmark_choose(const struct landmark_rows *rows, const struct landmark_query *query, int64_t *chosen,

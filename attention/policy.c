@@ -14,7 +14,7 @@ static const struct policy *const policies[POLICY_KINDS] = {
     [POLICY_SINKS] = &policy_sinks,   [POLICY_RETRIEVAL] = &policy_retrieval,
     [POLICY_MEMORY] = &policy_memory, [POLICY_COMPRESSIVE] = &policy_compressive,
     [POLICY_H2O] = &policy_h2o,       [POLICY_SNAPKV] = &policy_snapkv,
-    [POLICY_INFLLM] = &policy_infllm,
+    [POLICY_INFLLM] = &policy_infllm, [POLICY_LANDMARK] = &policy_landmark,
 };
 
 const struct policy *policy_of(enum policy_kind kind)

@@ -30,6 +30,7 @@ enum policy_kind {
     POLICY_H2O,
     POLICY_SNAPKV,
     POLICY_INFLLM,
+    POLICY_LANDMARK,
     POLICY_KINDS
 };
 
@@ -47,6 +48,7 @@ struct policy_spec {
     int64_t rate;    /* tokens that become one slot; 0: slots are single tokens */
     int64_t pool;    /* enum pooling */
     int64_t weigh;   /* 1: a slot counts in the softmax for the `rate` tokens that it stands for */
+    int64_t token;   /* id of the landmark token */
     int64_t far;     /* tokens that the far memory holds, all ranks together; 0: all */
 };
 
@@ -91,6 +93,7 @@ struct policy {
     bool accumulates; /* ... added to what earlier segments gave */
     bool blocks;      /* the same out of raw blocks (attention/blocks.h) that leave at ends of segments; tokens
                          between the window and the first of the near part are seen at the slots' position */
+    bool landmarks;   /* attention/landmark.h: slots are none, every `rate`-th token is a landmark */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);
     /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
@@ -119,6 +122,6 @@ int64_t policy_observe(const struct policy_spec *spec);
 int64_t policy_near_reach(const struct policy_spec *spec);
 
 extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory,
-    policy_compressive, policy_h2o, policy_snapkv, policy_infllm;
+    policy_compressive, policy_h2o, policy_snapkv, policy_infllm, policy_landmark;
 
 #endif

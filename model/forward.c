@@ -4,6 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- landmarks ---- */
+
+/* The same, with its lengths counting landmarks, of which none follows `block` 0 tokens. */
+static struct forward_options count_landmarks(const struct forward_options *options, int64_t block)
+{
+    struct forward_options counting = *options;
+    if (block == 0)
+        return counting;
+    counting.segment = i64_min(options->segment, options->max_tokens);
+    counting.segment += counting.segment / block + 1;
+    counting.max_tokens += options->max_tokens / block + 1;
+    counting.max_generated += options->max_generated / block + 1;
+    return counting;
+}
+
+/* All layers have landmarks or none has. */
+static int64_t landmark_block(const struct forward_options *options)
+{
+    const struct policy_spec *spec = options->policies;
+    return spec && policy_of(spec->kind)->landmarks ? spec->rate - 1 : 0;
+}
+
 /* ---- sizes ---- */
 
 /* Elements of a thread's two tile buffers. Only scoring has outputs as wide as the vocabulary. */
@@ -39,8 +61,9 @@ static size_t token_floats(const struct model_shape *shape)
            2 * (size_t)shape->ffn;
 }
 
-int forward_bytes(const struct forward_options *options, size_t *out, struct error *err)
+int forward_bytes(const struct forward_options *asked, size_t *out, struct error *err)
 {
+    const struct forward_options counting = count_landmarks(asked, landmark_block(asked)), *options = &counting;
     const struct model *model = options->model;
     size_t of_attention;
     if (forward_attention_bytes(options, &of_attention, err) != 0)
@@ -108,7 +131,9 @@ struct forward *forward_create(const struct forward_options *options, struct err
         error_set(err, ERROR_RESOURCE, "no memory for the forward pass");
         return NULL;
     }
-    f->options = *options;
+    f->landmark_block = landmark_block(options);
+    f->landmark = f->landmark_block ? (int32_t)options->policies->token : -1;
+    f->options = count_landmarks(options, f->landmark_block);
     f->model = options->model;
     if (forward_attention_create(&f->attention, &f->options, err) != 0 || create_buffers(f, err) != 0 ||
         create_token(f, err) != 0) {
@@ -147,7 +172,7 @@ void forward_reset(struct forward *f)
 
 int64_t forward_length(const struct forward *f)
 {
-    return f->length;
+    return forward_tokens(f, f->length);
 }
 
 size_t forward_resident(const struct forward *f)
@@ -290,15 +315,24 @@ static int64_t choose_tile_rows(int64_t rows, int threads)
 
 static int check_tokens(const struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
 {
-    if (n < 1 || n > f->options.segment || n > f->options.max_tokens - f->length)
+    const int64_t before = forward_length(f), end = n < 1 ? 0 : forward_place(f, before + n - 1) + 1;
+    if (n < 1 || end - f->length > f->options.segment || end > f->options.max_tokens)
         return error_set(err, ERROR_INTERNAL, "a segment of %lld tokens behind %lld, made for %lld and %lld in all",
                          (long long)n, (long long)f->length, (long long)f->options.segment,
                          (long long)f->options.max_tokens);
     for (int64_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= f->model->shape.vocab)
-            return error_set(err, ERROR_INPUT, "token %lld is id %d; the model has %d", (long long)(f->length + i),
+            return error_set(err, ERROR_INPUT, "token %lld is id %d; the model has %d", (long long)(before + i),
                              tokens[i], f->model->shape.vocab);
     return 0;
+}
+
+/* What stands at a place of the segment in hand, whose first token of the text is *tokens. */
+static int32_t token_at(const struct forward *f, const int32_t *tokens, int64_t place)
+{
+    if (f->landmark_block && landmark_is(place, f->landmark_block))
+        return f->landmark;
+    return tokens[forward_tokens(f, place) - forward_tokens(f, f->first)];
 }
 
 /* This rank's tokens of the segment, one behind the other; their positions go to f->row_positions. */
@@ -311,7 +345,7 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
         return error_set(err, ERROR_RESOURCE, "no memory for the tokens of a segment");
     for (int part = 0; part < 2; part++)
         for (int64_t p = f->block.first[part]; p < f->block.end[part]; p++) {
-            (*block_tokens)[f->rows] = tokens[p - f->first];
+            (*block_tokens)[f->rows] = token_at(f, tokens, p);
             f->row_positions[f->rows++] = p;
         }
     f->tile_rows = choose_tile_rows(f->rows, pool_threads(f->options.pool));
@@ -326,7 +360,7 @@ int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct 
     const int layers = f->model->shape.layers;
     int32_t *block_tokens;
     f->first = f->length;
-    f->end = f->length + n;
+    f->end = forward_place(f, forward_length(f) + n - 1) + 1;
     int status = take_block(f, tokens, &block_tokens, err);
     for (int layer = 0; layer <= layers && status == 0; layer++) {
         struct layer_step step = {
@@ -362,7 +396,10 @@ static void score_tile(void *context, int64_t item, int thread)
     ops_rms_norm(&norm, f->x + row * f->model->shape.width, scratch->in, f->model->dtype, rows);
     apply(f->model->packed_head, scratch->in, rows, scratch);
     for (int64_t i = 0; i < rows; i++) {
-        const int64_t at = f->row_positions[row + i] - f->first;
+        const int64_t place = f->row_positions[row + i];
+        const int64_t at = forward_tokens(f, place) - forward_tokens(f, f->first);
+        if (f->landmark_block && landmark_is(place, f->landmark_block))
+            continue;
         const int32_t target = step->scores->target[at];
         const struct ops_logprob said =
             ops_log_softmax(scratch->y + i * f->model->shape.vocab, f->model->shape.vocab, target < 0 ? 0 : target);
@@ -378,7 +415,8 @@ static int share_scores(struct forward *f, const struct forward_scores *scores, 
     for (int rank = 0; rank < f->options.group->size; rank++) {
         const struct zigzag z = zigzag_block(f->first, f->end, rank, f->options.group->size);
         for (int part = 0; part < 2; part++) {
-            const int64_t at = z.first[part] - f->first, n = z.end[part] - z.first[part];
+            const int64_t first = forward_tokens(f, z.first[part]), n = forward_tokens(f, z.end[part]) - first;
+            const int64_t at = first - forward_tokens(f, f->first);
             if (n > 0 &&
                 (comm_broadcast(f->options.group, scores->logprob + at, (size_t)n * sizeof(float), rank, err) !=
                      0 ||

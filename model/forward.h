@@ -6,8 +6,9 @@
  *
  * Prefill works on each rank's zigzag block of the segment, by tiles of rows shared over the threads; matrices
  * are the packed ones, activations are rounded to the model's dtype where they enter a matrix and are fp32
- * elsewhere. Decode splits the rows of each matrix over the ranks, reads the quantised rows of the file itself,
- * and works in fp32 throughout.
+ * elsewhere. Under policy landmark the pass carries landmark tokens between those of the text by itself; all that
+ * is said here of tokens is said of the text's. Decode splits the rows of each matrix over the ranks, reads the
+ * quantised rows of the file itself, and works in fp32 throughout.
  */
 #ifndef LONGHAUL_MODEL_FORWARD_H
 #define LONGHAUL_MODEL_FORWARD_H

@@ -103,7 +103,8 @@ static struct bounded_options bounded_options(const struct forward_options *opti
     };
 }
 
-/* The policies of the bounded layers, to be freed; no more slots than there can be tokens. NULL: out of memory. */
+/* The policies of the bounded layers, to be freed; none keeps more than there can be tokens. NULL: out of memory.
+ */
 static struct policy_spec *bounded_specs(const struct forward_options *options, struct error *err)
 {
     const int layers = options->model->shape.layers;
@@ -115,8 +116,11 @@ static struct policy_spec *bounded_specs(const struct forward_options *options, 
     for (int layer = 0, n = 0; layer < layers; layer++)
         if (!is_full(options, layer))
             specs[n++] = options->policies[layer];
-    for (int i = 0; i < layers; i++)
+    for (int i = 0; i < layers; i++) {
         specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
+        if (policy_of(specs[i].kind)->landmarks)
+            specs[i].window = i64_min(specs[i].window, options->max_tokens);
+    }
     return specs;
 }
 

@@ -155,10 +155,11 @@ int forward_logits(struct forward *f, int64_t index, float *logits, struct error
     const struct comm *group = f->options.group;
     const int64_t width = f->model->shape.width;
     int64_t row;
-    const int owner = find_row(f, f->first + index, &row);
+    const int64_t first = forward_tokens(f, f->first), n = forward_tokens(f, f->end) - first;
+    const int owner = find_row(f, forward_place(f, first + index), &row);
     if (owner < 0)
         return error_set(err, ERROR_INTERNAL, "logits of token %lld of a segment of %lld", (long long)index,
-                         (long long)(f->end - f->first));
+                         (long long)n);
     if (group->rank == owner)
         memcpy(f->token.x, f->x + row * width, (size_t)width * sizeof *f->token.x);
     if (comm_broadcast(group, f->token.x, (size_t)width * sizeof *f->token.x, owner, err) != 0)
@@ -168,13 +169,12 @@ int forward_logits(struct forward *f, int64_t index, float *logits, struct error
 
 int forward_next(struct forward *f, float *logits, struct error *err)
 {
-    return forward_logits(f, f->end - f->first - 1, logits, err);
+    return forward_logits(f, forward_tokens(f, f->end) - forward_tokens(f, f->first) - 1, logits, err);
 }
 
-int forward_step(struct forward *f, int32_t token, float *logits, struct error *err)
+/* The token through all layers: what it becomes is in f->token.x. */
+static int carry_token(struct forward *f, int32_t token, struct error *err)
 {
-    if (token < 0 || token >= f->model->shape.vocab)
-        return error_set(err, ERROR_INPUT, "token id %d; the model has %d", token, f->model->shape.vocab);
     if (f->length == f->options.max_tokens)
         return error_set(err, ERROR_INTERNAL, "no room for a token behind %lld", (long long)f->length);
     ops_embed(f->model->embedding, &token, 1, f->model->shape.embedding_scale, f->token.x);
@@ -184,5 +184,14 @@ int forward_step(struct forward *f, int32_t token, float *logits, struct error *
         if (attend_token(f, layer, err) != 0 || feed_token(f, &f->model->layers[layer], err) != 0)
             return -1;
     f->length++;
-    return head_token(f, logits, err);
+    return 0;
+}
+
+int forward_step(struct forward *f, int32_t token, float *logits, struct error *err)
+{
+    if (token < 0 || token >= f->model->shape.vocab)
+        return error_set(err, ERROR_INPUT, "token id %d; the model has %d", token, f->model->shape.vocab);
+    if (f->landmark_block && landmark_is(f->length, f->landmark_block) && carry_token(f, f->landmark, err) != 0)
+        return -1;
+    return carry_token(f, token, err) != 0 ? -1 : head_token(f, logits, err);
 }

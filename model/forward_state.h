@@ -2,6 +2,7 @@
 #ifndef LONGHAUL_MODEL_FORWARD_STATE_H
 #define LONGHAUL_MODEL_FORWARD_STATE_H
 
+#include "attention/landmark.h"
 #include "model/forward.h"
 #include "model/forward_attention.h"
 #include "model/ops.h"
@@ -18,6 +19,12 @@ struct forward {
     struct forward_options options;
     const struct model *model;
     struct forward_attention attention;
+
+    /* Landmark tokens, one after every `landmark_block` tokens of the text; 0: none. A landmark is carried with the
+     * token behind it, so that what comes before does not depend on where segments end. Lengths and positions count
+     * landmarks. */
+    int64_t landmark_block;
+    int32_t landmark;
 
     int64_t length;    /* tokens of the chunk so far */
     int64_t prefilled; /* of those, the ones that came by segments: the others were dealt round-robin */
@@ -53,6 +60,17 @@ static inline int64_t forward_q_width(const struct model_shape *shape)
 static inline int64_t forward_qkv_width(const struct model_shape *shape)
 {
     return (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->dim;
+}
+
+/* The place of token `index` of the text, and the text's tokens before a place. */
+static inline int64_t forward_place(const struct forward *forward, int64_t index)
+{
+    return forward->landmark_block ? landmark_place(index, forward->landmark_block) : index;
+}
+
+static inline int64_t forward_tokens(const struct forward *forward, int64_t place)
+{
+    return forward->landmark_block ? landmark_tokens(place, forward->landmark_block) : place;
 }
 
 /* x [rows][width] normed in place, where the layer has that norm: weight is not NULL. */

@@ -1,6 +1,7 @@
 #include "pipeline/layers.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,27 @@ static int check_convolutions(const struct policy_spec *policies, const struct m
     return 0;
 }
 
+/* Landmarks stand in the text that all layers read. */
+static int check_landmarks(const struct policy_spec *policies, const struct model *model, struct error *err)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const bool both = policies[layer].kind == POLICY_LANDMARK && policies[0].kind == POLICY_LANDMARK;
+        if (policies[layer].kind != POLICY_LANDMARK && policies[0].kind != POLICY_LANDMARK)
+            continue;
+        if (!both || policies[layer].token != policies[0].token || policies[layer].rate != policies[0].rate)
+            return error_set(
+                err, ERROR_USAGE,
+                "policy landmark must go for all layers with the same token= and block=: layer %d differs "
+                "from layer 0",
+                layer);
+        if (policies[layer].token >= model->shape.vocab)
+            return error_set(err, ERROR_USAGE,
+                             "policy landmark: token=%" PRId64 ", and the model's vocabulary has %d",
+                             policies[layer].token, model->shape.vocab);
+    }
+    return 0;
+}
+
 int layers_choose(const struct policy_spec *general, const char *path, const struct model *model,
                   struct policy_spec *policies, struct error *err)
 {
@@ -109,7 +131,9 @@ int layers_choose(const struct policy_spec *general, const char *path, const str
             policies[layer] = *general;
     }
     struct layers_file file = {path, 0, policies, model->shape.layers};
-    return path && read_file(&file, err) != 0 ? -1 : check_convolutions(policies, model, err);
+    if (path && read_file(&file, err) != 0)
+        return -1;
+    return check_convolutions(policies, model, err) != 0 ? -1 : check_landmarks(policies, model, err);
 }
 
 bool layers_any_full(const struct policy_spec *policies, int layers)

@@ -21,8 +21,14 @@ struct work {
     struct forward *forward;
 };
 
-/* The tiny model of that name, with the position method or its own where that is NULL. */
-static struct work work_open(const char *name, const struct position_method *positions)
+/* What is not the model's own; NULL where it is. */
+struct ways {
+    const struct position_method *positions;
+    const char *policy;
+};
+
+/* The tiny model of that name. */
+static struct work work_open(const char *name, const struct ways *ways)
 {
     char path[512];
     struct work w = {0};
@@ -30,14 +36,16 @@ static struct work work_open(const char *name, const struct position_method *pos
     assert_non_null(w.gguf = gguf_open(path, &err));
     assert_non_null(w.model = model_open(gguf_bundle(w.gguf), &err));
     assert_int_equal(w.model->shape.vocab, VOCABULARY);
-    if (positions)
-        assert_int_equal(model_set_positions(w.model, positions, TOKENS, &err), 0);
+    if (ways->positions)
+        assert_int_equal(model_set_positions(w.model, ways->positions, TOKENS, &err), 0);
     assert_non_null(w.pool = pool_create(1, &err));
     assert_int_equal(model_pack(w.model, &(struct model_pack_options){DTYPE_F32, true, w.pool, &world}, &err), 0);
     assert_non_null(w.policies = calloc((size_t)w.model->shape.layers, sizeof *w.policies));
     for (int layer = 0; layer < w.model->shape.layers; layer++)
         if (w.model->shape.window > 0 && model_layer_is_local(w.model, layer))
             w.policies[layer] = (struct policy_spec){.kind = POLICY_WINDOW, .window = w.model->shape.window};
+    for (int layer = 0; layer < w.model->shape.layers && ways->policy; layer++)
+        assert_int_equal(policy_parse(ways->policy, &w.policies[layer], &err), 0);
     const struct forward_options options = {
         .model = w.model,
         .group = &world,
@@ -73,10 +81,10 @@ static void carry(struct work *w, const int32_t *tokens, int n, int segment)
 /* ---- the test ------------------------------------------------------------------------------------------- */
 
 /* The last tokens once decoded, and once carried in segments of `segment`. */
-static void check_decode(const char *name, const struct position_method *positions, int segment)
+static void check_decode(const char *name, const struct ways *ways, int segment)
 {
     const int before = TOKENS - DECODED;
-    struct work w = work_open(name, positions);
+    struct work w = work_open(name, ways);
     int32_t tokens[TOKENS];
     static float decoded[VOCABULARY], carried[VOCABULARY];
     for (int i = 0; i < TOKENS; i++)
@@ -98,7 +106,7 @@ static void check_decode(const char *name, const struct position_method *positio
 
 static void decoded_tokens_give_what_segments_give(const char *name)
 {
-    check_decode(name, NULL, SEGMENT);
+    check_decode(name, &(struct ways){0}, SEGMENT);
 }
 
 static struct position_method method_of(enum position_kind kind)
@@ -114,7 +122,8 @@ static struct position_method method_of(enum position_kind kind)
 static void yarn_decodes_what_it_prefills(void **state)
 {
     (void)state;
-    const struct position_method yarn = method_of(POSITION_YARN);
+    const struct position_method method = method_of(POSITION_YARN);
+    const struct ways yarn = {&method, NULL};
     check_decode("llama-tied-f32", &yarn, SEGMENT);
     check_decode("qwen2-f16", &yarn, SEGMENT);
 }
@@ -123,9 +132,20 @@ static void yarn_decodes_what_it_prefills(void **state)
 static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **state)
 {
     (void)state;
-    const struct position_method dynamic = method_of(POSITION_DYNAMIC);
+    const struct position_method method = method_of(POSITION_DYNAMIC);
+    const struct ways dynamic = {&method, NULL};
     check_decode("llama-tied-f32", &dynamic, 1);
     check_decode("qwen2-f16", &dynamic, 1);
+}
+
+/* A landmark comes before the token behind it in both. */
+static void landmarks_are_carried_alike(void **state)
+{
+    (void)state;
+    const struct ways landmarks = {NULL, "landmark:token=7,block=16,top=1000"};
+    check_decode("llama-tied-f32", &landmarks, SEGMENT);
+    check_decode("llama-tied-f32", &landmarks, 1);
+    check_decode("qwen2-f16", &landmarks, 15);
 }
 
 static void llama_decodes_what_it_prefills(void **state)
@@ -149,6 +169,7 @@ static void gemma3_decodes_what_it_prefills(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        mpi_unit_test(landmarks_are_carried_alike),
         mpi_unit_test(llama_decodes_what_it_prefills),
         mpi_unit_test(qwen2_decodes_what_it_prefills),
         mpi_unit_test(gemma3_decodes_what_it_prefills),
