@@ -22,6 +22,12 @@ static inline size_t far_lanes_bytes(int dim)
     return (size_t)FAR_LANES * (size_t)dim;
 }
 
+/* Of the rows of some tiles [tiles][FAR_LANES]: what products are times, beside the keys' scale, to be scores;
+ * their largest scores, or nearly; and what each row counts. */
+struct far_rows {
+    const float *scales, *most, *factors;
+};
+
 /* A block's keys, ready for products: all FAR_BLOCK of them, or its FAR_REPRESENTATIVES. They are not negative, as
  * the instructions want one side; what 128 makes of a query is taken off again. */
 struct far_keys8 {
@@ -38,6 +44,8 @@ struct far_scorer {
     /* out [tiles][FAR_LANES] = the largest product of each row of at most FAR_TILES lane tiles over the block's
      * keys. */
     void (*best)(const int8_t *lanes, int tiles, const struct far_keys8 *keys, int32_t *out);
+    /* The sum over rows of factors 2^(score - most), where a score is no more than most; scores from best(). */
+    float (*share)(const int32_t *best, int tiles, float keys_scale, const struct far_rows *rows);
     /* scores [n][FAR_LANES] := 2^(scores - most), sums [FAR_LANES] = their sums over n; most [FAR_LANES] is not
      * below the scores. */
     void (*weigh)(float *scores, int64_t n, const float *most, double *sums);

@@ -5,4 +5,4 @@ static bool supported(void)
     return true;
 }
 
-const struct far_scorer far_scorer_c = {"c", supported, read, best, weigh, mix};
+const struct far_scorer far_scorer_c = {"c", supported, read, best, share, weigh, mix};

@@ -114,4 +114,4 @@ static bool supported(void)
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
 
-const struct far_scorer far_scorer_vnni = {"vnni", supported, read, best, weigh, mix};
+const struct far_scorer far_scorer_vnni = {"vnni", supported, read, best, share, weigh, mix};

@@ -8,7 +8,8 @@
 #include "attention/policy.h"
 
 static const struct policy_parameter parameters[] = {
-    {"token", offsetof(struct policy_spec, token), -1, 0, INT32_MAX, "id of the landmark token; must be given", NULL},
+    {"token", offsetof(struct policy_spec, token), -1, 0, INT32_MAX, "id of the landmark token; must be given",
+     NULL},
     {"block", offsetof(struct policy_spec, rate), 64, 2, 4096, "tokens of a block, the landmark one of them", NULL},
     {"top", offsetof(struct policy_spec, top), 5, 1, 1024, "blocks that a query sees beside its own", NULL},
     {"memory", offsetof(struct policy_spec, window), 16384, 1, INT64_C(1) << 40, "tokens held before a segment",

@@ -64,8 +64,8 @@ static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *pl
     plan->max_columns = i64_ceil_div(o->max_blocks, ranks) + 1;
     const size_t lanes = (size_t)plan->tiles * FAR_LANES, columns = (size_t)plan->max_columns;
     const int64_t fine = plan->tiles * i64_min(plan->max_columns, RETRIEVE_CANDIDATES);
-    const int64_t coarse = retrieve_tiles(&shape, o->max_count, true) * plan->max_columns;
-    plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? coarse : 0) * FAR_LANES;
+    const int64_t glance = retrieve_tiles(&shape, o->max_count, true) * (plan->max_columns / RETRIEVE_GLANCE + 1);
+    plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? glance : 0) * FAR_LANES;
     plan->card_bytes = (size_t)o->kv_heads * lanes * ((size_t)o->dim + sizeof(float));
     const size_t best = groups * RETRIEVE_CANDIDATES * sizeof(struct retrieve_entry);
     const bool fits = layout_reserve(&total, groups, plan->card_bytes, &plan->cards) &&
@@ -73,12 +73,13 @@ static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *pl
                       layout_reserve(&total, groups, (size_t)plan->board * sizeof(float), &plan->scores) &&
                       layout_reserve(&total, groups * lanes, sizeof(float), &plan->most) &&
                       layout_reserve(&total, groups * lanes, sizeof(double), &plan->sums) &&
-                      layout_reserve(&total, threads * columns, sizeof(double), &plan->weights) &&
+                      layout_reserve(&total, groups * lanes, sizeof(float), &plan->factors) &&
+                      layout_reserve(&total, groups * columns, sizeof(double), &plan->weights) &&
                       layout_reserve(&total, threads * columns, sizeof(struct retrieve_entry), &plan->entries) &&
                       layout_reserve(&total, (size_t)ranks, best, &plan->best) &&
                       layout_reserve(&total, (size_t)(ranks > 1 ? ranks * RETRIEVE_CANDIDATES : 0),
                                      sizeof(struct retrieve_entry), &plan->merged) &&
-                      layout_reserve(&total, threads * FAR_BLOCK, (size_t)o->dim, &plan->keys);
+                      layout_reserve(&total, threads * RETRIEVE_KEYS, (size_t)o->dim, &plan->keys);
     plan->total = total;
     return fits;
 }
@@ -191,14 +192,14 @@ static int share_queries(struct retrieve *r, const struct retrieve_call *call, s
 
 /* ---- the choice ---- */
 
-/* Every block that this rank has and the group sees is a column. */
-static void list_all(struct retrieve *r, const struct retrieve_call *call)
+void retrieve_list_all(const struct retrieve_stage *stage)
 {
-    for (int64_t g = 0; g < call->n_groups; g++) {
+    struct retrieve *r = stage->retrieve;
+    for (int64_t g = 0; g < stage->call->n_groups; g++) {
         int64_t *columns = retrieve_columns(r, g);
-        r->n_columns[g] = far_own(call->far, call->groups[g].visible);
+        r->n_columns[g] = far_own(stage->call->far, stage->call->groups[g].visible);
         for (int64_t i = 0; i < r->n_columns[g]; i++)
-            columns[i] = far_own_block(call->far, i);
+            columns[i] = far_own_block(stage->call->far, i);
     }
 }
 
@@ -241,14 +242,15 @@ static int choose_for_head(struct retrieve *r, const struct retrieve_call *call,
 {
     struct retrieve_stage stage = {.retrieve = r, .call = call, .kv_head = kv_head, .aligned = true};
     const struct retrieve_entry *best;
-    list_all(r, call);
     if (call->far->blocks - far_oldest(call->far) > RETRIEVE_CANDIDATES) {
         stage.coarse = true;
         stage.keep = RETRIEVE_CANDIDATES;
-        if (!(best = retrieve_board_best(&stage, err)))
+        if (!(best = retrieve_glance(&stage, err)))
             return -1;
         list_candidates(&stage, best);
         stage.coarse = stage.aligned = false;
+    } else {
+        retrieve_list_all(&stage);
     }
     stage.keep = call->top;
     if (!(best = retrieve_board_best(&stage, err)))
@@ -270,4 +272,12 @@ int retrieve_choose(struct retrieve *r, const struct retrieve_call *call, int64_
     for (int head = 0; head < o->kv_heads && status == 0; head++)
         status = choose_for_head(r, call, head, chosen, counts, err);
     return status;
+}
+
+double retrieve_products(int64_t tokens)
+{
+    const double all = (double)tokens, candidates = (double)RETRIEVE_CANDIDATES * FAR_BLOCK;
+    if (all <= candidates)
+        return all / RETRIEVE_SAMPLE;
+    return candidates / RETRIEVE_SAMPLE + all / RETRIEVE_COARSE * FAR_REPRESENTATIVES / FAR_BLOCK;
 }

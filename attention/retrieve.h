@@ -56,6 +56,10 @@ struct retrieve_call {
     int64_t top; /* at most RETRIEVE_CANDIDATES */
 };
 
+/* Products in eight bits of each query of a sequence with the keys of n far tokens, in the mean: the glance and the
+ * choice. For predictions. */
+double retrieve_products(int64_t tokens);
+
 /* chosen: the blocks of group g and kv head h at (g * kv_heads + h) * top, rising; counts [n_groups]: how many, top
  * or all there are. */
 int retrieve_choose(struct retrieve *retrieve, const struct retrieve_call *call, int64_t *chosen, int64_t *counts,

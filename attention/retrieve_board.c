@@ -1,7 +1,6 @@
 #include "attention/retrieve_parts.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { RUN = 16 }; /* columns of a work item */
@@ -23,9 +22,14 @@ static float *scores_of(const struct retrieve_stage *stage, int64_t group, int t
     return (float *)(r->memory + r->plan.scores) + group * r->plan.board + tile * r->n_columns[group] * FAR_LANES;
 }
 
-static float *most_of(const struct retrieve *r, int64_t group, int tile)
+float *retrieve_most(const struct retrieve *r, int64_t group, int tile)
 {
     return (float *)(r->memory + r->plan.most) + (group * r->plan.tiles + tile) * FAR_LANES;
+}
+
+float *retrieve_factors(const struct retrieve *r, int64_t group, int tile)
+{
+    return (float *)(r->memory + r->plan.factors) + (group * r->plan.tiles + tile) * FAR_LANES;
 }
 
 static double *sums_of(const struct retrieve *r, int64_t group, int tile)
@@ -35,11 +39,12 @@ static double *sums_of(const struct retrieve *r, int64_t group, int tile)
 
 /* ---- scores ---- */
 
-static struct far_keys8 keys_of(const struct retrieve_stage *stage, int64_t block, int thread)
+struct far_keys8 retrieve_keys(const struct retrieve_stage *stage, int64_t block, int thread, int n)
 {
     const struct retrieve *r = stage->retrieve;
     struct far_keys8 keys = {.dim = r->options.dim, .n = stage->coarse ? FAR_REPRESENTATIVES : FAR_BLOCK};
-    keys.k = (uint8_t *)(r->memory + r->plan.keys) + (size_t)thread * FAR_BLOCK * (size_t)keys.dim;
+    keys.k =
+        (uint8_t *)(r->memory + r->plan.keys) + (size_t)(thread * RETRIEVE_KEYS + n * keys.n) * (size_t)keys.dim;
     r->scorer->read(&keys, far_record(stage->call->far, stage->kv_head, block));
     return keys;
 }
@@ -73,7 +78,7 @@ static void score_run_item(void *context, int64_t item, int thread)
             if (column >= r->n_columns[g])
                 continue;
             if (!read)
-                keys = keys_of(stage, retrieve_columns(r, g)[column], thread);
+                keys = retrieve_keys(stage, retrieve_columns(r, g)[column], thread, 0);
             read = true;
             score_column(stage, g, column, &keys);
         }
@@ -86,7 +91,7 @@ static void score_group_item(void *context, int64_t item, int thread)
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
     for (int64_t column = 0; column < r->n_columns[item]; column++) {
-        const struct far_keys8 keys = keys_of(stage, retrieve_columns(r, item)[column], thread);
+        const struct far_keys8 keys = retrieve_keys(stage, retrieve_columns(r, item)[column], thread, 0);
         score_column(stage, item, column, &keys);
     }
 }
@@ -118,7 +123,7 @@ static void most_item(void *context, int64_t item, int thread)
         for (int64_t i = 0; i < r->n_columns[item]; i++, scores += FAR_LANES)
             for (int l = 0; l < FAR_LANES; l++)
                 most[l] = scores[l] > most[l] ? scores[l] : most[l];
-        memcpy(most_of(r, item, tile), most, sizeof most);
+        memcpy(retrieve_most(r, item, tile), most, sizeof most);
     }
 }
 
@@ -128,111 +133,37 @@ static void weigh_item(void *context, int64_t item, int thread)
     const struct retrieve *r = stage->retrieve;
     (void)thread;
     for (int tile = 0; tile < tiles_of(stage, item); tile++)
-        r->scorer->weigh(scores_of(stage, item, tile), r->n_columns[item], most_of(r, item, tile),
+        r->scorer->weigh(scores_of(stage, item, tile), r->n_columns[item], retrieve_most(r, item, tile),
                          sums_of(r, item, tile));
 }
 
-/* ---- the best ---- */
-
-static bool better(const struct retrieve_entry *a, const struct retrieve_entry *b)
-{
-    return a->weight != b->weight ? a->weight > b->weight : a->block < b->block;
-}
-
-static void swap(struct retrieve_entry *a, struct retrieve_entry *b)
-{
-    const struct retrieve_entry c = *a;
-    *a = *b;
-    *b = c;
-}
-
-/* The k best of n to the front, in any order (Hoare's selection). */
-static void select_best(struct retrieve_entry *entries, int64_t n, int64_t k)
-{
-    int64_t first = 0, last = n - 1;
-    while (first < last) {
-        const struct retrieve_entry pivot = entries[first + (last - first) / 2];
-        int64_t i = first, j = last;
-        while (i <= j) {
-            while (better(&entries[i], &pivot))
-                i++;
-            while (better(&pivot, &entries[j]))
-                j--;
-            if (i <= j)
-                swap(&entries[i++], &entries[j--]);
-        }
-        if (k <= j)
-            last = j;
-        else if (k >= i)
-            first = i;
-        else
-            return;
-    }
-}
-
-static struct retrieve_entry *best_of(const struct retrieve_stage *stage, int rank, int64_t group)
-{
-    const struct retrieve *r = stage->retrieve;
-    return (struct retrieve_entry *)(void *)(r->memory + r->plan.best) +
-           (rank * groups_of(stage) + group) * stage->keep;
-}
-
-/* The best of n entries, in any order, and nothing behind them. */
-static void put_best(struct retrieve_entry *entries, int64_t n, struct retrieve_entry *out, int64_t keep)
-{
-    const int64_t k = i64_min(n, keep);
-    select_best(entries, n, k);
-    for (int64_t i = 0; i < keep; i++)
-        out[i] = i < k ? entries[i] : (struct retrieve_entry){-1, -1};
-}
-
-/* Item: a group's weights, and the best of this rank. Rows that there are not count for nothing. */
+/* Item: a group's weights, and the best of this rank. */
 static void best_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
     const int64_t n = r->n_columns[item];
-    const int rows = retrieve_rows(r, stage->call->groups[item].count, stage->coarse);
-    double *weights = (double *)(void *)(r->memory + r->plan.weights) + thread * r->plan.max_columns;
-    struct retrieve_entry *entries =
-        (struct retrieve_entry *)(void *)(r->memory + r->plan.entries) + thread * r->plan.max_columns;
+    double *weights = (double *)(void *)(r->memory + r->plan.weights) + item * r->plan.max_columns;
     memset(weights, 0, (size_t)n * sizeof *weights);
-    for (int tile = 0; tile < tiles_of(stage, item); tile++) {
-        const double *sums = sums_of(r, item, tile);
-        float factors[FAR_LANES];
-        for (int l = 0; l < FAR_LANES; l++)
-            factors[l] = tile * FAR_LANES + l < rows ? (float)(1 / sums[l]) : 0;
-        r->scorer->mix(scores_of(stage, item, tile), n, factors, weights);
-    }
-    for (int64_t i = 0; i < n; i++)
-        entries[i] = (struct retrieve_entry){weights[i], retrieve_columns(r, item)[i]};
-    put_best(entries, n, best_of(stage, r->options.group->rank, item), stage->keep);
+    for (int tile = 0; tile < tiles_of(stage, item); tile++)
+        r->scorer->mix(scores_of(stage, item, tile), n, retrieve_factors(r, item, tile), weights);
+    retrieve_best_put(stage, item, weights, thread);
 }
 
-/* The best of all ranks to the places of rank 0. */
-static int merge(const struct retrieve_stage *stage, struct error *err)
+/* Item: what a group's rows count, which is nothing where there are none. */
+static void factors_item(void *context, int64_t item, int thread)
 {
+    const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    const struct comm *group = r->options.group;
-    const int64_t each = groups_of(stage) * stage->keep;
-    if (group->size == 1)
-        return 0;
-    if (comm_check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, best_of(stage, 0, 0),
-                                 (int)(each * (int64_t)sizeof(struct retrieve_entry)), MPI_BYTE, group->mpi),
-                   "merging the best far blocks", err) < 0)
-        return -1;
-    struct retrieve_entry *all = (struct retrieve_entry *)(void *)(r->memory + r->plan.merged);
-    for (int64_t g = 0; g < groups_of(stage); g++) {
-        int64_t n = 0;
-        for (int rank = 0; rank < group->size; rank++)
-            for (int64_t i = 0; i < stage->keep && best_of(stage, rank, g)[i].block >= 0; i++)
-                all[n++] = best_of(stage, rank, g)[i];
-        put_best(all, n, best_of(stage, 0, g), stage->keep);
-    }
-    return 0;
+    const int rows = retrieve_rows(r, stage->call->groups[item].count, stage->coarse);
+    (void)thread;
+    for (int tile = 0; tile < tiles_of(stage, item); tile++)
+        for (int l = 0; l < FAR_LANES; l++)
+            retrieve_factors(r, item, tile)[l] =
+                tile * FAR_LANES + l < rows ? (float)(1 / sums_of(r, item, tile)[l]) : 0;
 }
 
-const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err)
+int retrieve_board_weigh(const struct retrieve_stage *stage, struct error *err)
 {
     struct retrieve *r = stage->retrieve;
     const struct comm *group = r->options.group;
@@ -240,14 +171,22 @@ const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *st
     score(stage);
     retrieve_run(r, groups_of(stage), most_item, (void *)stage);
     if (group->size > 1 &&
-        comm_check(MPI_Allreduce(MPI_IN_PLACE, most_of(r, 0, 0), lanes, MPI_FLOAT, MPI_MAX, group->mpi),
+        comm_check(MPI_Allreduce(MPI_IN_PLACE, retrieve_most(r, 0, 0), lanes, MPI_FLOAT, MPI_MAX, group->mpi),
                    "merging the scores of far blocks", err) < 0)
-        return NULL;
+        return -1;
     retrieve_run(r, groups_of(stage), weigh_item, (void *)stage);
     if (group->size > 1 &&
         comm_check(MPI_Allreduce(MPI_IN_PLACE, sums_of(r, 0, 0), lanes, MPI_DOUBLE, MPI_SUM, group->mpi),
                    "merging the sums of far blocks", err) < 0)
+        return -1;
+    retrieve_run(r, groups_of(stage), factors_item, (void *)stage);
+    return 0;
+}
+
+const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err)
+{
+    if (retrieve_board_weigh(stage, err) != 0)
         return NULL;
-    retrieve_run(r, groups_of(stage), best_item, (void *)stage);
-    return merge(stage, err) == 0 ? best_of(stage, 0, 0) : NULL;
+    retrieve_run(stage->retrieve, groups_of(stage), best_item, (void *)stage);
+    return retrieve_best_merge(stage, err);
 }

@@ -1,7 +1,9 @@
 /* What the files of retrieval share. Private to attention/retrieve*.c.
  *
  * retrieve.c        making it, the queries of all ranks, and the order of the steps
- * retrieve_board.c  the scores of one kv head: from products to the best of all ranks
+ * retrieve_glance.c a first look at very many blocks
+ * retrieve_board.c  the scores of one kv head: from products to weights
+ * retrieve_best.c   the best of all ranks
  */
 #ifndef LONGHAUL_ATTENTION_RETRIEVE_PARTS_H
 #define LONGHAUL_ATTENTION_RETRIEVE_PARTS_H
@@ -23,11 +25,12 @@ struct retrieve_plan {
     size_t scores;  /* [groups] x board floats: [tiles][columns][FAR_LANES] */
     size_t most;    /* [groups][tiles][FAR_LANES] f32 */
     size_t sums;    /* the same in f64 */
-    size_t weights; /* [threads][max_columns] f64 */
+    size_t factors; /* 1 / sums in f32, 0 for rows that there are not */
+    size_t weights; /* [groups][max_columns] f64 */
     size_t entries; /* [threads][max_columns] */
     size_t best;    /* [ranks][groups][candidates] entries; merged in the places of rank 0 */
     size_t merged;  /* [ranks][candidates] entries */
-    size_t keys;    /* [threads][FAR_BLOCK][dim] uint8 */
+    size_t keys;    /* [threads][RETRIEVE_KEYS][dim] uint8 */
     size_t card_bytes, total;
     int64_t board, max_columns;
     int tiles; /* of the rows of a group, at most */
@@ -63,12 +66,35 @@ float *retrieve_scales(const struct retrieve *retrieve, int64_t group, int kv_he
 /* The blocks of this rank that group g scores. */
 int64_t *retrieve_columns(const struct retrieve *retrieve, int64_t group);
 
+/* They become all that this rank has and the group sees: the same in all groups as far as they go. */
+void retrieve_list_all(const struct retrieve_stage *stage);
+
+/* A glance samples one block of so many, a prime, so that ranks have even shares. */
+enum { RETRIEVE_GLANCE = 17 };
+
+/* A block's keys, in the n-th place of a thread. */
+enum { RETRIEVE_KEYS = 16 * FAR_REPRESENTATIVES }; /* that a thread can have, of which a whole block is a few */
+struct far_keys8 retrieve_keys(const struct retrieve_stage *stage, int64_t block, int thread, int n);
+
+/* Of a tile of a group's rows, the largest scores and what each row counts. */
+float *retrieve_most(const struct retrieve *retrieve, int64_t group, int tile);
+float *retrieve_factors(const struct retrieve *retrieve, int64_t group, int tile);
+
 /* Do the items in the pool. */
 void retrieve_run(const struct retrieve *retrieve, int64_t items, void (*work)(void *, int64_t, int),
                   void *context);
 
+/* Scores of the listed columns, and of all ranks together the largest and the factors. Collective. */
+int retrieve_board_weigh(const struct retrieve_stage *stage, struct error *err);
+
 /* The `keep` best columns of all ranks for every group, in any order, behind block -1 nothing: entries of group g
- * at g * stage->keep of the result, which lives until the next call. NULL with an error. Collective. */
+ * at g * stage->keep of the result, which lives until the next call. Of the listed columns by their exact weights;
+ * and of all there are by a glance, which lists them itself. NULL with an error. Collective. */
 const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err);
+const struct retrieve_entry *retrieve_glance(struct retrieve_stage *stage, struct error *err);
+
+/* A group's best on this rank by the weights [n_columns] of its columns; then those of all ranks. */
+void retrieve_best_put(const struct retrieve_stage *stage, int64_t group, const double *weights, int thread);
+const struct retrieve_entry *retrieve_best_merge(const struct retrieve_stage *stage, struct error *err);
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/retrieve.h"
+
 /* ---- the file of --layers ---- */
 
 struct layers_file {
@@ -154,6 +156,14 @@ bool layers_lossy(const struct policy_spec *policies, const struct model *model)
     return false;
 }
 
+/* Choosing far blocks takes as long as so many keys that are seen: five products in eight bits, with the reading of
+ * their keys, take the time of one (measured on a long text, docs/measurements.md). */
+static double keys_searched(const struct policy_spec *spec, int64_t n)
+{
+    const int64_t far = spec->far > 0 ? i64_min(spec->far, n / 2) : n / 2;
+    return policy_of(spec->kind)->retrieves ? (double)n * retrieve_products(far) / 5 : 0;
+}
+
 /* A query sees all that is before it, until that is more than the policy shows. */
 static double keys_seen(const struct policy_spec *spec, int64_t n)
 {
@@ -161,7 +171,7 @@ static double keys_seen(const struct policy_spec *spec, int64_t n)
     if (spec->kind == POLICY_FULL)
         return causal;
     const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
-    return tokens <= most ? causal : tokens * most - most * most / 2;
+    return tokens <= most ? causal : tokens * most - most * most / 2 + keys_searched(spec, n);
 }
 
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n)

@@ -26,7 +26,7 @@ bool layers_any_full(const struct policy_spec *policies, int layers);
 /* Whether some layer sees or keeps less than in the model's own pattern. */
 bool layers_lossy(const struct policy_spec *policies, const struct model *model);
 
-/* Keys that the n queries of a sequence see, all layers together. */
+/* Keys that the n queries of a sequence see, all layers together, and what choosing them takes counted as more. */
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
 
 /* "sinks:window=1020,sinks=4", or for several policies how many layers each has: "window:window=512 x15, full x3".

@@ -207,6 +207,31 @@ static void representatives_are_far_from_each_other(void **unused)
         assert_memory_equal(some + i * DIM, all + chosen[i] * DIM, DIM);
 }
 
+static void shares_are_those_of_the_scores(void **unused)
+{
+    enum { ROWS = 4 * FAR_LANES };
+    int32_t best[ROWS];
+    float scales[ROWS], most[ROWS], factors[ROWS];
+    double sum = 0;
+    int n;
+    const struct far_scorer *const *scorers = far_scorers(&n);
+    (void)unused;
+    for (int i = 0; i < ROWS; i++) {
+        best[i] = (int32_t)(1e5f * noise());
+        scales[i] = 1e-3f * (1.5f + noise());
+        most[i] = 40;
+        factors[i] = i % 7 == 0 ? 0 : 1 + noise();
+        const double score = (double)best[i] * (double)scales[i] * 0.5;
+        sum += (double)factors[i] * exp2(fmin(0, score - (double)most[i]));
+    }
+    for (int s = 0; s < n; s++)
+        if (scorers[s]->supported()) {
+            const struct far_rows rows = {scales, most, factors};
+            const double got = (double)scorers[s]->share(best, ROWS / FAR_LANES, 0.5f, &rows);
+            assert_true(fabs(got - sum) < 1e-4 * sum);
+        }
+}
+
 static void weights_are_powers_of_two_and_their_sums(void **unused)
 {
     enum { N = 200 };
@@ -248,6 +273,7 @@ int main(void)
         cmocka_unit_test(all_variants_give_the_same_products),
         cmocka_unit_test(all_variants_read_the_same_keys),
         cmocka_unit_test(representatives_are_far_from_each_other),
+        cmocka_unit_test(shares_are_those_of_the_scores),
         cmocka_unit_test(weights_are_powers_of_two_and_their_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

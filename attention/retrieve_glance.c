@@ -1,0 +1,80 @@
+#include "attention/retrieve_parts.h"
+
+#include <string.h>
+
+enum { RUN = 16 }; /* columns of a work item */
+
+/* What the queries' softmax over all blocks sums to is taken from a sample of them: it only has to weigh the
+ * queries against each other. */
+static void list_sample(const struct retrieve_stage *stage)
+{
+    struct retrieve *r = stage->retrieve;
+    for (int64_t g = 0; g < stage->call->n_groups; g++) {
+        const int64_t own = far_own(stage->call->far, stage->call->groups[g].visible);
+        int64_t *columns = retrieve_columns(r, g), n = 0;
+        for (int64_t i = 0; i < own; i++)
+            if (far_own_block(stage->call->far, i) % RETRIEVE_GLANCE == 0)
+                columns[n++] = far_own_block(stage->call->far, i);
+        r->n_columns[g] = n;
+    }
+}
+
+static double *weights_of(const struct retrieve *r, int64_t group)
+{
+    return (double *)(void *)(r->memory + r->plan.weights) + group * r->plan.max_columns;
+}
+
+/* What a block gets from a group. */
+static double weigh(const struct retrieve_stage *stage, int64_t group, const struct far_keys8 *keys)
+{
+    const struct retrieve *r = stage->retrieve;
+    const int tiles = retrieve_tiles(r, stage->call->groups[group].count, true);
+    int32_t best[FAR_TILES * FAR_LANES];
+    double sum = 0;
+    for (int tile = 0; tile < tiles; tile += FAR_TILES) {
+        const int n = tiles - tile < FAR_TILES ? tiles - tile : FAR_TILES;
+        const struct far_rows rows = {retrieve_scales(r, group, stage->kv_head, tile),
+                                      retrieve_most(r, group, tile), retrieve_factors(r, group, tile)};
+        r->scorer->best(retrieve_lanes(r, group, stage->kv_head, tile), n, keys, best);
+        sum += (double)r->scorer->share(best, n, keys->scale, &rows);
+    }
+    return sum;
+}
+
+/* Item: a run of columns for all groups, which have the same blocks there as far as they go. */
+static void weigh_run_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    const struct retrieve *r = stage->retrieve;
+    const int64_t first = item * RUN;
+    struct far_keys8 keys[RUN];
+    int n = 0; /* columns that have been read */
+    for (int64_t g = 0; g < stage->call->n_groups; g++) {
+        const int64_t columns = i64_min(RUN, r->n_columns[g] - first);
+        for (; n < columns; n++)
+            keys[n] = retrieve_keys(stage, retrieve_columns(r, g)[first + n], thread, n);
+        for (int64_t i = 0; i < columns; i++)
+            weights_of(r, g)[first + i] = weigh(stage, g, &keys[i]);
+    }
+}
+
+static void best_item(void *context, int64_t item, int thread)
+{
+    const struct retrieve_stage *stage = context;
+    retrieve_best_put(stage, item, weights_of(stage->retrieve, item), thread);
+}
+
+const struct retrieve_entry *retrieve_glance(struct retrieve_stage *stage, struct error *err)
+{
+    struct retrieve *r = stage->retrieve;
+    int64_t most = 0;
+    list_sample(stage);
+    if (retrieve_board_weigh(stage, err) != 0)
+        return NULL;
+    retrieve_list_all(stage);
+    for (int64_t g = 0; g < stage->call->n_groups; g++)
+        most = i64_max(most, r->n_columns[g]);
+    retrieve_run(r, i64_ceil_div(most, RUN), weigh_run_item, stage);
+    retrieve_run(r, stage->call->n_groups, best_item, stage);
+    return retrieve_best_merge(stage, err);
+}
