@@ -11,6 +11,9 @@
 
 enum { BED_MOST_TOKENS = 4096, BED_GENERATED = 40 };
 
+/* What a definition gives for all elements where it does not know the answer. */
+#define BED_NOT_ASKED 1e9
+
 struct bed {
     struct shape shape;
     struct policy_spec spec;
@@ -89,7 +92,7 @@ static inline void bed_compare(const struct bed *bed, int64_t position, const fl
         bed->define(bed, position, head, expected);
         for (int e = 0; e < bed->shape.dim; e++) {
             const double got = (double)row[head * bed->shape.dim + e];
-            if (!(fabs(got - expected[e]) < bed->shape.tolerance))
+            if (expected[e] != BED_NOT_ASKED && !(fabs(got - expected[e]) < bed->shape.tolerance))
                 fail_msg("token %d, head %d, element %d: %g, not %g", (int)position, head, e, got, expected[e]);
         }
     }
