@@ -28,33 +28,22 @@
 # Relative paths start from the folder the job was submitted from.
 set -euo pipefail
 
-fail() {
-    echo "needle: $*" >&2
-    exit 2
-}
-
-home=$(cd "$(dirname "$0")/.." && pwd)
+name=needle
+# Under sbatch this script is a copy in Slurm's spool, and Slurm knows of what.
+jobs=$(dirname "$0")
+if [ ! -f "$jobs/launch.sh" ]; then
+    jobs=$(dirname "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | head -n 1)")
+fi
+jobs=$(cd "$jobs" && pwd)
+. "$jobs/launch.sh"
 cd "${SLURM_SUBMIT_DIR:-$PWD}"
 [ -n "${MODEL:-}" ] || fail "set MODEL to the weights (a GGUF file; jobs/fetch_model.sh fetches a small one)"
 OUT=${OUT:-out/needle}
 BY=${BY:-lengths}
-in_slurm=${SLURM_JOB_ID:+yes}
 NTASKS=${NTASKS:-${SLURM_NTASKS:-1}}
 THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-}}
 read -r -a lengths <<<"${LENGTHS:-}"
 read -r -a tasks <<<"${TASKS:-}"
-
-# Under sbatch this script is a copy in Slurm's spool, so the checkout is looked for where the job came from.
-find_program() {
-    local program
-    for program in "${LONGHAUL:-}" build/longhaul "$home/build/longhaul" "$(command -v longhaul || true)"; do
-        if [ -n "$program" ] && [ -x "$program" ]; then
-            echo "$program"
-            return
-        fi
-    done
-    fail "no longhaul program in build/ or in PATH; build it (jobs/quickstart.sh) or set LONGHAUL"
-}
 
 # One item of the list that BY names: the array task's.
 take_part() {
@@ -94,47 +83,6 @@ command=("$program" needle -m "$MODEL" -o "$OUT")
 [ "${#lengths[@]}" -eq 0 ] || command+=(--lengths "$(joined "${lengths[@]}")")
 [ "${#tasks[@]}" -eq 0 ] || command+=(--tasks "$(joined "${tasks[@]}")")
 [ -z "$THREADS" ] || command+=(--threads "$THREADS")
-for name in DEPTHS TRIALS SEED POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE; do
-    option=${name,,}
-    [ -z "${!name:-}" ] || command+=("--${option//_/-}" "${!name}")
-done
+options_of DEPTHS TRIALS SEED POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE
 command+=("$@")
-
-# srun starts the ranks where it can speak PMIx with Open MPI; see jobs/summarize_corpus.sh.
-if [ -n "$in_slurm" ] && [ "$NTASKS" -gt "${SLURM_NTASKS:-1}" ]; then
-    fail "NTASKS is $NTASKS, but the job has ${SLURM_NTASKS:-1} tasks; submit it with --ntasks=$NTASKS"
-fi
-if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
-    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-    launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
-else
-    launch=(mpirun -n "$NTASKS" --bind-to none)
-    [ -n "$in_slurm" ] || launch+=(--oversubscribe)
-    [ "$(id -u)" -ne 0 ] || launch+=(--allow-run-as-root)
-fi
-
-echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}: ${launch[*]} ${command[*]}"
-"${launch[@]}" "${command[@]}" &
-child=$!
-
-# wait returns early when a signal comes, and then has to be called again for the program's own exit code.
-warned=
-interrupted=
-trap 'warned=yes interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' USR1
-trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
-status=0
-while :; do
-    interrupted=
-    result=0
-    wait "$child" || result=$?
-    [ "$result" -eq 127 ] || status=$result
-    [ -n "$interrupted" ] || break
-done
-echo "$(date '+%F %T') exit code $status"
-
-# Only after the warning: a job that someone cancelled must not come back by itself.
-if [ "$status" -eq 75 ] && [ -n "$warned" ] && [ -n "$in_slurm" ]; then
-    echo "interrupted with everything saved; queueing job $SLURM_JOB_ID again"
-    scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$status"
+run_program "${command[@]}"

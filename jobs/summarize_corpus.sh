@@ -18,86 +18,32 @@
 #   CORPUS    file or folder (required)        MODEL    weights, GGUF (required)
 #   OUT       folder of the results (out/longhaul)
 #   NTASKS    ranks (the job's tasks, or 2)    THREADS  per rank (the job's --cpus-per-task)
-#   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT   the options of these names
+#   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
+#             the options of these names
 #   EXTRA     more options, cut at spaces; arguments of this script are passed on as they are
 #   LONGHAUL  the program (build/longhaul here, or the one in PATH)
 # Relative paths start from the folder the job was submitted from.
 set -euo pipefail
 
-fail() {
-    echo "summarize_corpus: $*" >&2
-    exit 2
-}
-
-home=$(cd "$(dirname "$0")/.." && pwd)
+name=summarize_corpus
+# Under sbatch this script is a copy in Slurm's spool, and Slurm knows of what.
+jobs=$(dirname "$0")
+if [ ! -f "$jobs/launch.sh" ]; then
+    jobs=$(dirname "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | head -n 1)")
+fi
+jobs=$(cd "$jobs" && pwd)
+. "$jobs/launch.sh"
 cd "${SLURM_SUBMIT_DIR:-$PWD}"
 [ -n "${CORPUS:-}" ] || fail "set CORPUS to the file or folder to summarise"
 [ -n "${MODEL:-}" ] || fail "set MODEL to the weights (a GGUF file; jobs/fetch_model.sh fetches a small one)"
 OUT=${OUT:-out/longhaul}
-in_slurm=${SLURM_JOB_ID:+yes}
 NTASKS=${NTASKS:-${SLURM_NTASKS:-2}}
 THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-}}
-
-# Under sbatch this script is a copy in Slurm's spool, so the checkout is looked for where the job came from.
-find_program() {
-    local program
-    for program in "${LONGHAUL:-}" build/longhaul "$home/build/longhaul" "$(command -v longhaul || true)"; do
-        if [ -n "$program" ] && [ -x "$program" ]; then
-            echo "$program"
-            return
-        fi
-    done
-    fail "no longhaul program in build/ or in PATH; build it (jobs/quickstart.sh) or set LONGHAUL"
-}
 
 program=$(find_program)
 command=("$program" summarize "$CORPUS" -m "$MODEL" -o "$OUT")
 [ -z "$THREADS" ] || command+=(--threads "$THREADS")
-for name in RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT; do
-    option=${name,,}
-    [ -z "${!name:-}" ] || command+=("--${option//_/-}" "${!name}")
-done
+options_of RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
 read -r -a extra <<<"${EXTRA:-}"
 command+=("${extra[@]}" "$@")
-
-# srun starts the ranks where it can speak PMIx with Open MPI; a wrong PMI would start NTASKS programs of one
-# rank each, which the program itself refuses. Slurm since 22.05 does not hand --cpus-per-task on to srun.
-# --wait, not --kill-on-bad-exit: ranks that end together with code 75 must not be shot while they do.
-if [ -n "$in_slurm" ] && [ "$NTASKS" -gt "${SLURM_NTASKS:-1}" ]; then
-    fail "NTASKS is $NTASKS, but the job has ${SLURM_NTASKS:-1} tasks; submit it with --ntasks=$NTASKS"
-fi
-if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
-    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-    launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
-else
-    launch=(mpirun -n "$NTASKS" --bind-to none)
-    [ -n "$in_slurm" ] || launch+=(--oversubscribe)
-    [ "$(id -u)" -ne 0 ] || launch+=(--allow-run-as-root)
-fi
-
-echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} ${command[*]}"
-"${launch[@]}" "${command[@]}" &
-child=$!
-
-# USR1 is Slurm's warning before the time limit, TERM an order to stop; to the program both mean: save and end.
-# wait returns early when a signal comes, and then has to be called again for the program's own exit code.
-warned=
-interrupted=
-trap 'warned=yes interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' USR1
-trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
-status=0
-while :; do
-    interrupted=
-    result=0
-    wait "$child" || result=$?
-    [ "$result" -eq 127 ] || status=$result
-    [ -n "$interrupted" ] || break
-done
-echo "$(date '+%F %T') exit code $status"
-
-# Only after the warning: a job that someone cancelled must not come back by itself.
-if [ "$status" -eq 75 ] && [ -n "$warned" ] && [ -n "$in_slurm" ]; then
-    echo "interrupted with everything saved; queueing job $SLURM_JOB_ID again"
-    scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$status"
+run_program "${command[@]}"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results.
+# A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results; it runs
+# jobs/needle.sh as an array, and again to gather the parts.
 . "$(dirname "$0")/common.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "starting a Slurm needs root"
@@ -37,3 +38,19 @@ with h5py.File(sys.argv[1] + "/results.h5", "r") as results:
 EOF
 answers out/slurm | tee answers
 [ "$(grep -cP '\tok\t' answers)" -eq 3 ] || fail "not 3 documents that are ok"
+
+export MODEL=$tiny/llama-tied-f32.gguf OUT=out/needle LENGTHS="256 512" TASKS=passkey DEPTHS=0,100 TRIALS=2 THREADS=1
+# needle LOG OPTIONS...
+needle() {
+    local log=$1
+    shift
+    exit_code timeout 600 sbatch --wait --cpus-per-task=1 --open-mode=append --output="$log" "$@" "$source/jobs/needle.sh"
+    cat "$log"
+    [ "$code" -eq 0 ] || fail "jobs/needle.sh $*: exit code $code"
+}
+
+needle array.log --array=0-1
+needle gathered.log
+[ "$(wc -l <out/needle/part-256/trials.jsonl)" -eq 4 ] || fail "the array task of 256 tokens did not do its 4 trials"
+[ "$(wc -l <out/needle/trials.jsonl)" -eq 8 ] || fail "the parts were not gathered"
+grep -q "8 trials (8 done before)" gathered.log || fail "trials of the parts were done again"

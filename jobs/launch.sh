@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# launch.sh: what the job scripts share; they source it after setting `name`, their own, and `jobs`, the folder where
+# they and this file lie.
+
+in_slurm=${SLURM_JOB_ID:+yes}
+
+fail() {
+    echo "$name: $*" >&2
+    exit 2
+}
+
+# The program: what LONGHAUL says, the checkout's, or the one in PATH.
+find_program() {
+    local program
+    for program in "${LONGHAUL:-}" build/longhaul "$jobs/../build/longhaul" "$(command -v longhaul || true)"; do
+        if [ -n "$program" ] && [ -x "$program" ]; then
+            echo "$program"
+            return
+        fi
+    done
+    fail "no longhaul program in build/ or in PATH; build it (jobs/quickstart.sh) or set LONGHAUL"
+}
+
+# options_of NAME...: puts "--name value" into the array `command` for each of these variables that is set.
+options_of() {
+    local variable option
+    for variable in "$@"; do
+        option=${variable,,}
+        [ -z "${!variable:-}" ] || command+=("--${option//_/-}" "${!variable}")
+    done
+}
+
+# Puts into the array `launch` what starts NTASKS ranks. srun starts them where it can speak PMIx with Open MPI; a
+# wrong PMI would start NTASKS programs of one rank each, which the program itself refuses. Slurm since 22.05 does not
+# hand --cpus-per-task on to srun. --wait, not --kill-on-bad-exit: ranks that end together with code 75 must not be
+# shot while they do.
+choose_launch() {
+    if [ -n "$in_slurm" ] && [ "$NTASKS" -gt "${SLURM_NTASKS:-1}" ]; then
+        fail "NTASKS is $NTASKS, but the job has ${SLURM_NTASKS:-1} tasks; submit it with --ntasks=$NTASKS"
+    fi
+    if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
+        export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+        launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
+    else
+        launch=(mpirun -n "$NTASKS" --bind-to none)
+        [ -n "$in_slurm" ] || launch+=(--oversubscribe)
+        [ "$(id -u)" -ne 0 ] || launch+=(--allow-run-as-root)
+    fi
+}
+
+# USR1 is Slurm's warning before the time limit, TERM an order to stop; to the program both mean: save and end.
+# wait returns early when a signal comes, and then has to be called again for the program's own exit code.
+wait_for_program() {
+    local child=$1 interrupted result
+    warned=
+    trap 'warned=yes interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' USR1
+    trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
+    status=0
+    while :; do
+        interrupted=
+        result=0
+        wait "$child" || result=$?
+        [ "$result" -eq 127 ] || status=$result
+        [ -n "$interrupted" ] || break
+    done
+}
+
+# run_program COMMAND...: on NTASKS ranks; exits with its code. After Slurm's warning the job queues itself again, but
+# only then: a job that someone cancelled must not come back by itself.
+run_program() {
+    choose_launch
+    echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"
+    "${launch[@]}" "$@" &
+    wait_for_program $!
+    echo "$(date '+%F %T') exit code $status"
+    if [ "$status" -eq 75 ] && [ -n "$warned" ] && [ -n "$in_slurm" ]; then
+        echo "interrupted with everything saved; queueing job $SLURM_JOB_ID again"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    exit "$status"
+}
