@@ -144,7 +144,8 @@ static double error_of(const struct fixture *f)
     return worst;
 }
 
-static const int64_t shapes[][2] = {{576, 960}, {96, 1152}, {1, 1}, {77, 131}, {33, 7}, {1536, 192}, {64, 193}};
+static const int64_t shapes[][2] = {{576, 960}, {96, 1152},  {1, 1},    {77, 131},
+                                    {33, 7},    {1536, 192}, {64, 193}, {80, 512}};
 static const int64_t row_counts[] = {1, 15, 16, 17, 63, LINEAR_TILE_ROWS, LINEAR_TILE_ROWS + 1};
 static float some_bias; /* a bias is wanted; setup() puts the fixture's own there */
 
