@@ -23,8 +23,8 @@ float far_lanes_put(int8_t *lanes, int row, const float *q, int dim)
     float most = 0;
     for (int e = 0; e < dim; e++)
         most = fmaxf(most, fabsf(q[e]));
-    const float by = most > 0 ? 127 / most : 0;
+    const float by = most > 0 ? FAR_QUERY_LEVELS / most : 0;
     for (int e = 0; e < dim; e++)
         lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = (int8_t)rintf(q[e] * by);
-    return most / 127;
+    return most / FAR_QUERY_LEVELS;
 }

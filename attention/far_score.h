@@ -5,7 +5,9 @@
  * keys, bounds and sums of exponentials this is what finds a passage again (docs/measurements.md).
  *
  * Products are of eight bits: queries in lanes of FAR_LANES rows, so that the largest over keys needs no shuffling;
- * keys all with one scale. One variant per instruction set, chosen by far_scorer_choose().
+ * keys all with one scale. Queries use seven of them, the sign counted: then AVX2, which adds products in sixteen
+ * bits two by two, gives what the others do, and beside keys that were kept in four it makes no difference. One
+ * variant per instruction set, chosen by far_scorer_choose().
  */
 #ifndef LONGHAUL_ATTENTION_FAR_SCORE_H
 #define LONGHAUL_ATTENTION_FAR_SCORE_H
@@ -14,7 +16,7 @@
 
 #include "attention/far_record.h"
 
-enum { FAR_LANES = 16, FAR_TILES = 6 };
+enum { FAR_LANES = 16, FAR_TILES = 6, FAR_QUERY_LEVELS = 63 };
 
 /* A lane tile of queries: FAR_LANES rows in eight bits. Element e of row l lies at [e / 4][l][e % 4]. */
 static inline size_t far_lanes_bytes(int dim)

@@ -104,7 +104,8 @@ static void best(const int8_t *lanes, int tiles, const struct far_keys8 *keys, i
         best_of(lanes, 1, 8, keys, out);
 }
 
-#define FAR_OWN_PRODUCTS
+#define FAR_OWN_READ
+#define FAR_OWN_BEST
 #include "attention/far_score_body.inc"
 
 static bool supported(void)
