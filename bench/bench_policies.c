@@ -3,13 +3,18 @@
  * The sequence is the beginning of the text: a passage of 740 tokens, what follows it up to DISTANCE, and the
  * passage again. For each policy: nats a token of the passage the first and the second time (a model that remembers
  * it says it almost for nothing), nats a token of the prose between, by eighths, the bytes of keys and values held
- * at the end, and tokens/s. Under mpirun the ranks form one ring.
+ * at the end, tokens/s, and the share of this machine's limit: of the time that the multiply-adds of the linear
+ * layers, the head and the keys that are attended to take at the measured peak of a core, and the eight-bit
+ * products of retrieval at the rate that its own kernel has in the cache, times the threads of all ranks. Under
+ * mpirun the ranks form one ring.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/far_score.h"
+#include "attention/retrieve.h"
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "io/document.h"
@@ -74,6 +79,38 @@ static double nats(const struct bench *b, int64_t first, int64_t end)
     return sum / (double)(end - first);
 }
 
+/* Multiply-adds in eight bits that a core makes in a second while nothing leaves its cache. */
+static double products_rate(int dim)
+{
+    static int8_t lanes[FAR_TILES * FAR_LANES * ATTN_MAX_DIM];
+    static uint8_t bytes[FAR_BLOCK * ATTN_MAX_DIM];
+    int32_t best[FAR_TILES * FAR_LANES];
+    const struct far_keys8 keys = {dim, FAR_BLOCK, bytes, 1};
+    const struct far_scorer *scorer = far_scorer_choose();
+    double products = 0, seconds = 0;
+    for (const double begun = clock_seconds(); seconds < 0.01; seconds = clock_seconds() - begun) {
+        scorer->best(lanes, FAR_TILES, &keys, best);
+        products += (double)FAR_TILES * FAR_LANES * FAR_BLOCK * dim;
+    }
+    return products / seconds;
+}
+
+/* The seconds that all of it takes at this machine's limit, the same policy in all layers. */
+static double limit(const struct bench *b, const struct policy_spec *spec)
+{
+    const struct model_shape *s = &b->model->shape;
+    const double n = (double)b->length, of_layers = (double)s->layers * s->heads * s->dim;
+    const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
+    const double seen = spec->kind == POLICY_FULL || n <= most ? n * n / 2 : n * most - most * most / 2;
+    const int64_t far = spec->far > 0 ? i64_min(spec->far, b->length / 2) : b->length / 2;
+    const double products = policy_of(spec->kind)->retrieves ? n * retrieve_products(far) * of_layers : 0;
+    const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
+    const double of_f32 = cpu_probe_peak(DTYPE_F32), of_bf16 = cpu_probe_peak(DTYPE_BF16);
+    const double peak = 1e9 * (of_f32 > of_bf16 ? of_f32 : of_bf16);
+    return ((2 * weights * n + 4 * of_layers * seen) / peak + products / products_rate(s->dim)) /
+           (pool_threads(b->pool) * b->world.size);
+}
+
 static void print_row(const struct bench *b, const char *name, const struct forward *forward, double seconds)
 {
     const int64_t distance = b->length - PASSAGE, prose = distance - PASSAGE;
@@ -81,8 +118,9 @@ static void print_row(const struct bench *b, const char *name, const struct forw
            nats(b, distance, b->length - 1));
     for (int i = 0; i < EIGHTHS; i++)
         printf(" %6.3f", nats(b, PASSAGE + prose * i / EIGHTHS, PASSAGE + prose * (i + 1) / EIGHTHS));
-    printf("  %6.3f %9.1f %8.0f\n", nats(b, PASSAGE, distance - 1), (double)forward_resident(forward) / (1 << 20),
-           (double)b->length / seconds);
+    printf("  %6.3f %9.1f %8.0f %5.0f%%\n", nats(b, PASSAGE, distance - 1),
+           (double)forward_resident(forward) / (1 << 20), (double)b->length / seconds,
+           100 * limit(b, b->policies) / seconds);
     fflush(stdout);
 }
 
@@ -137,8 +175,8 @@ static int prepare(struct bench *b, const char *model, const char *text, struct 
 static int measure_all(struct bench *b, const char *distances, char **policies, int n, struct error *err)
 {
     if (b->world.rank == 0)
-        printf("%-44s %8s %7s %7s  prose by eighths%39s %7s %9s %8s\n", "policy", "distance", "first", "again", "",
-               "prose", "MiB held", "tokens/s");
+        printf("%-44s %8s %7s %7s  prose by eighths%39s %7s %9s %8s %6s\n", "policy", "distance", "first", "again",
+               "", "prose", "MiB held", "tokens/s", "limit");
     for (const char *at = distances; *at; at += strcspn(at, ","), at += *at == ',') {
         if (make_sequence(b, strtoll(at, NULL, 10), err) != 0)
             return -1;
