@@ -306,7 +306,7 @@ static int choose_forwards(struct engine *engine, const struct job *job, struct 
 
 int engine_run(struct engine *engine, const struct job *job, struct job_result *result, struct error *err)
 {
-    *result = (struct job_result){.id = job->id};
+    *result = (struct job_result){.id = job->id, .kind = job->kind};
     if (choose_forwards(engine, job, err) != 0)
         return -1;
     if (make_room(job, result, err) != 0)

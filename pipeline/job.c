@@ -1,5 +1,6 @@
 #include "pipeline/job.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,7 @@ static void *to_message(const void *header, size_t header_bytes, const struct ar
     return message;
 }
 
+/* The pointers inside the struct are the sender's: all they tell is which arrays there are. */
 static int from_message(const char *message, size_t bytes, struct arrays *arrays, struct error *err)
 {
     void *copies[MAX_ARRAYS] = {NULL};
@@ -57,8 +59,9 @@ static int from_message(const char *message, size_t bytes, struct arrays *arrays
             error_set(err, ERROR_INTERNAL, "a message between ranks is shorter than it says");
             goto fail;
         }
-        copies[i] = size ? malloc(size) : NULL;
-        if (size && !copies[i]) {
+        const bool there = *arrays->at[i] != NULL;
+        copies[i] = there ? malloc(size ? size : 1) : NULL; /* an array of no elements is there all the same */
+        if (there && !copies[i]) {
             error_set(err, ERROR_RESOURCE, "no memory for a message of %zu bytes", bytes);
             goto fail;
         }

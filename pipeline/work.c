@@ -368,7 +368,7 @@ int work_give(struct work *work, int64_t node, const struct work_limits *limits,
         work->failure = result->failure;
         return 0;
     }
-    if (result->logprob) {
+    if (result->kind == JOB_SCORE) {
         give_scores(work, done, result);
         return 0;
     }

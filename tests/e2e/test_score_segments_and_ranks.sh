@@ -20,3 +20,9 @@ for ranks in 1 2 3 4; do
         python3 "$compare" "$work/whole.csv" "$work/r$ranks-s$segment.csv" --max-diff 1e-3
     done
 done
+
+# Texts of one token, which without BOS have no predictions, on two ring groups.
+mkdir "$work/letters"
+for letter in a b; do printf '%s' "$letter" >"$work/letters/$letter.txt"; done
+on_ranks 2 score "$work/letters" -m "$tiny/qwen2-f16.gguf" -o "$work/ones" --ring 1 --threads 1 2>"$work/stderr" ||
+    { cat "$work/stderr"; fail "score of one token on two ring groups"; }
