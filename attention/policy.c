@@ -27,6 +27,14 @@ static int64_t *parameter_of(struct policy_spec *spec, const struct policy_param
     return (int64_t *)((char *)spec + parameter->where);
 }
 
+bool policy_same(const struct policy_spec *a, const struct policy_spec *b)
+{
+    _Static_assert(sizeof *a == sizeof(int64_t) * 11, "a field more wants to be compared, too");
+    return a->kind == b->kind && a->window == b->window && a->sinks == b->sinks && a->slots == b->slots &&
+           a->nearest == b->nearest && a->top == b->top && a->rate == b->rate && a->pool == b->pool &&
+           a->weigh == b->weigh && a->token == b->token && a->far == b->far;
+}
+
 /* ---- reading ---- */
 
 static int find_kind(const char *name, size_t length, enum policy_kind *out, struct error *err)

@@ -52,6 +52,9 @@ struct policy_spec {
     int64_t far;     /* tokens that the far memory holds, all ranks together; 0: all */
 };
 
+/* Whether both ask for the same. A struct is not to be compared by its bytes: it has some between its fields. */
+bool policy_same(const struct policy_spec *a, const struct policy_spec *b);
+
 /* Where the near part of the query at position p begins, in a segment that begins at f; never below 0. */
 enum near_rule {
     NEAR_ALL,     /* 0 */

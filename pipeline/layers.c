@@ -150,7 +150,7 @@ bool layers_lossy(const struct policy_spec *policies, const struct model *model)
 {
     for (int layer = 0; layer < model->shape.layers; layer++) {
         const struct policy_spec own = own_policy(model, layer);
-        if (policies[layer].kind != POLICY_FULL && memcmp(&policies[layer], &own, sizeof own) != 0)
+        if (policies[layer].kind != POLICY_FULL && !policy_same(&policies[layer], &own))
             return true;
     }
     return false;
@@ -189,7 +189,7 @@ void layers_describe(const struct policy_spec *policies, int layers, char *out, 
     for (int layer = 0; layer < layers && used < size; layer++) {
         int same = 0, before = 0;
         for (int other = 0; other < layers; other++)
-            if (memcmp(&policies[other], &policies[layer], sizeof *policies) == 0) {
+            if (policy_same(&policies[other], &policies[layer])) {
                 before += other < layer;
                 same++;
             }

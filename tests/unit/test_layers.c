@@ -1,0 +1,77 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pipeline/layers.h"
+
+/* A spec whose bytes between the fields are `filling`. */
+static struct policy_spec filled(int filling, const char *text)
+{
+    struct policy_spec spec, parsed;
+    struct error err;
+    assert_int_equal(policy_parse(text, &parsed, &err), 0);
+    memset(&spec, filling, sizeof spec);
+    spec.kind = parsed.kind;
+    memcpy(&spec.window, &parsed.window, sizeof spec - offsetof(struct policy_spec, window));
+    return spec;
+}
+
+static void policies_are_the_same_whatever_lies_between_their_fields(void **state)
+{
+    (void)state;
+    const struct policy_spec a = filled(0x55, "sinks:window=9"), b = filled(0xaa, "sinks:window=9");
+    assert_true(policy_same(&a, &b));
+}
+
+static void a_policy_differs_by_any_field(void **state)
+{
+    (void)state;
+    const struct policy_spec a = filled(0, "retrieval");
+    for (size_t at = offsetof(struct policy_spec, window); at < sizeof a; at += sizeof(int64_t)) {
+        struct policy_spec b = a;
+        int64_t *field = (int64_t *)(void *)((char *)&b + at);
+        ++*field;
+        assert_false(policy_same(&a, &b));
+    }
+    struct policy_spec b = a;
+    b.kind = POLICY_SINKS;
+    assert_false(policy_same(&a, &b));
+}
+
+static void layers_are_described_together_whatever_lies_between_their_fields(void **state)
+{
+    (void)state;
+    const struct policy_spec policies[] = {filled(1, "window:window=8"), filled(2, "full"),
+                                           filled(3, "window:window=8")};
+    char out[256];
+    layers_describe(policies, 3, out, sizeof out);
+    assert_string_equal(out, "window:window=8 x2, full x1");
+}
+
+static void a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields(void **state)
+{
+    (void)state;
+    const struct arch arch = {.name = "toy"};
+    struct layer layers[2] = {0};
+    const struct model model = {.arch = &arch, .shape = {.layers = 2, .window = 8}, .layers = layers};
+    const struct policy_spec own[] = {filled(7, "window:window=8"), filled(9, "window:window=8")};
+    const struct policy_spec other[] = {own[0], filled(9, "window:window=7")};
+    assert_false(layers_lossy(own, &model));
+    assert_true(layers_lossy(other, &model));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(policies_are_the_same_whatever_lies_between_their_fields),
+        cmocka_unit_test(a_policy_differs_by_any_field),
+        cmocka_unit_test(layers_are_described_together_whatever_lies_between_their_fields),
+        cmocka_unit_test(a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
