@@ -118,8 +118,7 @@ static struct policy_spec *bounded_specs(const struct forward_options *options, 
             specs[n++] = options->policies[layer];
     for (int i = 0; i < layers; i++) {
         specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
-        if (policy_of(specs[i].kind)->landmarks)
-            specs[i].window = i64_min(specs[i].window, options->max_tokens);
+        specs[i].window = i64_min(specs[i].window, options->max_tokens);
     }
     return specs;
 }

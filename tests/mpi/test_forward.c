@@ -27,6 +27,22 @@ struct ways {
     const char *policy;
 };
 
+static struct forward_options options_of(const struct work *w)
+{
+    return (struct forward_options){
+        .model = w->model,
+        .group = &world,
+        .pool = w->pool,
+        .device = device_cpu(),
+        .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
+        .policies = w->policies,
+        .scores = true,
+        .segment = SEGMENT,
+        .max_tokens = TOKENS,
+        .max_generated = DECODED,
+    };
+}
+
 /* The tiny model of that name. */
 static struct work work_open(const char *name, const struct ways *ways)
 {
@@ -46,18 +62,7 @@ static struct work work_open(const char *name, const struct ways *ways)
             w.policies[layer] = (struct policy_spec){.kind = POLICY_WINDOW, .window = w.model->shape.window};
     for (int layer = 0; layer < w.model->shape.layers && ways->policy; layer++)
         assert_int_equal(policy_parse(ways->policy, &w.policies[layer], &err), 0);
-    const struct forward_options options = {
-        .model = w.model,
-        .group = &world,
-        .pool = w.pool,
-        .device = device_cpu(),
-        .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
-        .policies = w.policies,
-        .scores = true,
-        .segment = SEGMENT,
-        .max_tokens = TOKENS,
-        .max_generated = DECODED,
-    };
+    const struct forward_options options = options_of(&w);
     assert_non_null(w.forward = forward_create(&options, &err));
     return w;
 }
@@ -69,6 +74,17 @@ static void work_close(struct work *w)
     pool_free(w->pool);
     model_free(w->model);
     gguf_free(w->gguf);
+}
+
+/* What a forward pass of the tiny model would take under the policy. */
+static size_t bytes_under(const char *policy)
+{
+    struct work w = work_open("llama-tied-f32", &(struct ways){NULL, policy});
+    const struct forward_options options = options_of(&w);
+    size_t bytes;
+    assert_int_equal(forward_bytes(&options, &bytes, &err), 0);
+    work_close(&w);
+    return bytes;
 }
 
 static void carry(struct work *w, const int32_t *tokens, int n, int segment)
@@ -148,6 +164,21 @@ static void landmarks_are_carried_alike(void **state)
     check_decode("qwen2-f16", &landmarks, 15);
 }
 
+/* Of whatever policy: no more can be seen than is there. */
+static void a_window_beyond_the_text_takes_no_more_memory_than_the_text(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"window",    "sinks",  "compressive", "h2o",
+                                           "retrieval", "infllm", "memory"};
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        char fitting[64], beyond[64];
+        snprintf(fitting, sizeof fitting, "%s:window=%d", policies[i], TOKENS);
+        snprintf(beyond, sizeof beyond, "%s:window=1000000000", policies[i]);
+        assert_int_equal(bytes_under(beyond), bytes_under(fitting));
+        check_decode("llama-tied-f32", &(struct ways){NULL, beyond}, SEGMENT);
+    }
+}
+
 static void llama_decodes_what_it_prefills(void **state)
 {
     (void)state;
@@ -170,6 +201,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         mpi_unit_test(landmarks_are_carried_alike),
+        mpi_unit_test(a_window_beyond_the_text_takes_no_more_memory_than_the_text),
         mpi_unit_test(llama_decodes_what_it_prefills),
         mpi_unit_test(qwen2_decodes_what_it_prefills),
         mpi_unit_test(gemma3_decodes_what_it_prefills),
