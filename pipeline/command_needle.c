@@ -9,7 +9,7 @@
 #include "base/num.h"
 #include "io/digest.h"
 #include "io/durable.h"
-#include "pipeline/budget.h"
+#include "pipeline/asked.h"
 #include "pipeline/commands.h"
 #include "pipeline/corpus.h"
 #include "pipeline/identity.h"
@@ -84,19 +84,6 @@ static int make_identity(struct needles *n, const char *haystack, struct error *
     return digest_bytes(all, strlen(all), n->config, err);
 }
 
-/* --policy with --memory-budget, or full. */
-static int ask_policy(const struct options *options, const struct model *model, struct policy_spec *out,
-                      struct error *err)
-{
-    *out = (struct policy_spec){.kind = POLICY_FULL};
-    if (options->memory_budget && !options->policy)
-        return error_set(err, ERROR_USAGE,
-                         "--memory-budget bounds the memory of a policy: give one, as --policy retrieval");
-    if (options->policy && policy_parse(options->policy, out, err) != 0)
-        return -1;
-    return options->memory_budget ? budget_apply(options, model, out, err) : 0;
-}
-
 static bool same_method(const struct position_method *a, const struct position_method *b)
 {
     return a->kind == b->kind && fabs(a->factor - b->factor) < 1e-12;
@@ -110,14 +97,13 @@ static int judge_settings(struct needles *n, struct policy_spec *policies, struc
     const struct model *model = n->session->opened.model;
     const struct policy_spec untouched = {.kind = POLICY_FULL};
     const int layers = model->shape.layers;
-    if (ask_policy(options, model, &n->asked, err) != 0 ||
-        layers_choose(&n->asked, options->layers, model, policies, err) != 0)
+    if (asked_policies(options, model, &n->asked, policies, err) != 0)
         return -1;
+    const bool bounded = !layers_any_full(policies, layers);
+    asked_warn(options, model, bounded);
     const bool differs = layers_lossy(policies, model) || !same_method(&model->positions, &model->file_positions);
     out->untouched = differs ? model->file_context : 0;
-    out->asked = options->context                    ? options->context
-                 : layers_any_full(policies, layers) ? model->context
-                                                     : INT64_MAX;
+    out->asked = options->context ? options->context : bounded ? INT64_MAX : model->context;
     layers_describe(policies, layers, n->policy[NEEDLE_ASKED], POLICY_TEXT);
     positions_describe(options, model, n->positions[NEEDLE_ASKED], POSITIONS_DESCRIPTION);
     if (layers_choose(&untouched, NULL, model, policies, err) != 0)

@@ -138,6 +138,14 @@ int layers_choose(const struct policy_spec *general, const char *path, const str
     return check_convolutions(policies, model, err) != 0 ? -1 : check_landmarks(policies, model, err);
 }
 
+bool layers_all_own(const struct model *model)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++)
+        if (own_policy(model, layer).kind == POLICY_FULL)
+            return false;
+    return true;
+}
+
 bool layers_any_full(const struct policy_spec *policies, int layers)
 {
     for (int layer = 0; layer < layers; layer++)

@@ -20,6 +20,9 @@
 int layers_choose(const struct policy_spec *general, const char *file, const struct model *model,
                   struct policy_spec *policies, struct error *err);
 
+/* Whether every layer has a window of its own, so that a general policy is none's. */
+bool layers_all_own(const struct model *model);
+
 /* Whether some layer keeps every token: then the context is bounded by positions and by memory. */
 bool layers_any_full(const struct policy_spec *policies, int layers);
 

@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "base/device.h"
-#include "base/log.h"
-#include "pipeline/budget.h"
+#include "pipeline/asked.h"
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
 #include "pipeline/probe.h"
@@ -20,9 +19,6 @@ static const int64_t UNBOUNDED = INT64_C(1) << 40;
 
 /* Tokens at the beginning of a document that its receipt is measured on: enough to be beyond most windows. */
 enum { RECEIPT_TOKENS = 4096 };
-
-/* How a document beyond the context is read as a whole, where the user does not say. */
-static const char BEYOND_THE_CONTEXT[] = "retrieval";
 
 /* ---- what the options mean for this model and machine ---- */
 
@@ -40,38 +36,6 @@ static int read_instruction(struct plan *plan, struct error *err)
     return status;
 }
 
-/* "NAME[:KEY=N,...]", or full where nothing is said. */
-static int parse_policy(const char *text, struct policy_spec *out, struct error *err)
-{
-    *out = (struct policy_spec){.kind = POLICY_FULL};
-    return text ? policy_parse(text, out, err) : 0;
-}
-
-/* What goes for documents beyond the context where the user does not say. */
-static int beyond_the_context(const struct options *options, const struct model *model, struct policy_spec *out,
-                              struct error *err)
-{
-    const int status = policy_parse(BEYOND_THE_CONTEXT, out, err);
-    return status == 0 && options->memory_budget ? budget_apply(options, model, out, err) : status;
-}
-
-/* The user's policy with the user's budget; without a policy the budget is for what is beyond the context. */
-static int ask_policy(const struct options *options, const struct model *model, struct policy_spec *out,
-                      struct error *err)
-{
-    struct policy_spec beyond;
-    if (parse_policy(options->policy, out, err) != 0)
-        return -1;
-    if (!options->memory_budget)
-        return 0;
-    if (options->policy)
-        return budget_apply(options, model, out, err);
-    if (options->strategy != STRATEGY_WHOLE || options->layers)
-        return error_set(err, ERROR_USAGE,
-                         "--memory-budget bounds the memory of a policy: give one, or --strategy whole");
-    return beyond_the_context(options, model, &beyond, err);
-}
-
 /* What the user asks of the layers, [ENGINE_SETTINGS][layers]: as asked and, with --against, what to compare with;
  * otherwise the second follows from the documents. To be freed; NULL on failure. */
 static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
@@ -82,9 +46,8 @@ static struct policy_spec *choose_policies(const struct options *options, const 
     struct policy_spec *policies = calloc(ENGINE_SETTINGS * layers, sizeof *policies);
     if (!policies)
         error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
-    else if (ask_policy(options, model, asked, err) == 0 && parse_policy(options->against, against, err) == 0 &&
-             layers_choose(asked, options->layers, model, policies, err) == 0 &&
-             (!options->against || layers_choose(against, NULL, model, policies + layers, err) == 0))
+    else if (asked_policies(options, model, asked, policies, err) == 0 &&
+             (!options->against || asked_against(options, model, against, policies + layers, err) == 0))
         return policies;
     free(policies);
     return NULL;
@@ -112,8 +75,7 @@ static int set_limits(struct plan *plan, struct error *err)
         .context = options->context ? options->context
                    : bounded        ? UNBOUNDED
                                     : reach,
-        .extends = options->strategy == STRATEGY_WHOLE && !options->policy && !options->layers &&
-                   !options->against && !bounded,
+        .extends = asked_extends(options, model),
         .compares = options->against != NULL,
         .chunk = options->chunk,
         .overlap = options->overlap < 0 ? DEFAULT_OVERLAP : options->overlap,
@@ -123,14 +85,7 @@ static int set_limits(struct plan *plan, struct error *err)
         .lossy = layers_lossy(plan->policies, model),
         .receipt = i64_min(RECEIPT_TOKENS, reach - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0)),
     };
-    if (positions_replace(model))
-        log_warn("--positions %s stands in place of the %s that the model's file asks for",
-                 position_kind_name(model->positions.kind), position_kind_name(model->file_positions.kind));
-    if (limits->context > reach && !bounded)
-        log_warn(
-            "--context %" PRId64 " is beyond the %" PRId64
-            " tokens that the model's positions reach: expect worse answers (--positions yarn reaches further)",
-            limits->context, reach);
+    asked_warn(options, model, bounded);
     if (plan->task->job == JOB_SCORE) {
         limits->room[ROLE_WHOLE] = limits->context - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0);
         return 0;
@@ -296,7 +251,7 @@ static int choose_second(struct plan *plan, struct error *err)
     if (plan->limits.extends && second->max_tokens > 0) {
         second->overridden = 1;
         setup->reference = receipt > 0 ? 0 : -1;
-        return beyond_the_context(plan->options, plan->opened->model, &second->general, err);
+        return asked_beyond(plan->options, plan->opened->model, &second->general, err);
     }
     if (receipt > 0) { /* against the untouched model */
         setup->reference = 1;

@@ -24,6 +24,7 @@ expect() {
 head -c 1000 "$model" >"$work/short.gguf"
 echo "not a model" >"$work/text.gguf"
 echo "0-99 full" >"$work/wrong-layer"
+echo "0 full" >"$work/one-layer"
 printf '# all\n0 forgetful\n' >"$work/wrong-policy"
 
 expect 2
@@ -70,6 +71,10 @@ expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy full
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB --policy sinks:window=512
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 512 --policy infllm
 expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1GiB
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1024 --strategy whole --against full
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1024 --strategy whole --truncate
+expect 2 score "$text" -m "$model" -o "$out" --memory-budget 1024 --policy retrieval --layers "$work/one-layer"
+expect 2 needle -m "$model" -o "$out" --tasks passkey --memory-budget 1024 --policy h2o --layers "$work/one-layer"
 expect 2 score "$text" -m "$model" -o "$out" --policy compressive:form=median
 expect 2 score "$text" -m "$model" -o "$out" --strategy refine
 expect 2 export "$work" --format xml

@@ -22,6 +22,11 @@ planned "context 16384, .*positions dynamic, factor 1 beyond 8192 tokens, by seg
     --positions dynamic --context 16384 --segment 512
 planned "beyond the 16384 tokens that the model's positions reach" --positions ntk --factor 2 --context 20000
 
+# needle reads as score does, and warns as it does.
+"$longhaul" needle -m "$model" -o "$work/needle" --tasks passkey --lengths 1k --depths 50 --context 20000 --threads 1 \
+    >"$work/table" 2>"$work/warned" || { cat "$work/warned"; fail "needle --context"; }
+grep -q "beyond the 8192 tokens that the model's positions reach" "$work/warned" || fail "needle: no warning of --context"
+
 for ranks in 1 3; do
     for method in yarn dynamic; do
         on_ranks "$ranks" score "$text" -m "$model" -o "$work/$method-$ranks" --dtype f32 --positions "$method" \
