@@ -148,15 +148,10 @@ static int check_tasks(const struct needles *n, struct error *err)
 
 /* ---- what is there ---- */
 
-static void note_trial(void *context, const struct needle_record *record)
-{
-    needle_run_note(context, record);
-}
-
 static int open_output(struct needles *n, struct error *err)
 {
     const char *output = n->session->options->output;
-    const struct needle_visitor visitor = {note_trial, n->run};
+    const struct needle_visitor visitor = {needle_run_note, n->run};
     char *path;
     if (durable_make_directories(output, err) != 0 || !(n->lock = durable_lock_take(output, err)))
         return -1;
@@ -252,36 +247,6 @@ static int open_run(struct needles *n, struct error *err)
     return 0;
 }
 
-static bool take_job(void *context, struct job *job)
-{
-    return needle_run_take(context, job);
-}
-
-static int give_result(void *context, struct job_result *result, struct error *err)
-{
-    return needle_run_give(context, result, err);
-}
-
-static void give_progress(void *context, const struct job_progress *progress)
-{
-    needle_run_progress(context, progress);
-}
-
-static bool is_over(void *context)
-{
-    return needle_run_over(context);
-}
-
-static int check_run(void *context, struct error *err)
-{
-    return needle_run_check(context, err);
-}
-
-static void stop_run(void *context)
-{
-    needle_run_stop(context);
-}
-
 static int show(const struct needles *n, struct error *err)
 {
     const char *output = n->session->options->output, *model = n->session->options->model;
@@ -306,8 +271,7 @@ static int show(const struct needles *n, struct error *err)
 static enum error_code lead(struct needles *n)
 {
     struct error err = {0};
-    const struct session_source source = {
-        {take_job, give_result, give_progress, n->run}, is_over, check_run, stop_run};
+    const struct session_source source = needle_run_source(n->run);
     session_work(n->session, &source);
     if (show(n, &err) != 0)
         session_abort(n->session, &err);

@@ -85,38 +85,6 @@ static int open_run(struct documents_run *r, struct error *err)
     return (r->run = run_create(r->plan, r->results, r->meter, err)) ? 0 : -1;
 }
 
-/* ---- the run as a source of jobs ---- */
-
-static bool take_job(void *context, struct job *job)
-{
-    return run_take(context, job);
-}
-
-static int give_result(void *context, struct job_result *result, struct error *err)
-{
-    return run_give(context, result, err);
-}
-
-static void give_progress(void *context, const struct job_progress *progress)
-{
-    run_progress(context, progress);
-}
-
-static bool is_over(void *context)
-{
-    return run_over(context);
-}
-
-static int check_run(void *context, struct error *err)
-{
-    return run_check(context, err);
-}
-
-static void stop_run(void *context)
-{
-    run_stop(context);
-}
-
 /* ---- after the work ---- */
 
 static enum error_code conclude(struct documents_run *r)
@@ -150,8 +118,7 @@ static void clear(struct documents_run *r)
 static enum error_code lead(struct documents_run *r)
 {
     struct error err = {0};
-    const struct session_source source = {
-        {take_job, give_result, give_progress, r->run}, is_over, check_run, stop_run};
+    const struct session_source source = run_source(r->run);
     session_work(r->session, &source);
     if (run_publish(r->run, &err) != 0)
         session_abort(r->session, &err);

@@ -28,7 +28,7 @@ struct needle_run {
     int64_t size, running;
     struct entry *entries; /* [size] */
     bool stopped;
-    struct error failure; /* needle_run_take cannot return one: needle_run_check does */
+    struct error failure; /* take_job cannot return one: check_failure does */
 };
 
 static void describe(const struct needle_run *run, int64_t index, char out[TITLE])
@@ -81,8 +81,9 @@ void needle_run_free(struct needle_run *run)
     free(run);
 }
 
-void needle_run_note(struct needle_run *run, const struct needle_record *record)
+void needle_run_note(void *context, const struct needle_record *record)
 {
+    struct needle_run *run = context;
     const int64_t index = needle_grid_find(run->options.grid, &record->cell, record->setting);
     if (index < 0 || record->failure)
         return;
@@ -118,8 +119,9 @@ void needle_run_open(struct needle_run *run, struct needle_log *log, const struc
     run->meter = meter;
 }
 
-int needle_run_check(const struct needle_run *run, struct error *err)
+static int check_failure(void *context, struct error *err)
 {
+    const struct needle_run *run = context;
     if (run->failure.code == ERROR_NONE)
         return 0;
     *err = run->failure;
@@ -134,13 +136,15 @@ static int64_t find_open(const struct needle_run *run)
     return index;
 }
 
-bool needle_run_over(const struct needle_run *run)
+static bool is_over(void *context)
 {
+    const struct needle_run *run = context;
     return run->running == 0 && (run->stopped || find_open(run) < 0);
 }
 
-void needle_run_stop(struct needle_run *run)
+static void stop(void *context)
 {
+    struct needle_run *run = context;
     run->stopped = true;
 }
 
@@ -171,8 +175,9 @@ static int make_job(struct needle_run *run, int64_t index, struct job *out, stru
     return 0;
 }
 
-bool needle_run_take(struct needle_run *run, struct job *out)
+static bool take_job(void *context, struct job *out)
 {
+    struct needle_run *run = context;
     const int64_t index = run->stopped || run->failure.code != ERROR_NONE ? -1 : find_open(run);
     if (index < 0 || make_job(run, index, out, &run->failure) != 0)
         return false;
@@ -229,8 +234,9 @@ static int write_down(struct needle_run *run, const struct job_result *result, c
     return needle_log_add(run->log, run->identity, &record, err);
 }
 
-int needle_run_give(struct needle_run *run, struct job_result *result, struct error *err)
+static int give_result(void *context, struct job_result *result, struct error *err)
 {
+    struct needle_run *run = context;
     struct entry *entry = &run->entries[result->id];
     char outcome[64] = "failed";
     size_t length;
@@ -252,9 +258,15 @@ int needle_run_give(struct needle_run *run, struct job_result *result, struct er
     return status;
 }
 
-void needle_run_progress(struct needle_run *run, const struct job_progress *progress)
+static void give_progress(void *context, const struct job_progress *progress)
 {
+    struct needle_run *run = context;
     meter_progress(run->meter, progress);
+}
+
+struct session_source needle_run_source(struct needle_run *run)
+{
+    return (struct session_source){{take_job, give_result, give_progress, run}, is_over, check_failure, stop};
 }
 
 /* ---- scores ---- */

@@ -1,19 +1,16 @@
 /* A needle run on rank 0: it makes the trials of a grid, hands them out as jobs and writes down how they end.
  *
  * needle_run_create over a grid; needle_run_note for each trial that was there before; needle_run_open with the log
- * and the meter; then what the dealer calls: needle_run_take, needle_run_give, until needle_run_over. Scores are
- * there at any time.
+ * and the meter; then the session works on needle_run_source. Scores are there at any time.
  */
 #ifndef LONGHAUL_PIPELINE_NEEDLE_RUN_H
 #define LONGHAUL_PIPELINE_NEEDLE_RUN_H
 
-#include <stdbool.h>
-
 #include "base/error.h"
-#include "pipeline/job.h"
 #include "pipeline/meter.h"
 #include "pipeline/needle_grid.h"
 #include "pipeline/needle_log.h"
+#include "pipeline/session.h"
 
 struct needle_run;
 
@@ -28,8 +25,8 @@ struct needle_run_options {
 struct needle_run *needle_run_create(const struct needle_run_options *options, struct error *err);
 void needle_run_free(struct needle_run *run);
 
-/* A trial of an earlier run; one that is not of the grid is passed over. */
-void needle_run_note(struct needle_run *run, const struct needle_record *record);
+/* A trial of an earlier run; one that is not of the grid is passed over. As the log's visitor wants it. */
+void needle_run_note(void *run, const struct needle_record *record);
 
 /* Trials of the grid, those that are done, those that failed, and those of the longest length left to do under a
  * setting (0: none). */
@@ -44,14 +41,8 @@ struct needle_counts needle_run_counts(const struct needle_run *run);
 void needle_run_open(struct needle_run *run, struct needle_log *log, const struct needle_identity *identity,
                      struct meter *meter);
 
-/* The next job, of the longest prompt; false when there is none just now. */
-bool needle_run_take(struct needle_run *run, struct job *out);
-int needle_run_give(struct needle_run *run, struct job_result *result, struct error *err);
-void needle_run_progress(struct needle_run *run, const struct job_progress *progress);
-/* -1 when a trial could not be made: the run cannot go on. */
-int needle_run_check(const struct needle_run *run, struct error *err);
-bool needle_run_over(const struct needle_run *run);
-void needle_run_stop(struct needle_run *run);
+/* The run's jobs, those of the longest prompts first. */
+struct session_source needle_run_source(struct needle_run *run);
 
 /* The mean score of the trials done at places that agree with `place` where it is not -1; NAN: there are none. */
 double needle_run_mean(const struct needle_run *run, const struct needle_place *place);

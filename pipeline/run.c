@@ -23,7 +23,7 @@ struct run {
     double published;     /* when */
     int64_t unpublished;  /* documents */
     double *begun;        /* [n_documents]: when the first job was handed out, 0 before */
-    struct error failure; /* run_take cannot return one: run_check does */
+    struct error failure; /* take_job cannot return one: check_failure does */
 };
 
 /* A job's id names its document and node. */
@@ -153,21 +153,24 @@ void run_free(struct run *run)
     free(run);
 }
 
-int run_check(const struct run *run, struct error *err)
+static int check_failure(void *context, struct error *err)
 {
+    const struct run *run = context;
     if (run->failure.code == ERROR_NONE)
         return 0;
     *err = run->failure;
     return -1;
 }
 
-bool run_over(const struct run *run)
+static bool is_over(void *context)
 {
+    const struct run *run = context;
     return run->running == 0 && (run->open == 0 || run->stopped);
 }
 
-void run_stop(struct run *run)
+static void stop(void *context)
 {
+    struct run *run = context;
     run->stopped = true;
 }
 
@@ -226,8 +229,9 @@ static void begin_metering(struct run *run, int64_t document, int64_t node, cons
     meter_begin(run->meter, &metered);
 }
 
-bool run_take(struct run *run, struct job *out)
+static bool take_job(void *context, struct job *out)
 {
+    struct run *run = context;
     int64_t document, node;
     if (run->stopped || run->failure.code != ERROR_NONE || !find_costliest(run, &document, &node))
         return false;
@@ -251,11 +255,12 @@ bool run_take(struct run *run, struct job *out)
     return true;
 }
 
-int run_give(struct run *run, struct job_result *result, struct error *err)
+static int give_result(void *context, struct job_result *result, struct error *err)
 {
+    struct run *run = context;
     struct plan_document *document = document_of(run, result->id);
     run->running--;
-    if (run_check(run, err) != 0)
+    if (check_failure(run, err) != 0)
         return -1;
     log_debug("%s: node %" PRId64 " done in %.2f s of prefill, %.2f s of decode", document->id, node_of(result->id),
               result->prefill_seconds, result->decode_seconds);
@@ -265,7 +270,13 @@ int run_give(struct run *run, struct job_result *result, struct error *err)
     return settle(run, result->id >> NODE_BITS, err);
 }
 
-void run_progress(struct run *run, const struct job_progress *progress)
+static void give_progress(void *context, const struct job_progress *progress)
 {
+    struct run *run = context;
     meter_progress(run->meter, progress);
+}
+
+struct session_source run_source(struct run *run)
+{
+    return (struct session_source){{take_job, give_result, give_progress, run}, is_over, check_failure, stop};
 }
