@@ -6,16 +6,20 @@
 #include <time.h>
 
 #include "io/digest.h"
+#include "pipeline/asked.h"
 #include "pipeline/positions.h"
 
-/* What is kept under some policies depends on where segments end. */
-static int64_t segment_that_matters(const struct options *options)
+/* What is kept under some policies depends on where segments end; so it may wherever a policy is in force, be it
+ * asked for, compared with, or chosen by itself beyond the context. */
+static int64_t segment_that_matters(const struct options *options, const struct model *model)
 {
-    return options->policy || options->layers ? options->segment : 0;
+    const bool any = options->policy || options->layers || options->against || asked_extends(options, model);
+    return any ? options->segment : 0;
 }
 
 /* Everything that decides an answer: the options that do, the weights, the words of the files that options name. */
-static int hash_config(struct identity *identity, const struct options *options, struct error *err)
+static int hash_config(struct identity *identity, const struct options *options, const struct model *model,
+                       struct error *err)
 {
     char prompt[DIGEST_HEX_BYTES] = "", layers[DIGEST_HEX_BYTES] = "";
     if ((options->prompt && digest_file(options->prompt, prompt, err) != 0) ||
@@ -23,7 +27,7 @@ static int hash_config(struct identity *identity, const struct options *options,
         return -1;
     char *all = NULL;
     const int length = asprintf(&all, "%s|%s|%s|%s|%s|%" PRId64, identity->options, identity->model_sha256,
-                                identity->tokenizer_hash, prompt, layers, segment_that_matters(options));
+                                identity->tokenizer_hash, prompt, layers, segment_that_matters(options, model));
     if (length < 0)
         return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
     const int status = digest_bytes(all, (size_t)length, identity->config_hash, err);
@@ -44,7 +48,7 @@ int identity_make(struct identity *identity, const struct options *options, cons
     snprintf(identity->tokenizer_hash, sizeof identity->tokenizer_hash, "%016" PRIx64,
              tokenizer_hash(opened->tokenizer));
     snprintf(identity->architecture, sizeof identity->architecture, "%s", opened->model->arch->name);
-    if (hash_config(identity, options, err) != 0)
+    if (hash_config(identity, options, opened->model, err) != 0)
         return -1;
     const time_t now = time(NULL);
     struct tm utc;

@@ -99,5 +99,21 @@ echo "0 window:window=65" >"$work/layers"
 exit_code "$longhaul" score "$text" -m "$model" -o "$work/kept" --layers "$work/layers" >/dev/null 2>&1
 [ "$code" -eq 2 ] || fail "a run with other --layers went on with code $code"
 
+# Under a policy, be it the one chosen beyond the context, what is kept may depend on the segments: another --segment is
+# another run. Under none it is not.
+# goes_on CODE OPTIONS...: a run in segments of 512, gone on with in segments of 256
+goes_on() {
+    local wanted=$1
+    shift
+    rm -rf "$work/segments"
+    "$longhaul" score "$text" -m "$model" -o "$work/segments" --segment 512 "$@" >/dev/null 2>&1 || fail "score $*"
+    exit_code "$longhaul" score "$text" -m "$model" -o "$work/segments" --segment 256 "$@" >/dev/null 2>&1
+    [ "$code" -eq "$wanted" ] || fail "a run of $* with other segments ended with $code, wanted $wanted"
+}
+goes_on 0
+goes_on 2 --policy h2o
+goes_on 2 --strategy whole --memory-budget 1024
+goes_on 2 --against snapkv
+
 [ "$wrong" -eq 0 ] || fail "$wrong of the cases above"
 echo "every case refused as documented"
