@@ -17,8 +17,10 @@ static size_t row_bytes(const struct bounded_options *o)
 
 static struct far_shape far_shape(const struct bounded_options *o, const struct policy_spec *spec)
 {
-    const int64_t tokens = spec->far > 0 ? i64_min(spec->far, o->max_tokens) : o->max_tokens;
-    return (struct far_shape){o->kv_heads, o->dim, spec->sinks, i64_ceil_div(tokens, FAR_BLOCK)};
+    const int64_t all = i64_ceil_div(o->max_tokens, FAR_BLOCK);
+    const int64_t seen = spec->far > 0 ? i64_min(all, i64_ceil_div(spec->far, FAR_BLOCK)) : all;
+    const int64_t of_segment = i64_round_up(o->max_segment, POLICY_GROUP) / FAR_BLOCK;
+    return (struct far_shape){o->kv_heads, o->dim, spec->sinks, seen, i64_min(of_segment, all - seen)};
 }
 
 /* Of all layers that retrieve. */
@@ -179,6 +181,13 @@ void bounded_far_free(struct bounded *b)
 
 /* ---- the groups of a segment ---------------------------------------------------------------------------- */
 
+/* Blocks before the near part of the query at `position`. */
+static int64_t blocks_before(const struct bounded *b, const struct bounded_layer *layer, int64_t position)
+{
+    const int64_t tokens = policy_near_first(&layer->spec, position, b->first) - layer->spec.sinks;
+    return i64_max(0, tokens) / FAR_BLOCK;
+}
+
 /* The groups of one stretch of a rank's queries, whose first row in its block is `row`. */
 static void add_groups(struct bounded *b, const struct bounded_layer *layer, int rank, struct stretch stretch,
                        int64_t row)
@@ -186,12 +195,13 @@ static void add_groups(struct bounded *b, const struct bounded_layer *layer, int
     struct bounded_far *far = &b->far;
     for (int64_t p = stretch.first; p < stretch.end;) {
         const int64_t end = i64_min(stretch.end, (p / POLICY_GROUP + 1) * POLICY_GROUP);
-        const int64_t before = policy_near_first(&layer->spec, p, b->first) - layer->spec.sinks;
+        const int64_t before = blocks_before(b, layer, p);
         far->groups[far->n_groups++] = (struct retrieve_group){
             .rank = rank,
             .row = row + p - stretch.first,
             .count = end - p,
-            .visible = i64_max(0, before) / FAR_BLOCK,
+            .first = far_first_seen(&layer->far, before),
+            .end = before,
         };
         p = end;
     }
@@ -323,6 +333,7 @@ int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const str
     };
     if (retrieve_choose(far->retrieve, &call, far->chosen, far->counts, err) != 0 || fetch(b, layer, err) != 0)
         return -1;
+    far_settle(&layer->far);
     struct packing packing = {b, layer, queries->rope};
     const struct pool_job job = {far->own * b->options.kv_heads, pack_item, &packing, b->options.poll,
                                  b->options.poll_context};
@@ -372,13 +383,14 @@ static int fetch_one(struct bounded *b, struct bounded_layer *layer, struct erro
 int bounded_far_choose_one(struct bounded *b, struct bounded_layer *layer, const struct decoder_query *query,
                            int64_t position, struct error *err)
 {
-    const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
+    const int64_t before = blocks_before(b, layer, position);
     if (layer->one_position >= 0 && position / CHOICE_TOKENS == layer->one_position / CHOICE_TOKENS)
         return 0;
     layer->one_position = position;
-    far_append(&layer->far, &layer->near, near_first, b->options.pool);
-    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1,
-                                         i64_max(0, near_first - layer->spec.sinks) / FAR_BLOCK};
+    far_append(&layer->far, &layer->near, policy_near_first(&layer->spec, position, b->end), b->options.pool);
+    far_settle(&layer->far);
+    const struct retrieve_group group = {
+        .rank = RETRIEVE_EVERY, .count = 1, .first = far_first_seen(&layer->far, before), .end = before};
     const struct retrieve_call call = {
         .far = &layer->far,
         .groups = &group,

@@ -4,7 +4,7 @@
 
 static int64_t most_held(const struct far_shape *shape, int ranks)
 {
-    return i64_ceil_div(shape->capacity, ranks);
+    return i64_ceil_div(shape->capacity + shape->ahead, ranks);
 }
 
 bool far_bytes(const struct far_shape *shape, int ranks, size_t *out)
@@ -22,7 +22,7 @@ int far_create(struct far *far, const struct far_shape *shape, const struct comm
         return 0;
     if (!far_bytes(shape, group->size, &bytes))
         return error_set(err, ERROR_RESOURCE, "a far memory of %lld blocks is too large to count its bytes",
-                         (long long)shape->capacity);
+                         (long long)(shape->capacity + shape->ahead));
     return (far->records = device->alloc(bytes, "the far memory of a layer", err)) ? 0 : -1;
 }
 
@@ -35,33 +35,33 @@ void far_free(struct far *far)
 
 void far_reset(struct far *far)
 {
-    far->blocks = 0;
+    far->blocks = far->oldest = 0;
 }
 
-int64_t far_oldest(const struct far *far)
+int64_t far_first_seen(const struct far *far, int64_t end)
 {
-    return i64_max(0, far->blocks - far->shape.capacity);
+    return i64_max(0, end - far->shape.capacity);
 }
 
-/* Blocks of this rank before block `end`, from the very first on. */
-static int64_t own_before(const struct far *far, int64_t end)
+void far_settle(struct far *far)
 {
-    return i64_ceil_div(i64_max(0, end - far->rank), far->ranks);
+    far->oldest = i64_max(far->oldest, far_first_seen(far, far->blocks));
 }
 
 int64_t far_own(const struct far *far, int64_t end)
 {
-    return i64_max(0, own_before(far, i64_min(end, far->blocks)) - own_before(far, far_oldest(far)));
+    return i64_ceil_div(i64_max(0, end - far->rank), far->ranks);
 }
 
 int64_t far_own_block(const struct far *far, int64_t i)
 {
-    return (own_before(far, far_oldest(far)) + i) * far->ranks + far->rank;
+    return i * far->ranks + far->rank;
 }
 
 size_t far_resident(const struct far *far)
 {
-    return (size_t)far->shape.kv_heads * (size_t)far_own(far, far->blocks) * far_record_bytes(far->shape.dim);
+    const int64_t own = far_own(far, far->blocks) - far_own(far, far->oldest);
+    return (size_t)far->shape.kv_heads * (size_t)own * far_record_bytes(far->shape.dim);
 }
 
 void *far_record(const struct far *far, int kv_head, int64_t block)
@@ -96,10 +96,10 @@ void far_append(struct far *far, const struct near *near, int64_t end, struct po
     const int64_t blocks = i64_max(0, end - far->shape.first_token) / FAR_BLOCK;
     if (blocks <= far->blocks || far->shape.capacity == 0)
         return;
+    far->oldest = i64_max(far->oldest, blocks - far->shape.capacity - far->shape.ahead);
     /* Of more than the memory can hold only the last. */
-    const int64_t from = i64_max(far->blocks, blocks - far->shape.capacity);
-    const int64_t before = own_before(far, from), n = own_before(far, blocks) - before;
-    const struct append append = {far, near, before * far->ranks + far->rank};
+    const int64_t before = far_own(far, i64_max(far->blocks, far->oldest)), n = far_own(far, blocks) - before;
+    const struct append append = {far, near, far_own_block(far, before)};
     const struct pool_job job = {
         .n_items = n * far->shape.kv_heads, .work = append_item, .context = (void *)&append};
     far->blocks = blocks;

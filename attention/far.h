@@ -1,9 +1,13 @@
 /* The far memory of a layer: what has left the near part, in four bits (attention/far_record.h), in blocks of
  * FAR_BLOCK tokens that are shared out evenly over a ring group: block b is held by rank b % ranks.
  *
- * Block b holds the tokens first_token + b * FAR_BLOCK and on. Once `capacity` blocks are held the oldest leave.
- * far_create, sized once; far_append as tokens leave; far_fetch for records that others hold; far_reset before the
- * next chunk; far_free.
+ * Block b holds the tokens first_token + b * FAR_BLOCK and on. A query sees at most the last `capacity` blocks
+ * before its near part: far_first_seen. What a segment adds is there before its first queries have chosen, so
+ * beside these `ahead` blocks have room, or they would push out what the first queries may see. What is older
+ * leaves.
+ *
+ * far_create, sized once; per segment far_append, far_fetch for records that others hold, and far_settle when all
+ * its queries have what they see; far_reset before the next chunk; far_free.
  */
 #ifndef LONGHAUL_ATTENTION_FAR_H
 #define LONGHAUL_ATTENTION_FAR_H
@@ -17,7 +21,8 @@
 struct far_shape {
     int kv_heads, dim;
     int64_t first_token;
-    int64_t capacity; /* blocks of all ranks together */
+    int64_t capacity; /* blocks that a query may see, of all ranks together */
+    int64_t ahead;    /* most blocks of one far_append that some of its queries do not see yet */
 };
 
 struct far {
@@ -25,6 +30,7 @@ struct far {
     const struct device *device;
     int rank, ranks;
     int64_t blocks; /* that have come, of all ranks together */
+    int64_t oldest; /* the first of them that is still there */
     int64_t held;   /* places of a kv head on a rank */
     char *records;  /* [kv_heads][held] */
 };
@@ -38,11 +44,17 @@ void far_reset(struct far *far);
 /* All whole blocks before position `end`, out of the near part, which has them on every rank. */
 void far_append(struct far *far, const struct near *near, int64_t end, struct pool *pool);
 
-/* The oldest block that is still there, and how many there are before block `end`, on this rank: own block i is
- * far_own_block(far, i), i counted from the oldest. */
-int64_t far_oldest(const struct far *far);
+/* Forget what no later query can see: all but the last `capacity` blocks. */
+void far_settle(struct far *far);
+
+/* The first block that a query sees whose near part begins behind block end - 1. */
+int64_t far_first_seen(const struct far *far, int64_t end);
+
+/* Blocks before block `end` that are this rank's, from the text's first on; the i-th of them. */
 int64_t far_own(const struct far *far, int64_t end);
 int64_t far_own_block(const struct far *far, int64_t i);
+
+/* Bytes of the records that this rank holds. */
 size_t far_resident(const struct far *far);
 
 /* The record of a block that this rank holds. */

@@ -98,12 +98,13 @@ struct retrieve *retrieve_create(const struct retrieve_options *options, struct 
 {
     size_t bytes = 0;
     struct retrieve *r = calloc(1, sizeof *r);
-    if (!r || !(r->n_columns = calloc((size_t)options->max_groups, sizeof *r->n_columns))) {
+    if (!r || !(r->n_columns = calloc(2 * (size_t)options->max_groups, sizeof *r->n_columns))) {
         free(r);
         error_set(err, ERROR_RESOURCE, "no memory for the description of retrieval");
         return NULL;
     }
     r->options = *options;
+    r->skipped = r->n_columns + options->max_groups;
     r->group = options->heads / options->kv_heads;
     r->scorer = far_scorer_choose();
     if (retrieve_bytes(options, &bytes, err) == 0 && plan_make(options, &r->plan) &&
@@ -192,15 +193,44 @@ static int share_queries(struct retrieve *r, const struct retrieve_call *call, s
 
 /* ---- the choice ---- */
 
-void retrieve_list_all(const struct retrieve_stage *stage)
+static int64_t first_seen_by_any(const struct retrieve_call *call)
+{
+    int64_t first = call->far->blocks;
+    for (int64_t g = 0; g < call->n_groups; g++)
+        first = i64_min(first, call->groups[g].first);
+    return first;
+}
+
+int64_t retrieve_list(const struct retrieve_stage *stage, int64_t step)
 {
     struct retrieve *r = stage->retrieve;
+    const struct far *far = stage->call->far;
+    const int64_t from = far_own(far, first_seen_by_any(stage->call));
+    int64_t most = 0;
     for (int64_t g = 0; g < stage->call->n_groups; g++) {
+        const struct retrieve_group *group = &stage->call->groups[g];
+        const int64_t end = far_own(far, i64_min(group->end, far->blocks));
         int64_t *columns = retrieve_columns(r, g);
-        r->n_columns[g] = far_own(stage->call->far, stage->call->groups[g].visible);
-        for (int64_t i = 0; i < r->n_columns[g]; i++)
-            columns[i] = far_own_block(stage->call->far, i);
+        r->n_columns[g] = r->skipped[g] = 0;
+        for (int64_t i = from; i < end; i++) {
+            const int64_t block = far_own_block(far, i);
+            if (block % step == 0 && block < group->first)
+                r->skipped[g]++;
+            else if (block % step == 0)
+                columns[r->n_columns[g]++] = block;
+        }
+        most = i64_max(most, r->skipped[g] + r->n_columns[g]);
     }
+    return most;
+}
+
+/* Whether a group sees so many blocks that it looks at their representatives first. */
+static bool are_many(const struct retrieve_call *call)
+{
+    for (int64_t g = 0; g < call->n_groups; g++)
+        if (i64_min(call->groups[g].end, call->far->blocks) - call->groups[g].first > RETRIEVE_CANDIDATES)
+            return true;
+    return false;
 }
 
 /* Of the candidates of all ranks those that this one has. */
@@ -242,7 +272,7 @@ static int choose_for_head(struct retrieve *r, const struct retrieve_call *call,
 {
     struct retrieve_stage stage = {.retrieve = r, .call = call, .kv_head = kv_head, .aligned = true};
     const struct retrieve_entry *best;
-    if (call->far->blocks - far_oldest(call->far) > RETRIEVE_CANDIDATES) {
+    if (are_many(call)) {
         stage.coarse = true;
         stage.keep = RETRIEVE_CANDIDATES;
         if (!(best = retrieve_glance(&stage, err)))
@@ -250,7 +280,7 @@ static int choose_for_head(struct retrieve *r, const struct retrieve_call *call,
         list_candidates(&stage, best);
         stage.coarse = stage.aligned = false;
     } else {
-        retrieve_list_all(&stage);
+        stage.columns = retrieve_list(&stage, 1);
     }
     stage.keep = call->top;
     if (!(best = retrieve_board_best(&stage, err)))

@@ -21,7 +21,7 @@ enum { RETRIEVE_SAMPLE = 4, RETRIEVE_COARSE = 8, RETRIEVE_CANDIDATES = 1024 };
 struct retrieve_group {
     int rank;           /* that has them; RETRIEVE_EVERY: all have */
     int64_t row, count; /* its rows in that rank's block: at most max_count */
-    int64_t visible;    /* it sees blocks before this one */
+    int64_t first, end; /* it sees the blocks from the one to before the other */
 };
 enum { RETRIEVE_EVERY = -1 };
 
@@ -34,7 +34,7 @@ struct retrieve_options {
     int heads, kv_heads, dim;
     int64_t max_groups; /* of all ranks, in one call */
     int64_t max_count;  /* queries of a group */
-    int64_t max_blocks; /* of all ranks together */
+    int64_t max_blocks; /* that a group sees, of all ranks together */
     void (*poll)(void *context);
     void *poll_context;
 };

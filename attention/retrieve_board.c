@@ -66,16 +66,17 @@ static void score_column(const struct retrieve_stage *stage, int64_t group, int6
     }
 }
 
-/* Item: a run of columns for all groups, which have the same blocks there as far as they go. */
+/* Item: a run of columns for all groups, which have the same blocks there. */
 static void score_run_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    for (int64_t column = item * RUN; column < (item + 1) * RUN; column++) {
+    for (int64_t at = item * RUN; at < (item + 1) * RUN; at++) {
         struct far_keys8 keys;
         bool read = false;
         for (int64_t g = 0; g < groups_of(stage); g++) {
-            if (column >= r->n_columns[g])
+            const int64_t column = at - r->skipped[g];
+            if (column < 0 || column >= r->n_columns[g])
                 continue;
             if (!read)
                 keys = retrieve_keys(stage, retrieve_columns(r, g)[column], thread, 0);
@@ -98,11 +99,8 @@ static void score_group_item(void *context, int64_t item, int thread)
 
 static void score(const struct retrieve_stage *stage)
 {
-    int64_t most = 0;
-    for (int64_t g = 0; g < groups_of(stage); g++)
-        most = i64_max(most, stage->retrieve->n_columns[g]);
     if (stage->aligned)
-        retrieve_run(stage->retrieve, i64_ceil_div(most, RUN), score_run_item, (void *)stage);
+        retrieve_run(stage->retrieve, i64_ceil_div(stage->columns, RUN), score_run_item, (void *)stage);
     else
         retrieve_run(stage->retrieve, groups_of(stage), score_group_item, (void *)stage);
 }

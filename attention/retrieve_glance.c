@@ -4,21 +4,6 @@
 
 enum { RUN = 16 }; /* columns of a work item */
 
-/* What the queries' softmax over all blocks sums to is taken from a sample of them: it only has to weigh the
- * queries against each other. */
-static void list_sample(const struct retrieve_stage *stage)
-{
-    struct retrieve *r = stage->retrieve;
-    for (int64_t g = 0; g < stage->call->n_groups; g++) {
-        const int64_t own = far_own(stage->call->far, stage->call->groups[g].visible);
-        int64_t *columns = retrieve_columns(r, g), n = 0;
-        for (int64_t i = 0; i < own; i++)
-            if (far_own_block(stage->call->far, i) % RETRIEVE_GLANCE == 0)
-                columns[n++] = far_own_block(stage->call->far, i);
-        r->n_columns[g] = n;
-    }
-}
-
 static double *weights_of(const struct retrieve *r, int64_t group)
 {
     return (double *)(void *)(r->memory + r->plan.weights) + group * r->plan.max_columns;
@@ -41,20 +26,20 @@ static double weigh(const struct retrieve_stage *stage, int64_t group, const str
     return sum;
 }
 
-/* Item: a run of columns for all groups, which have the same blocks there as far as they go. */
+/* Item: a run of columns for all groups, which have the same blocks there. */
 static void weigh_run_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    const int64_t first = item * RUN;
-    struct far_keys8 keys[RUN];
-    int n = 0; /* columns that have been read */
+    struct far_keys8 keys[RUN] = {0};
     for (int64_t g = 0; g < stage->call->n_groups; g++) {
-        const int64_t columns = i64_min(RUN, r->n_columns[g] - first);
-        for (; n < columns; n++)
-            keys[n] = retrieve_keys(stage, retrieve_columns(r, g)[first + n], thread, n);
-        for (int64_t i = 0; i < columns; i++)
-            weights_of(r, g)[first + i] = weigh(stage, g, &keys[i]);
+        const int64_t first = item * RUN - r->skipped[g], end = i64_min(first + RUN, r->n_columns[g]);
+        for (int64_t i = i64_max(first, 0); i < end; i++) {
+            struct far_keys8 *of = &keys[i - first];
+            if (!of->k)
+                *of = retrieve_keys(stage, retrieve_columns(r, g)[i], thread, (int)(i - first));
+            weights_of(r, g)[i] = weigh(stage, g, of);
+        }
     }
 }
 
@@ -67,14 +52,13 @@ static void best_item(void *context, int64_t item, int thread)
 const struct retrieve_entry *retrieve_glance(struct retrieve_stage *stage, struct error *err)
 {
     struct retrieve *r = stage->retrieve;
-    int64_t most = 0;
-    list_sample(stage);
+    /* What the queries' softmax over all blocks sums to is taken from a sample of them: it only has to weigh the
+     * queries against each other. */
+    stage->columns = retrieve_list(stage, RETRIEVE_GLANCE);
     if (retrieve_board_weigh(stage, err) != 0)
         return NULL;
-    retrieve_list_all(stage);
-    for (int64_t g = 0; g < stage->call->n_groups; g++)
-        most = i64_max(most, r->n_columns[g]);
-    retrieve_run(r, i64_ceil_div(most, RUN), weigh_run_item, stage);
+    stage->columns = retrieve_list(stage, 1);
+    retrieve_run(r, i64_ceil_div(stage->columns, RUN), weigh_run_item, stage);
     retrieve_run(r, stage->call->n_groups, best_item, stage);
     return retrieve_best_merge(stage, err);
 }

@@ -43,6 +43,7 @@ struct retrieve {
     char *memory;
     int group;          /* query heads of a kv head */
     int64_t *n_columns; /* [groups] */
+    int64_t *skipped;   /* [groups]: see retrieve_list */
 };
 
 /* One choice for one kv head. */
@@ -50,8 +51,9 @@ struct retrieve_stage {
     struct retrieve *retrieve;
     const struct retrieve_call *call;
     int kv_head;
-    bool coarse;  /* with the first rows of a group only */
-    bool aligned; /* column i is the same block in all groups */
+    bool coarse;     /* with the first rows of a group only */
+    bool aligned;    /* column i is the same block in all groups but for what they skip */
+    int64_t columns; /* of all groups together, where they are aligned */
     int64_t keep;
 };
 
@@ -66,8 +68,10 @@ float *retrieve_scales(const struct retrieve *retrieve, int64_t group, int kv_he
 /* The blocks of this rank that group g scores. */
 int64_t *retrieve_columns(const struct retrieve *retrieve, int64_t group);
 
-/* They become all that this rank has and the group sees: the same in all groups as far as they go. */
-void retrieve_list_all(const struct retrieve_stage *stage);
+/* They become what this rank has and the group sees, of all blocks or of those that are multiples of `step`. Groups
+ * begin and end at different ones: column i of a group is column i + skipped of all groups together, of which there
+ * are so many as is returned. */
+int64_t retrieve_list(const struct retrieve_stage *stage, int64_t step);
 
 /* A glance samples one block of so many, a prime, so that ranks have even shares. */
 enum { RETRIEVE_GLANCE = 17 };

@@ -87,12 +87,21 @@ static void turn(const float *from, int64_t position, double *out)
     }
 }
 
+/* The first token behind the sinks that the query at p sees. A retrieval that may choose all blocks there are sees
+ * all that its memory holds: the blocks of the last `memory` tokens before the near part, of whatever segment. */
+static int64_t first_behind_sinks(const struct policy_spec *spec, int64_t p)
+{
+    const int64_t near = policy_near_first(spec, p, 0);
+    if (!policy_of(spec->kind)->retrieves)
+        return i64_max(0, p - spec->window + 1);
+    return spec->far == 0 || near == 0 ? 0 : i64_max(spec->sinks, near - i64_round_up(spec->far, FAR_BLOCK));
+}
+
 /* The tokens that the query at p sees, in order; returns how many. Positions are their indices in this list, the
- * query's is the last: relative positions are the same for window, and are those of StreamingLLM for sinks. A
- * retrieval that may choose all blocks there are sees everything. */
+ * query's is the last: relative positions are the same for window, and are those of StreamingLLM for sinks. */
 static int64_t visible_tokens(const struct policy_spec *spec, int64_t p, int64_t *tokens)
 {
-    const int64_t near = policy_of(spec->kind)->retrieves ? 0 : i64_max(0, p - spec->window + 1);
+    const int64_t near = first_behind_sinks(spec, p);
     int64_t n = 0;
     for (int64_t t = 0; t < i64_min(near, spec->sinks); t++)
         tokens[n++] = t;
@@ -163,6 +172,7 @@ struct fixture {
     struct decoder *decoder;
     struct bounded *bounded;
     struct policy_spec spec;
+    float *answers; /* [position][HEADS * DIM]: where answers go that have no definition; or NULL */
 };
 
 static void open_fixture(struct fixture *f, const char *policy, int64_t segment)
@@ -208,6 +218,14 @@ static void close_fixture(struct fixture *f)
     pool_free(f->pool);
 }
 
+static void take(struct fixture *f, int64_t position, const float *row)
+{
+    if (f->answers)
+        memcpy(f->answers + position * HEADS * DIM, row, HEADS * DIM * sizeof *row);
+    else
+        compare(&f->spec, position, row);
+}
+
 static void run_segment(struct fixture *f, int64_t first, int64_t end)
 {
     const struct zigzag block = zigzag_block(first, end, world.rank, world.size);
@@ -230,7 +248,7 @@ static void run_segment(struct fixture *f, int64_t first, int64_t end)
     row = 0;
     for (int part = 0; part < 2; part++)
         for (int64_t p = block.first[part]; p < block.end[part]; p++)
-            compare(&f->spec, p, out + row++ * HEADS * DIM);
+            take(f, p, out + row++ * HEADS * DIM);
     free(q);
     free(out);
 }
@@ -312,9 +330,53 @@ static void a_retrieval_that_may_choose_all_sees_all_of_it_in_four_bits(void **s
     check("retrieval:window=33,sinks=9,top=14", 350, 77);
 }
 
+static void a_bounded_retrieval_sees_the_last_of_it_in_segments_of_any_length(void **state)
+{
+    (void)state;
+    const int64_t segments[] = {77, 128, 256, 512, 900, 1024};
+    for (size_t i = 0; i < sizeof segments / sizeof *segments; i++) {
+        check("retrieval:window=60,sinks=4,top=12,memory=384", 1100, segments[i]);
+        check("retrieval:window=33,sinks=0,top=2,memory=64", 700, segments[i]);
+    }
+}
+
+/* ---- choices -------------------------------------------------------------------------------------------- */
+
+/* This rank's answers to the segments' queries, at their positions; 0 for those of others. */
+static void answers_to(const char *policy, int64_t n, int64_t segment, float *answers)
+{
+    struct fixture f;
+    open_fixture(&f, policy, segment);
+    f.answers = answers;
+    bounded_reset(f.bounded);
+    for (int64_t first = 0; first < n; first += segment)
+        run_segment(&f, first, i64_min(first + segment, n));
+    close_fixture(&f);
+}
+
+/* Where a few of the blocks are chosen, the same groups of queries choose the same ones. */
+static void choices_do_not_depend_on_the_segment(void **state)
+{
+    enum { N = 1500, ALL = N * HEADS * DIM };
+    static float expected[ALL], got[ALL];
+    (void)state;
+    for (int64_t segment = 128; segment <= 2048; segment *= 2) {
+        float *answers = segment == 128 ? expected : got;
+        memset(answers, 0, sizeof got);
+        answers_to("retrieval:window=70,sinks=4,top=3,memory=384", N, segment, answers);
+        MPI_Allreduce(MPI_IN_PLACE, answers, ALL, MPI_FLOAT, MPI_SUM, world.mpi);
+        for (int i = 0; i < ALL && segment > 128; i++)
+            if (!(fabsf(got[i] - expected[i]) < 1e-5f))
+                fail_msg("token %d in a segment of %d: %g, not %g", i / (HEADS * DIM), (int)segment, (double)got[i],
+                         (double)expected[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        mpi_unit_test(a_bounded_retrieval_sees_the_last_of_it_in_segments_of_any_length),
+        mpi_unit_test(choices_do_not_depend_on_the_segment),
         mpi_unit_test(a_retrieval_that_may_choose_all_sees_all_of_it_in_four_bits),
         mpi_unit_test(a_window_equals_its_definition),
         mpi_unit_test(a_window_wider_than_blocks_and_segments_equals_its_definition),

@@ -170,6 +170,7 @@ static void the_oldest_blocks_leave(void **state)
 {
     (void)state;
     check("infllm:window=60,sinks=4,top=1,memory=384", 1200, 200);
+    check("infllm:window=60,sinks=4,top=1,memory=128", 1500, 700); /* a segment longer than the memory */
 }
 
 static void what_fits_the_window_is_plain_attention(void **state)

@@ -70,7 +70,7 @@ static void open_fixture(struct fixture *f, int64_t blocks, int64_t capacity)
     *f = (struct fixture){.blocks = blocks};
     const int64_t tokens = SINKS + blocks * FAR_BLOCK;
     const struct near_shape near = {KV_HEADS, DIM, DTYPE_F32, tokens};
-    const struct far_shape far = {KV_HEADS, DIM, SINKS, capacity};
+    const struct far_shape far = {KV_HEADS, DIM, SINKS, capacity, 0};
     assert_non_null(f->pool = pool_create(2, &err));
     assert_int_equal(near_create(&f->near, &near, device_cpu(), &err), 0);
     assert_int_equal(far_create(&f->far, &far, &world, device_cpu(), &err), 0);
@@ -108,7 +108,7 @@ static void deal_groups(struct fixture *f)
         int64_t row = 0;
         for (int part = 0; part < 2; part++)
             for (int64_t p = z.first[part]; p < z.end[part]; p += POLICY_GROUP, row += POLICY_GROUP) {
-                f->groups[f->n_groups++] = (struct retrieve_group){rank, row, POLICY_GROUP, f->blocks};
+                f->groups[f->n_groups++] = (struct retrieve_group){rank, row, POLICY_GROUP, 0, f->blocks};
                 for (int64_t t = 0; t < POLICY_GROUP && rank == world.rank; t++)
                     for (int e = 0; e < HEADS * DIM; e++)
                         f->q[(row + t) * HEADS * DIM + e] =
@@ -175,6 +175,50 @@ static void wanted_blocks_are_found_among_thousands(void **state)
     check(3 * RETRIEVE_CANDIDATES + 7);
 }
 
+/* Groups that begin and end at different blocks, as under a bounded memory: what they want is found where they see
+ * it, and nothing else is looked at. */
+static void check_spans(int64_t blocks)
+{
+    struct fixture f;
+    int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
+    open_fixture(&f, blocks, blocks);
+    deal_groups(&f);
+    for (int64_t g = 0; g < f.n_groups; g++) {
+        f.groups[g].first = blocks / 3 * (g % 2) + 7 * (f.n_groups - g);
+        f.groups[g].end = blocks - 5 * g;
+    }
+    const struct retrieve_call call = {.far = &f.far,
+                                       .groups = f.groups,
+                                       .n_groups = f.n_groups,
+                                       .q = f.q,
+                                       .stride = HEADS * DIM,
+                                       .scale = 0.5f,
+                                       .top = TOP};
+    if (retrieve_choose(f.retrieve, &call, chosen, counts, &err) != 0)
+        fail_msg("%s", err.text);
+    for (int64_t g = 0; g < f.n_groups; g++)
+        for (int head = 0; head < KV_HEADS; head++) {
+            const int64_t *of = chosen + (g * KV_HEADS + head) * TOP;
+            assert_int_equal(counts[g], TOP);
+            for (int64_t i = 0; i < TOP; i++) {
+                const int64_t want = wanted(group_at(g), head, i, blocks);
+                bool found = want < f.groups[g].first || want >= f.groups[g].end;
+                for (int64_t c = 0; c < TOP; c++)
+                    found = found || of[c] == want;
+                assert_true(found);
+                assert_true(of[i] >= f.groups[g].first && of[i] < f.groups[g].end);
+            }
+        }
+    close_fixture(&f);
+}
+
+static void groups_may_see_different_blocks(void **state)
+{
+    (void)state;
+    check_spans(400);
+    check_spans(3 * RETRIEVE_CANDIDATES + 7);
+}
+
 /* As in decode: every rank has the query, and it is one. */
 static void one_query_finds_its_blocks(void **state)
 {
@@ -184,7 +228,7 @@ static void one_query_finds_its_blocks(void **state)
     open_fixture(&f, 333, 333);
     for (int e = 0; e < HEADS * DIM; e++)
         f.q[e] = number(DIRECTION + 2 * KV_HEADS + e / DIM / (HEADS / KV_HEADS), e % DIM);
-    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, f.blocks};
+    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, 0, f.blocks};
     const struct retrieve_call call = {
         .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
     assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
@@ -201,13 +245,13 @@ static void what_a_group_does_not_see_is_not_chosen(void **state)
     int64_t chosen[KV_HEADS * TOP], counts[1];
     open_fixture(&f, 333, 333);
     for (int64_t visible = 0; visible < 9; visible += 2) {
-        const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, visible};
+        const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, 100, 100 + visible};
         const struct retrieve_call call = {
             .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
         assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
         assert_int_equal(counts[0], i64_min(TOP, visible));
         for (int64_t i = 0; i < counts[0]; i++)
-            assert_true(chosen[i] < visible);
+            assert_true(chosen[i] >= 100 && chosen[i] < 100 + visible);
     }
     close_fixture(&f);
 }
@@ -224,7 +268,7 @@ static void the_oldest_blocks_leave_and_the_others_can_be_fetched(void **state)
     open_fixture(&f, BLOCKS, CAPACITY);
     const size_t bytes = far_record_bytes(DIM);
     assert_true(bytes <= sizeof expected);
-    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, BLOCKS};
+    const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, BLOCKS - CAPACITY, BLOCKS};
     const struct retrieve_call call = {
         .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
     assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
@@ -248,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         mpi_unit_test(wanted_blocks_are_found),
         mpi_unit_test(wanted_blocks_are_found_among_thousands),
+        mpi_unit_test(groups_may_see_different_blocks),
         mpi_unit_test(one_query_finds_its_blocks),
         mpi_unit_test(the_oldest_blocks_leave_and_the_others_can_be_fetched),
         mpi_unit_test(what_a_group_does_not_see_is_not_chosen),
