@@ -64,7 +64,9 @@ static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *pl
     plan->max_columns = i64_ceil_div(o->max_blocks, ranks) + 1;
     const size_t lanes = (size_t)plan->tiles * FAR_LANES, columns = (size_t)plan->max_columns;
     const int64_t fine = plan->tiles * i64_min(plan->max_columns, RETRIEVE_CANDIDATES);
-    const int64_t glance = retrieve_tiles(&shape, o->max_count, true) * (plan->max_columns / RETRIEVE_GLANCE + 1);
+    /* Among a multiple of RETRIEVE_GLANCE ranks one has all blocks of the sample. */
+    const int64_t sample = plan->max_columns / (ranks % RETRIEVE_GLANCE == 0 ? 1 : RETRIEVE_GLANCE) + 1;
+    const int64_t glance = retrieve_tiles(&shape, o->max_count, true) * sample;
     plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? glance : 0) * FAR_LANES;
     plan->card_bytes = (size_t)o->kv_heads * lanes * ((size_t)o->dim + sizeof(float));
     const size_t best = groups * RETRIEVE_CANDIDATES * sizeof(struct retrieve_entry);
