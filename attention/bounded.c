@@ -247,6 +247,29 @@ size_t bounded_resident(const struct bounded *b)
     return far + 2 * rows * (size_t)b->options.kv_heads * row_bytes(&b->options);
 }
 
+/* Tokens of the past that a layer holds at most, or now, beside the first. */
+static int64_t tokens_kept(const struct bounded_layer *layer)
+{
+    const struct policy_spec *spec = &layer->spec;
+    if (policy_of(spec->kind)->retrieves)
+        return layer->far.shape.capacity * FAR_BLOCK;
+    if (policy_of(spec->kind)->blocks)
+        return layer->blocks.shape.capacity * BLOCK_TOKENS;
+    return layer->slots.count * (spec->rate > 0 && spec->pool != POOL_USED ? spec->rate : 1);
+}
+
+int64_t bounded_forgotten(const struct bounded *b)
+{
+    int64_t fewest = INT64_MAX;
+    for (int i = 0; i < b->options.layers; i++) {
+        const struct bounded_layer *layer = &b->layers[i];
+        const int64_t next = layer->near.first + layer->near.length, last = b->options.max_tokens - 1;
+        const int64_t left = policy_near_first(&layer->spec, i64_min(next, last), b->end) - layer->spec.sinks;
+        fewest = i64_min(fewest, i64_max(0, left - tokens_kept(layer)));
+    }
+    return fewest;
+}
+
 /* ---- a segment's rows ----------------------------------------------------------------------------------- */
 
 int bounded_begin(struct bounded *b, int64_t first, int64_t end, struct error *err)

@@ -75,4 +75,10 @@ int bounded_attend_one(struct bounded *bounded, int layer, const struct decoder_
 /* Bytes of keys and values that the layers hold now, for the log and the receipts. */
 size_t bounded_resident(const struct bounded *bounded);
 
+/* Of the tokens so far, how many the next one cannot attend to any more, in the layer that has lost fewest: they
+ * are not near, not among the first, and in nothing that is kept of the past. A slot that was made of several
+ * tokens counts for all of them; where heads keep different tokens it is what each of them has lost. Between
+ * segments, or between tokens of decode; the same on every rank. */
+int64_t bounded_forgotten(const struct bounded *bounded);
+
 #endif

@@ -180,6 +180,11 @@ size_t forward_resident(const struct forward *f)
     return forward_attention_resident(&f->attention);
 }
 
+int64_t forward_forgotten(const struct forward *f)
+{
+    return forward_tokens(f, forward_attention_forgotten(&f->attention));
+}
+
 struct ring_stats forward_ring_stats(const struct forward *f)
 {
     return f->attention.ring ? ring_stats(f->attention.ring) : (struct ring_stats){0};

@@ -79,6 +79,12 @@ int forward_step(struct forward *forward, int32_t token, float *logits, struct e
 /* Bytes of keys and values that this rank holds now. */
 size_t forward_resident(const struct forward *forward);
 
+/* Of the chunk's tokens so far, how many are out of reach of the next one in every layer: the fewest of all layers,
+ * 0 where any is full. A token is within reach where a layer may attend to it, raw or in fewer bits, or to a slot
+ * that it went into; where heads keep different tokens, those that a head has not kept are out of its reach. What
+ * earlier tokens have taken from it may reach on. The same on every rank. */
+int64_t forward_forgotten(const struct forward *forward);
+
 /* Times and traffic of the ring since forward_create. */
 struct ring_stats forward_ring_stats(const struct forward *forward);
 

@@ -272,6 +272,11 @@ size_t forward_attention_resident(const struct forward_attention *a)
     return bytes;
 }
 
+int64_t forward_attention_forgotten(const struct forward_attention *a)
+{
+    return a->full_layers > 0 ? 0 : bounded_forgotten(a->bounded);
+}
+
 /* ---- a segment ---- */
 
 static float scale_of(const struct forward_attention *a)

@@ -43,6 +43,9 @@ void forward_attention_reset(struct forward_attention *attention);
 /* Bytes of keys and values that this rank holds now. */
 size_t forward_attention_resident(const struct forward_attention *attention);
 
+/* Tokens that no layer can reach any more, landmarks counted: see forward_forgotten. */
+int64_t forward_attention_forgotten(const struct forward_attention *attention);
+
 /* The segment [first, end), of which this rank has the rows with these positions [rows], rising; borrowed until its
  * last layer. */
 int forward_attention_begin(struct forward_attention *attention, struct stretch segment, const int64_t *positions,

@@ -26,6 +26,8 @@ struct bed {
     /* One head's answer to the query at `position`, [dim]; segments begin at multiples of bed->segment up to
      * bed->end, and a token alone is its own. */
     void (*define)(const struct bed *bed, int64_t position, int head, double *out);
+    /* How many tokens before `position` are out of the reach of its query; or NULL: not asked. */
+    int64_t (*forgotten)(const struct bed *bed, int64_t position);
 };
 
 /* Where the segment of the query at `position` begins. */
@@ -144,6 +146,12 @@ static inline void bed_run_one(struct bed *bed, int64_t position)
     bed_compare(bed, position, out);
 }
 
+static inline void bed_check_forgotten(const struct bed *bed, int64_t next)
+{
+    if (bed->forgotten)
+        assert_int_equal(bounded_forgotten(bed->bounded), bed->forgotten(bed, next));
+}
+
 /* n tokens by segments, then BED_GENERATED one by one; twice, so that a reset is tried too. */
 static inline void bed_check(struct bed *bed, const char *policy, int64_t n)
 {
@@ -151,10 +159,14 @@ static inline void bed_check(struct bed *bed, const char *policy, int64_t n)
     bed_open(bed, policy);
     for (int round = 0; round < 2; round++) {
         bounded_reset(bed->bounded);
-        for (int64_t first = 0; first < n; first += bed->segment)
+        for (int64_t first = 0; first < n; first += bed->segment) {
             bed_run_segment(bed, first, i64_min(first + bed->segment, n));
-        for (int64_t p = n; p < n + BED_GENERATED; p++)
+            bed_check_forgotten(bed, i64_min(first + bed->segment, n));
+        }
+        for (int64_t p = n; p < n + BED_GENERATED; p++) {
             bed_run_one(bed, p);
+            bed_check_forgotten(bed, p + 1);
+        }
     }
     bed_close(bed);
 }

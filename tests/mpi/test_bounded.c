@@ -267,6 +267,13 @@ static void run_one(struct fixture *f, int64_t position)
     compare(&f->spec, position, out);
 }
 
+/* What the query at `next` does not see, of all before it. */
+static void check_forgotten(const struct fixture *f, int64_t next)
+{
+    static int64_t tokens[MAX_TOKENS];
+    assert_int_equal(bounded_forgotten(f->bounded), next + 1 - visible_tokens(&f->spec, next, tokens));
+}
+
 /* n tokens by segments, then GENERATED one by one; twice, so that a reset is tried too. */
 static void check(const char *policy, int64_t n, int64_t segment)
 {
@@ -277,11 +284,14 @@ static void check(const char *policy, int64_t n, int64_t segment)
         bounded_reset(f.bounded);
         for (int64_t first = 0; first < n; first += segment) {
             run_segment(&f, first, i64_min(first + segment, n));
+            check_forgotten(&f, i64_min(first + segment, n));
             const size_t resident = bounded_resident(f.bounded);
             most = resident > most ? resident : most;
         }
-        for (int64_t p = n; p < n + GENERATED; p++)
+        for (int64_t p = n; p < n + GENERATED; p++) {
             run_one(&f, p);
+            check_forgotten(&f, p + 1);
+        }
     }
     assert_true(most <=
                 2 * sizeof(float) * KV_HEADS * DIM * (size_t)(policy_near_reach(&f.spec) + policy_kept(&f.spec)));

@@ -89,6 +89,16 @@ static void define(const struct bed *bed, int64_t position, int head, double *ou
         out[e] /= sum;
 }
 
+static int64_t forgotten(const struct bed *bed, int64_t position)
+{
+    static struct item items[BED_MOST_TOKENS];
+    const int64_t n = list_items(bed, position, items);
+    int64_t reached = 0;
+    for (int64_t i = 0; i < n - 1; i++)
+        reached += items[i].count;
+    return position - reached;
+}
+
 /* Everything, at its own position. */
 static void define_full(const struct bed *bed, int64_t position, int head, double *out)
 {
@@ -111,7 +121,8 @@ static void check(const char *policy, int64_t n, int64_t segment,
 {
     struct bed bed = {.shape = {4, 2, 16, 16, 10000.0, DTYPE_F32, ROPE_HALVES, 0.6f, 0, 2e-5},
                       .segment = segment,
-                      .define = definition};
+                      .define = definition,
+                      .forgotten = forgotten};
     bed_check(&bed, policy, n);
 }
 

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "attention/far_record.h"
 #include "io/gguf.h"
 #include "model/forward.h"
 
@@ -179,6 +180,39 @@ static void a_window_beyond_the_text_takes_no_more_memory_than_the_text(void **s
     }
 }
 
+static int64_t forgotten_of(const char *name, const char *policy)
+{
+    struct work w = work_open(name, &(struct ways){NULL, policy});
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++)
+        tokens[i] = i % VOCABULARY;
+    carry(&w, tokens, TOKENS - 10, SEGMENT);
+    const int64_t forgotten = forward_forgotten(w.forward);
+    forward_reset(w.forward);
+    assert_int_equal(forward_forgotten(w.forward), 0);
+    work_close(&w);
+    return forgotten;
+}
+
+/* The next token stands at TOKENS - 10; a full layer among others reaches everything. */
+static void what_no_layer_reaches_is_counted(void **state)
+{
+    enum { NEXT = TOKENS - 10 };
+    (void)state;
+    assert_int_equal(forgotten_of("llama-tied-f32", NULL), 0);
+    assert_int_equal(forgotten_of("gemma3-q8", NULL), 0);
+    assert_int_equal(forgotten_of("llama-tied-f32", "window:window=1000"), 0);
+    assert_int_equal(forgotten_of("llama-tied-f32", "window:window=20"), NEXT - 19);
+    assert_int_equal(forgotten_of("llama-tied-f32", "sinks:window=20,sinks=4"), NEXT - 23);
+    assert_int_equal(forgotten_of("llama-tied-f32", "retrieval:window=10,sinks=4,top=2"), 0);
+    /* 118 tokens are before the last group and its window: the first 4, 3 blocks of 32, and 18 that stay near */
+    assert_int_equal(forgotten_of("llama-tied-f32", "retrieval:window=10,sinks=4,top=2,memory=64"), FAR_BLOCK);
+    assert_int_equal(forgotten_of("llama-tied-f32", "h2o:window=20,slots=30"), NEXT - 50);
+    assert_int_equal(forgotten_of("llama-tied-f32", "landmark:token=7,block=16,memory=1000"), 0);
+    /* of 181 places, landmarks counted, whole blocks of 16 leave until 32 are left: 144, and 9 are landmarks */
+    assert_int_equal(forgotten_of("llama-tied-f32", "landmark:token=7,block=16,memory=32"), 135);
+}
+
 static void llama_decodes_what_it_prefills(void **state)
 {
     (void)state;
@@ -202,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         mpi_unit_test(landmarks_are_carried_alike),
         mpi_unit_test(a_window_beyond_the_text_takes_no_more_memory_than_the_text),
+        mpi_unit_test(what_no_layer_reaches_is_counted),
         mpi_unit_test(llama_decodes_what_it_prefills),
         mpi_unit_test(qwen2_decodes_what_it_prefills),
         mpi_unit_test(gemma3_decodes_what_it_prefills),

@@ -143,9 +143,17 @@ static void define(const struct bed *bed, int64_t position, int head, double *ou
     memcpy(out, answers[position][head], sizeof answers[0][0]);
 }
 
+/* What is in blocks is all but the first tokens and the near part; the last blocks are held. */
+static int64_t forgotten(const struct bed *bed, int64_t position)
+{
+    const int64_t near = policy_near_first(&bed->spec, position, bed_segment_first(bed, position));
+    const int64_t held = bed->spec.far > 0 ? bed->spec.far / BLOCK_TOKENS * BLOCK_TOKENS : TOKENS;
+    return i64_max(0, near - bed->spec.sinks - held);
+}
+
 static void check(const char *policy, int64_t n, int64_t segment)
 {
-    struct bed bed = {.shape = SHAPE, .segment = segment, .define = define};
+    struct bed bed = {.shape = SHAPE, .segment = segment, .define = define, .forgotten = forgotten};
     struct policy_spec spec;
     assert_int_equal(policy_parse(policy, &spec, &err), 0);
     work_out(&spec, n, segment);
