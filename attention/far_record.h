@@ -12,8 +12,8 @@
  * and then, one by one, the farthest from all that were chosen (Gonzalez 1985, "Clustering to minimize the maximum
  * intercluster distance"). By them a first look at a block costs a quarter.
  *
- * With heads of 64, 38.25 bytes an element of a block, 0.299 of bf16's. A record holds no pointers and may be sent
- * as it is.
+ * With heads of 64, 38.125 bytes for each channel of a block, 0.298 of bf16's. A record holds no pointers and may
+ * be sent as it is.
  */
 #ifndef LONGHAUL_ATTENTION_FAR_RECORD_H
 #define LONGHAUL_ATTENTION_FAR_RECORD_H
