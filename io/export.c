@@ -212,6 +212,7 @@ static cJSON *json_longhaul(const struct result_document *document, const struct
     json_add_int(tokens, "in", document->tokens_in);
     json_add_int(tokens, "used", document->tokens_used);
     json_add_int(tokens, "dropped", document->tokens_dropped);
+    json_add_int(tokens, "forgotten", document->tokens_forgotten);
     cJSON_AddItemToObject(object, "tokens", tokens);
     cJSON_AddStringToObject(object, "status", result_status_name(document->status));
     json_add_string(object, "reason", document->reason);
@@ -283,9 +284,11 @@ static void md_head(const struct result_document *document, const struct results
     md_name(out, document->id);
     fputs("\n\n- source: ", out);
     md_name(out, document->path);
-    fprintf(out, "\n- tokens: %" PRId64 " in, %" PRId64 " used, %" PRId64 " dropped\n- status: %s",
-            document->tokens_in, document->tokens_used, document->tokens_dropped,
-            result_status_name(document->status));
+    fprintf(out, "\n- tokens: %" PRId64 " in, %" PRId64 " used, %" PRId64 " dropped", document->tokens_in,
+            document->tokens_used, document->tokens_dropped);
+    if (document->tokens_forgotten > 0)
+        fprintf(out, ", %" PRId64 " forgotten", document->tokens_forgotten);
+    fprintf(out, "\n- status: %s", result_status_name(document->status));
     if (*document->reason) {
         fputs(": ", out);
         md_name(out, document->reason);

@@ -136,6 +136,7 @@ struct result_document {
     int64_t order;      /* its place in the corpus; the reader goes by (order, id) */
     int64_t bytes, chars;
     int64_t tokens_in, tokens_used, tokens_dropped;
+    int64_t tokens_forgotten; /* of those read, out of reach of every layer once their chunk had been read */
     enum result_status status;
     const char *reason;
     int64_t attempts;

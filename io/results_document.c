@@ -51,6 +51,7 @@ static const struct store_field document_fields[] = {
     {STORE_FIELD("tokens_in", STORE_INT, result_document, tokens_in)},
     {STORE_FIELD("tokens_used", STORE_INT, result_document, tokens_used)},
     {STORE_FIELD("tokens_dropped", STORE_INT, result_document, tokens_dropped)},
+    {STORE_FIELD("tokens_forgotten", STORE_INT, result_document, tokens_forgotten)},
     {STORE_FIELD("status", STORE_ENUM, result_document, status), .names = results_status_names},
     {STORE_FIELD("reason", STORE_STRING, result_document, reason)},
     {STORE_FIELD("attempts", STORE_INT, result_document, attempts)},

@@ -315,6 +315,7 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
     if (prefill(engine, job, result, err) != 0)
         goto fail;
     const double prefilled = clock_seconds();
+    result->forgotten = forward_forgotten(engine->forward);
     if (job->kind == JOB_GENERATE && generate(engine, job, result, err) != 0)
         goto fail;
     check_finite(job, result);

@@ -45,6 +45,7 @@ struct job_result {
     int32_t *top1;            /* SCORE: [count] */
     float *reference_logprob; /* SCORE with probes: [count], under the reference */
     struct receipt receipt;   /* with probes: the losses of the probes alone */
+    int64_t forgotten;        /* of the job's tokens, once read, those that no layer could reach any more */
     double prefill_seconds, decode_seconds;
 };
 

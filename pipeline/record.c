@@ -213,6 +213,7 @@ int record_document(struct plan *plan, int64_t index, double wall_seconds, struc
         .tokens_in = work->n_tokens,
         .tokens_used = document->status == RESULT_FAILED ? 0 : work->n_tokens - work->dropped,
         .tokens_dropped = work->dropped,
+        .tokens_forgotten = work->forgotten,
         .status = document->status,
         .reason = document->reason,
         .attempts = document->attempts + 1,

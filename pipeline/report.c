@@ -43,6 +43,9 @@ void report_outcome(const struct plan_document *document, char *out, size_t size
     const struct result_receipt *receipt = &document->receipt;
     int used = snprintf(out, size, "%s%s%s", result_status_name(document->status), document->reason[0] ? ": " : "",
                         document->reason);
+    if (document->work.forgotten > 0 && used >= 0 && (size_t)used < size)
+        used +=
+            snprintf(out + used, size - (size_t)used, "; %" PRId64 " tokens forgotten", document->work.forgotten);
     if (receipt->tokens > 0 && used >= 0 && (size_t)used < size)
         snprintf(out + used, size - (size_t)used,
                  "; receipt: loss %.3f nats a token, KL %.3f, memory 1/%.1f on %" PRId64 " tokens",

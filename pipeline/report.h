@@ -6,7 +6,8 @@
 
 #include "pipeline/plan.h"
 
-/* The line that closes a document: "ok", "failed: why", and what its policy has cost, where that was measured. */
+/* The line that closes a document: "ok", "failed: why"; what its policies have let go; what they have cost, where
+ * that was measured. The document's work is still there. */
 enum { REPORT_OUTCOME = 512 };
 void report_outcome(const struct plan_document *document, char *out, size_t size);
 

@@ -363,6 +363,7 @@ int work_give(struct work *work, int64_t node, const struct work_limits *limits,
     work->prefill_seconds += result->prefill_seconds;
     work->decode_seconds += result->decode_seconds;
     work->prefilled += done->prompt_tokens;
+    work->forgotten += done->chunk >= 0 ? result->forgotten : 0;
     if (result->failure.code != ERROR_NONE) {
         work->failed = true;
         work->failure = result->failure;

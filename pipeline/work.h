@@ -81,6 +81,7 @@ struct work {
     struct receipt receipt; /* of the jobs that were compared: losses of the probes */
     double prefill_seconds, decode_seconds;
     int64_t prefilled, generated;
+    int64_t forgotten; /* of what was read of its chunks, out of every layer's reach once a chunk had been read */
 };
 
 /* Takes the tokens over. `text`, with the tokens' end offsets, is only looked at by work_plan. */

@@ -73,6 +73,7 @@ static void a_summary_has_the_shape_of_a_batch_answer(void **state)
     const struct document_span span = {0, 100, 0, 100, DOCUMENT_USED, ""};
     struct result_document document = sample_document("books/\"one\",\xc3\xa9.txt", 0, "It ends\nwell\xff.");
     document.timings = (struct result_timings){1.5, 0.5, 2, 40, 5};
+    document.tokens_forgotten = 7;
     document.n_chunks = document.n_nodes = document.n_spans = 1;
     document.chunks = &chunk;
     document.nodes = &node;
@@ -96,6 +97,7 @@ static void a_summary_has_the_shape_of_a_batch_answer(void **state)
     const cJSON *own = cJSON_GetObjectItem(line, "longhaul");
     assert_string_equal(json_string(own, (const char *[]){"status", NULL}), "ok");
     assert_true(json_number(own, "tokens", "used") == 30);
+    assert_true(json_number(own, "tokens", "forgotten") == 7);
     assert_string_equal(
         json_string(cJSON_GetArrayItem(cJSON_GetObjectItem(own, "nodes"), 0), (const char *[]){"kind", NULL}),
         "final");
@@ -131,13 +133,14 @@ static void markdown_has_a_section_for_each_document(void **state)
     documents[0].status = RESULT_PARTIAL;
     documents[0].reason = "3 tokens dropped";
     documents[0].tokens_dropped = 3;
+    documents[0].tokens_forgotten = 2;
     store(RESULT_SUMMARIZE, documents, 2);
     char *text = exported(EXPORT_MD);
     assert_string_equal(text, "# Summaries\n\n"
                               "## a # x\n\n- source: a # x\n- tokens: 30 in, 30 used, 0 dropped\n- status: ok\n"
                               "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
                               "First.\n\n"
-                              "## b\n\n- source: b\n- tokens: 30 in, 30 used, 3 dropped\n"
+                              "## b\n\n- source: b\n- tokens: 30 in, 30 used, 3 dropped, 2 forgotten\n"
                               "- status: partial: 3 tokens dropped\n"
                               "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
                               "Second.\n\n");

@@ -129,6 +129,7 @@ static struct result_document rich_document(void)
     document.status = RESULT_PARTIAL;
     document.reason = "one byte dropped";
     document.tokens_in = (int64_t)1 << 40;
+    document.tokens_forgotten = 12345;
     document.n_tokens = 3;
     document.tokens = tokens;
     document.n_chunks = 2;
@@ -160,6 +161,7 @@ static void every_field_of_a_document_comes_back(void **state)
     assert_int_equal(read->bytes, 100);
     assert_int_equal(read->chars, 90);
     assert_true(read->tokens_in == (int64_t)1 << 40);
+    assert_int_equal(read->tokens_forgotten, 12345);
     assert_int_equal(read->status, RESULT_PARTIAL);
     assert_string_equal(read->reason, "one byte dropped");
     assert_string_equal(read->strategy, "whole");
