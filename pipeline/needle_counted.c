@@ -4,6 +4,7 @@
 
 #include "base/num.h"
 #include "pipeline/needle_draft.h"
+#include "pipeline/needle_words.h"
 
 /* ---- vt: a chain of assignments among lines of noise ---- */
 
@@ -112,7 +113,8 @@ int draft_vt(struct draft *draft, struct error *err)
 
 /* ---- cwe: words counted in a list ---- */
 
-enum { COMMON = 10 };
+enum { COMMON = 10, LONG = 4096 };
+enum { SINGLE_WORDS = NEEDLE_ADJECTIVES + NEEDLE_NOUNS, PAIRS = NEEDLE_ADJECTIVES * NEEDLE_NOUNS };
 
 /* How often words stand in the list, and how many different ones the example has. */
 struct frequencies {
@@ -120,9 +122,62 @@ struct frequencies {
     int example_words, example_common, example_uncommon;
 };
 
+static const struct frequencies brief = {6, 1, 20, 3, 1}, full = {30, 3, 40, 10, 3};
+
+/* Whether single words are too few for a list of that length, which then is all of pairs. */
+static bool takes_pairs(const struct needle_material *material, int64_t length)
+{
+    return length - needle_task_max_new(NEEDLE_CWE) > material->single_tokens;
+}
+
+int64_t draft_cwe_words(const struct needle_material *material, int64_t length)
+{
+    return takes_pairs(material, length) ? PAIRS : SINGLE_WORDS;
+}
+
+static void spell_word(int32_t word, bool pairs, char out[NEEDLE_EXPECTED_BYTES])
+{
+    const char *first = pairs                      ? needle_adjectives[word / NEEDLE_NOUNS]
+                        : word < NEEDLE_ADJECTIVES ? needle_adjectives[word]
+                                                   : needle_nouns[word - NEEDLE_ADJECTIVES];
+    snprintf(out, NEEDLE_EXPECTED_BYTES, "%s%s%s", first, pairs ? "-" : "",
+             pairs ? needle_nouns[word % NEEDLE_NOUNS] : "");
+}
+
+static void write_item(int64_t number, int32_t word, bool pairs, FILE *out)
+{
+    char spelled[NEEDLE_EXPECTED_BYTES];
+    spell_word(word, pairs, spelled);
+    fprintf(out, "%lld. %s", (long long)number, spelled);
+}
+
+int64_t draft_cwe_single_tokens(const struct needle_material *material, struct error *err)
+{
+    struct token_list tokens = {0};
+    char *text = NULL;
+    size_t length;
+    int64_t number = 0;
+    FILE *out = open_memstream(&text, &length);
+    for (int32_t word = 0; word < SINGLE_WORDS && out; word++)
+        for (int r = 0; r < (word < COMMON ? full.common : full.uncommon); r++) {
+            fputs(number ? " " : "", out);
+            write_item(++number, word, false, out);
+        }
+    int status = -1;
+    if (!out || fclose(out) != 0)
+        error_set(err, ERROR_RESOURCE, "no memory for a list of words");
+    else
+        status = tokenizer_encode(material->tokenizer, (struct text){text, length}, &tokens, err);
+    const int64_t count = tokens.count;
+    token_list_free(&tokens);
+    free(text);
+    return status == 0 ? count : -1;
+}
+
 /* A list of n different words, the first COMMON of words among them the common ones. */
 static int write_list(struct draft *draft, const int32_t *words, int64_t n, const int repeats[2], struct error *err)
 {
+    const bool pairs = takes_pairs(draft->material, draft->cell->length);
     const int64_t total = (int64_t)COMMON * repeats[0] + (n - COMMON) * repeats[1];
     int32_t *list = malloc((size_t)total * sizeof *list);
     if (!list)
@@ -136,17 +191,18 @@ static int write_list(struct draft *draft, const int32_t *words, int64_t n, cons
         "Below is a numbered list of words. In these words, some appear more often than others. Memorize the ones "
         "that appear most often.\n",
         draft->prompt);
-    for (int64_t i = 0; i < count; i++)
-        fprintf(draft->prompt, "%s%lld. %s", i ? " " : "", (long long)i + 1, draft->material->words[list[i]]);
+    for (int64_t i = 0; i < count; i++) {
+        fputs(i ? " " : "", draft->prompt);
+        write_item(i + 1, list[i], pairs, draft->prompt);
+    }
     fputs("\nQuestion: What are the 10 most common words in the above list?", draft->prompt);
     free(list);
     return 0;
 }
 
-/* words [n_words] = all words there are, in a drawn order. */
-static int32_t *draw_words(struct draft *draft, struct error *err)
+/* words [n] = all n words there are, in a drawn order. */
+static int32_t *draw_words(struct draft *draft, int64_t n, struct error *err)
 {
-    const int64_t n = draft->material->n_words;
     int32_t *words = malloc((size_t)n * sizeof *words);
     if (!words) {
         error_set(err, ERROR_RESOURCE, "no memory for %lld words", (long long)n);
@@ -160,25 +216,31 @@ static int32_t *draw_words(struct draft *draft, struct error *err)
 
 int draft_cwe(struct draft *draft, struct error *err)
 {
-    static const struct frequencies brief = {6, 1, 20, 3, 1}, full = {30, 3, 40, 10, 3};
     static const char lead[] = " Answer: The top 10 words that appear most often in the list are:";
-    const struct frequencies *f = draft->cell->length < 4096 ? &brief : &full;
-    int32_t *words = draw_words(draft, err);
+    const int64_t length = draft->cell->length, n = draft_cwe_words(draft->material, length);
+    const bool pairs = takes_pairs(draft->material, length);
+    const struct frequencies *f = length < LONG ? &brief : &full;
+    int32_t *words = draw_words(draft, n, err);
     int status = -1;
     if (!words)
         return -1;
     if (write_list(draft, words, f->example_words, (int[]){f->example_common, f->example_uncommon}, err) != 0)
         goto done;
     fputs(lead, draft->prompt);
-    for (int i = 0; i < COMMON; i++)
-        fprintf(draft->prompt, " %d. %s", i + 1, draft->material->words[words[i]]);
+    for (int i = 0; i < COMMON; i++) {
+        fputc(' ', draft->prompt);
+        write_item(i + 1, words[i], pairs, draft->prompt);
+    }
     fputc('\n', draft->prompt);
-    draft_shuffle(draft, words, draft->material->n_words);
+    draft_shuffle(draft, words, n);
     if (write_list(draft, words, draft->size, (int[]){f->common, f->uncommon}, err) != 0)
         goto done;
     snprintf(draft->lead, sizeof draft->lead, "%s", lead);
-    for (int i = 0; i < COMMON; i++)
-        draft_expect(draft, draft->material->words[words[i]]);
+    for (int i = 0; i < COMMON; i++) {
+        char common[NEEDLE_EXPECTED_BYTES];
+        spell_word(words[i], pairs, common);
+        draft_expect(draft, common);
+    }
     status = 0;
 done:
     free(words);

@@ -17,9 +17,7 @@ struct needle_material {
     const struct haystack *text; /* or NULL */
     struct haystack *noise;
     uint64_t seed;
-    const char **words; /* [n_words] each different: the built-in ones, then those of the text */
-    int64_t n_words;
-    char *text_words; /* what the latter lie in */
+    int64_t single_tokens; /* of the longest list that cwe can make of single words */
 };
 
 struct draft {
@@ -50,6 +48,11 @@ int draft_niah(struct draft *draft, struct error *err);
 int draft_vt(struct draft *draft, struct error *err);
 int draft_cwe(struct draft *draft, struct error *err);
 int draft_fwe(struct draft *draft, struct error *err);
+
+/* The most different words that a list of cwe has in a cell of that length. */
+int64_t draft_cwe_words(const struct needle_material *material, int64_t length);
+/* material->single_tokens, once its tokenizer is there. -1: no memory. */
+int64_t draft_cwe_single_tokens(const struct needle_material *material, struct error *err);
 
 /* The sentence that noise is made of, and its lines. */
 extern const char needle_noise[];

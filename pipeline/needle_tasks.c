@@ -5,7 +5,6 @@
 
 #include "base/num.h"
 #include "pipeline/needle_draft.h"
-#include "pipeline/needle_words.h"
 
 static const struct needle_task_row {
     const char *name;
@@ -59,66 +58,6 @@ int64_t needle_task_max_new(enum needle_task task)
 
 /* ---- material ---- */
 
-static int compare_words(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Of three small letters or more, and no others. */
-static bool is_plain(const char *word, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (word[i] < 'a' || word[i] > 'z')
-            return false;
-    return length >= 3;
-}
-
-/* Append the text's plain words that are not in `built_in` [n, sorted], each once. */
-static int add_text_words(struct needle_material *material, const char *const *built_in, size_t n,
-                          struct error *err)
-{
-    const struct haystack *text = material->text;
-    const char **found = malloc((size_t)text->n_words * sizeof *found);
-    material->text_words = malloc(text->words[text->n_words]);
-    if (!found || !material->text_words) {
-        free(found);
-        return error_set(err, ERROR_RESOURCE, "no memory for the words of the haystack");
-    }
-    memcpy(material->text_words, text->text, text->words[text->n_words]);
-    size_t count = 0;
-    for (int64_t w = 0; w < text->n_words; w++) {
-        char *word = material->text_words + text->words[w];
-        word[text->words[w + 1] - 1 - text->words[w]] = '\0';
-        if (is_plain(word, strlen(word)))
-            found[count++] = word;
-    }
-    qsort(found, count, sizeof *found, compare_words);
-    const char **words = realloc(material->words, ((size_t)material->n_words + count) * sizeof *words);
-    for (size_t i = 0; words && i < count; i++)
-        if ((i == 0 || strcmp(found[i], found[i - 1]) != 0) &&
-            !bsearch(&found[i], built_in, n, sizeof *built_in, compare_words))
-            words[material->n_words++] = found[i];
-    free(found);
-    if (!words)
-        return error_set(err, ERROR_RESOURCE, "no memory for the words of the haystack");
-    material->words = words;
-    return 0;
-}
-
-static int gather_words(struct needle_material *material, struct error *err)
-{
-    enum { BUILT_IN = NEEDLE_ADJECTIVES + NEEDLE_NOUNS };
-    const char *built_in[BUILT_IN];
-    memcpy(built_in, needle_adjectives, sizeof needle_adjectives);
-    memcpy(built_in + NEEDLE_ADJECTIVES, needle_nouns, sizeof needle_nouns);
-    qsort(built_in, BUILT_IN, sizeof *built_in, compare_words);
-    if (!(material->words = malloc(sizeof built_in)))
-        return error_set(err, ERROR_RESOURCE, "no memory for %d words", (int)BUILT_IN);
-    memcpy(material->words, built_in, sizeof built_in);
-    material->n_words = BUILT_IN;
-    return material->text ? add_text_words(material, built_in, BUILT_IN, err) : 0;
-}
-
 struct needle_material *needle_material_create(const struct tokenizer *tokenizer, const struct haystack *text,
                                                uint64_t seed, struct error *err)
 {
@@ -132,7 +71,7 @@ struct needle_material *needle_material_create(const struct tokenizer *tokenizer
     material->text = text;
     material->seed = seed;
     if (!(material->noise = haystack_create(needle_noise, strlen(needle_noise), err)) ||
-        gather_words(material, err) != 0) {
+        (material->single_tokens = draft_cwe_single_tokens(material, err)) < 0) {
         needle_material_free(material);
         return NULL;
     }
@@ -144,8 +83,6 @@ void needle_material_free(struct needle_material *material)
     if (!material)
         return;
     haystack_free(material->noise);
-    free(material->words);
-    free(material->text_words);
     free(material);
 }
 
@@ -236,25 +173,59 @@ static int check_possible(const struct needle_material *material, const struct n
 }
 
 /* The most items there can be. */
-static int64_t most_of(const struct needle_material *material, enum needle_task task)
+static int64_t most_of(const struct needle_material *material, const struct needle_cell *cell)
 {
-    return task == NEEDLE_CWE ? material->n_words : INT64_MAX / 4;
+    return cell->task == NEEDLE_CWE ? draft_cwe_words(material, cell->length) : INT64_MAX / 4;
+}
+
+static int too_few_words(const struct needle_cell *cell, int64_t most, struct error *err)
+{
+    return error_set(err, ERROR_USAGE, "%s of %lld tokens needs more than the %lld different words there are",
+                     rows[cell->task].name, (long long)cell->length, (long long)most);
+}
+
+/* The shortest trial, which has to fit. */
+static int make_least(const struct needle_material *material, const struct needle_cell *cell,
+                      struct needle_trial *out, struct error *err)
+{
+    const struct needle_task_row *row = &rows[cell->task];
+    if (check_possible(material, cell, err) != 0 || write_trial(material, cell, row->least, out, err) != 0)
+        return -1;
+    const int64_t least = out->n_tokens + row->max_new;
+    if (least <= cell->length)
+        return 0;
+    needle_trial_free(out);
+    return error_set(err, ERROR_USAGE, "%s needs %lld tokens at least, answer included: %lld are too few",
+                     row->name, (long long)least, (long long)cell->length);
+}
+
+int needle_trial_check(const struct needle_material *material, const struct needle_cell *cell, int64_t *least,
+                       struct error *err)
+{
+    const int64_t max_new = rows[cell->task].max_new, most = most_of(material, cell);
+    struct needle_trial trial;
+    if (make_least(material, cell, &trial, err) != 0)
+        return -1;
+    *least = trial.n_tokens + max_new;
+    needle_trial_free(&trial);
+    if (most > cell->length) /* none takes less than a token */
+        return 0;
+    if (write_trial(material, cell, most, &trial, err) != 0)
+        return -1;
+    const int64_t tokens = trial.n_tokens;
+    needle_trial_free(&trial);
+    return tokens + max_new > cell->length ? 0 : too_few_words(cell, most, err);
 }
 
 int needle_trial_make(const struct needle_material *material, const struct needle_cell *cell,
                       struct needle_trial *out, struct error *err)
 {
     const struct needle_task_row *row = &rows[cell->task];
-    const int64_t budget = cell->length - row->max_new, most = most_of(material, cell->task);
+    const int64_t budget = cell->length - row->max_new, most = most_of(material, cell);
     struct tried fits = {row->least, 0}, exceeds = {0, 0};
-    if (check_possible(material, cell, err) != 0 || write_trial(material, cell, row->least, out, err) != 0)
+    if (make_least(material, cell, out, err) != 0)
         return -1;
     fits.tokens = out->n_tokens;
-    if (fits.tokens > budget) {
-        needle_trial_free(out);
-        return error_set(err, ERROR_USAGE, "%s needs %lld tokens at least, answer included: %lld are too few",
-                         row->name, (long long)(fits.tokens + row->max_new), (long long)cell->length);
-    }
     for (int round = 0; exceeds.size != fits.size + 1; round++) {
         struct needle_trial other;
         const int64_t size = next_size(&fits, &exceeds, budget, round);
@@ -277,10 +248,7 @@ int needle_trial_make(const struct needle_material *material, const struct needl
     if (fits.size < most)
         return 0;
     needle_trial_free(out);
-    return error_set(err, ERROR_USAGE,
-                     "%s of %lld tokens needs more than the %lld different words there are: give a "
-                     "haystack with more",
-                     row->name, (long long)cell->length, (long long)most);
+    return too_few_words(cell, most, err);
 }
 
 void needle_trial_free(struct needle_trial *trial)

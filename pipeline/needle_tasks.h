@@ -25,7 +25,8 @@
  * The prompt is one user turn in the model's chat format; where the task has one, the beginning of the answer
  * stands behind the header of the answer's turn. Where this leaves the published form: a haystack holds no second
  * needle with a key that is asked for; passkeys have five digits, because shorter ones are found in longer ones;
- * the worked example of cwe is in the user's turn as that of vt is; words are from our own list.
+ * the worked example of cwe is in the user's turn as that of vt is; words are from our own list. Where RULER's words
+ * run out cwe takes others for the whole list; ours are then pairs, "quiet-harbor".
  */
 #ifndef LONGHAUL_PIPELINE_NEEDLE_TASKS_H
 #define LONGHAUL_PIPELINE_NEEDLE_TASKS_H
@@ -94,6 +95,10 @@ struct needle_trial {
  * does, or there are not words enough; also when the task needs a text and there is none. */
 int needle_trial_make(const struct needle_material *material, const struct needle_cell *cell,
                       struct needle_trial *out, struct error *err);
+/* The errors of needle_trial_make without the search for the longest prompt; *least = the tokens that the shortest
+ * takes, answer included. */
+int needle_trial_check(const struct needle_material *material, const struct needle_cell *cell, int64_t *least,
+                       struct error *err);
 void needle_trial_free(struct needle_trial *trial);
 
 /* The share of what is expected that is somewhere in the answer, whatever the case of ASCII letters; 0 to 1. */

@@ -1,5 +1,5 @@
-/* The words that needle tasks make keys of ("quiet-harbor") and count. No word is a part of another, so that an
- * answer can be searched for each. */
+/* The words that needle tasks make keys of ("quiet-harbor") and count. No word is a part of another, and so no key
+ * of another key, so that an answer can be searched for each. */
 #ifndef LONGHAUL_PIPELINE_NEEDLE_WORDS_H
 #define LONGHAUL_PIPELINE_NEEDLE_WORDS_H
 

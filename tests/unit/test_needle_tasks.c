@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "pipeline/needle_tasks.h"
+#include "pipeline/needle_words.h"
 #include "toy_tokenizer.h"
 
 /* A tokenizer whose tokens are bytes and which has no chat format: a prompt's tokens are the bytes of its system
@@ -162,6 +163,105 @@ static void common_words_are_the_most_frequent(void **state)
     needle_trial_free(&trial);
 }
 
+/* words [WORDS_MOST] = the different words of the list behind the worked example; returns their number. */
+enum { WORDS_MOST = 20000, WORD = 64 };
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static int different_words(const struct needle_trial *trial, char (*words)[WORD])
+{
+    const char *list = strstr(strstr(trial->text, "Question:"), "Below is");
+    const char *last = strstr(list, "\nQuestion");
+    int n = 0, different = 0;
+    for (const char *at = strstr(list, "\n1. ") + 2; at && at < last; at = strstr(at, ". ")) {
+        at += 2;
+        assert_true(n < WORDS_MOST);
+        snprintf(words[n++], WORD, "%.*s", (int)strcspn(at, " \n"), at);
+    }
+    qsort(words, (size_t)n, sizeof *words, compare);
+    for (int i = 0; i < n; i++)
+        if (different == 0 || strcmp(words[different - 1], words[i]) != 0)
+            memmove(words[different++], words[i], sizeof *words);
+    return different;
+}
+
+static void no_common_word_is_a_part_of_another_word(void **state)
+{
+    const struct fixture *fixture = *state;
+    char(*words)[WORD] = malloc(WORDS_MOST * sizeof *words);
+    assert_non_null(words);
+    /* brief, all single words but a few, and pairs */
+    const int64_t lengths[] = {4000, 50000, 100000};
+    for (int l = 0; l < 3; l++) {
+        const struct needle_cell cell = {NEEDLE_CWE, lengths[l], 0, 0};
+        struct needle_trial trial;
+        struct error err;
+        assert_int_equal(needle_trial_make(fixture->material, &cell, &trial, &err), 0);
+        const int n = different_words(&trial, words);
+        for (int i = 0; i < n; i++) {
+            assert_int_equal(strchr(words[i], '-') != NULL, l == 2);
+            for (int j = 0; j < trial.n_expected; j++)
+                assert_true(strcmp(words[i], trial.expected[j]) == 0 || !strstr(words[i], trial.expected[j]));
+        }
+        needle_trial_free(&trial);
+    }
+    free(words);
+}
+
+static void no_built_in_word_is_a_part_of_another(void **state)
+{
+    (void)state;
+    enum { N = NEEDLE_ADJECTIVES + NEEDLE_NOUNS };
+    const char *words[N];
+    memcpy(words, needle_adjectives, sizeof needle_adjectives);
+    memcpy(words + NEEDLE_ADJECTIVES, needle_nouns, sizeof needle_nouns);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++)
+            if (i != j && strstr(words[i], words[j]))
+                fail_msg("%s is in %s", words[j], words[i]);
+}
+
+static void a_list_has_words_for_any_length(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct error err;
+    int64_t least;
+    for (int64_t length = 4096; length <= 400000; length += length / 32) {
+        const struct needle_cell cell = {NEEDLE_CWE, length, 0, 0};
+        if (needle_trial_check(fixture->material, &cell, &least, &err) != 0)
+            assert_non_null(strstr(err.text, "tokens at least")); /* the worked example */
+    }
+    assert_true(least < 400000);
+    const struct needle_cell endless = {NEEDLE_CWE, 1 << 26, 0, 0};
+    assert_int_equal(needle_trial_check(fixture->material, &endless, &least, &err), -1);
+    assert_int_equal(err.code, ERROR_USAGE);
+}
+
+static void a_check_refuses_what_cannot_be_made(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct error err;
+    int refused = 0, made = 0;
+    for (int task = 0; task < NEEDLE_TASKS; task++) {
+        struct needle_cell cell = {(enum needle_task)task, 8000, 50, 0};
+        int64_t least;
+        assert_int_equal(needle_trial_check(fixture->material, &cell, &least, &err), 0);
+        const int64_t around = least;
+        for (cell.length = around - 40; cell.length <= around + 40; cell.length += 5) {
+            struct needle_trial trial;
+            const int status = needle_trial_make(fixture->material, &cell, &trial, &err);
+            assert_int_equal(needle_trial_check(fixture->material, &cell, &least, &err), status);
+            *(status == 0 ? &made : &refused) += 1;
+            if (status == 0)
+                needle_trial_free(&trial);
+        }
+    }
+    assert_true(refused > 50 && made > 50);
+}
+
 static void coded_words_come_in_falling_numbers(void **state)
 {
     struct needle_trial trial = make(state, NEEDLE_FWE, 0);
@@ -213,6 +313,10 @@ int main(void)
         cmocka_unit_test(another_trial_hides_something_else),
         cmocka_unit_test(a_chain_of_variables_ends_at_one_value),
         cmocka_unit_test(common_words_are_the_most_frequent),
+        cmocka_unit_test(no_common_word_is_a_part_of_another_word),
+        cmocka_unit_test(no_built_in_word_is_a_part_of_another),
+        cmocka_unit_test(a_list_has_words_for_any_length),
+        cmocka_unit_test(a_check_refuses_what_cannot_be_made),
         cmocka_unit_test(coded_words_come_in_falling_numbers),
         cmocka_unit_test(the_score_is_the_share_that_is_found),
         cmocka_unit_test(a_length_too_short_is_refused),
