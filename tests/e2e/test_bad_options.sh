@@ -43,6 +43,7 @@ expect 2 needle -m "$model" -o "$out" --tasks niah
 expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1k,
 expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 20
 expect 2 needle -m "$model" -o "$out" --tasks passkey --lengths 1000000
+expect 2 needle -m "$model" -o "$out" --tasks passkey,cwe --lengths 1500,4096
 expect 2 needle -m "$model" -o "$out" --tasks passkey --depths 101
 expect 2 needle -m "$model" -o "$out" --tasks passkey --memory-budget 4096
 expect 4 needle -m "$model" -o "$out" --haystack "$work/nowhere"
