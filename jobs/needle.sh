@@ -13,7 +13,7 @@
 #
 #   export MODEL=models/x.gguf HAYSTACK=books OUT=out/needle LENGTHS="1k 2k 4k 8k" TASKS="niah passkey"
 #   job=$(sbatch --parsable --array=0-3 jobs/needle.sh)              # a length each, in OUT/part-LENGTH
-#   sbatch --dependency=afterany:"$job" jobs/needle.sh               # gathers the parts, does what is missing
+#   sbatch --dependency=afterany:"$job" jobs/needle.sh               # takes the parts over, does what is missing
 #   NTASKS=2 jobs/needle.sh                                          # all of it here and now
 #
 # Submit the same line again and it goes on with what is left. Two minutes before the time limit the program
@@ -53,13 +53,14 @@ take_part() {
     OUT=$OUT/part-${list[0]}
 }
 
-# The whole lines of all parts and of what is there already, each once.
-gather_parts() {
-    local parts=("$OUT"/part-*/trials.jsonl)
-    [ -e "${parts[0]}" ] || return 0
-    [ ! -e "$OUT/trials.jsonl" ] || parts+=("$OUT/trials.jsonl")
-    grep -h '"}$' "${parts[@]}" | awk '!seen[$0]++' >"$OUT/trials.jsonl.tmp"
-    mv "$OUT/trials.jsonl.tmp" "$OUT/trials.jsonl"
+# The program takes over what lies in OUT/part-*, and says what; it cannot know of parts that are not there.
+say_missing() {
+    local -n wanted=$BY
+    local item
+    [ -n "$(compgen -G "$OUT/part-*")" ] || return 0
+    for item in "${wanted[@]}"; do
+        [ -d "$OUT/part-$item" ] || echo "needle: no $OUT/part-$item: its array task has not begun"
+    done
 }
 
 joined() {
@@ -74,7 +75,7 @@ esac
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     take_part "$SLURM_ARRAY_TASK_ID"
 else
-    gather_parts
+    say_missing
 fi
 
 program=$(find_program)

@@ -14,6 +14,7 @@
 #include "pipeline/corpus.h"
 #include "pipeline/identity.h"
 #include "pipeline/layers.h"
+#include "pipeline/needle_parts.h"
 #include "pipeline/needle_report.h"
 #include "pipeline/positions.h"
 #include "pipeline/session.h"
@@ -33,6 +34,7 @@ struct needles {
     struct needle_material *material;
     struct durable_lock *lock;
     struct needle_log *log;
+    char *parts; /* what was taken over from which parts, or "" */
     struct needle_identity lines;
     struct needle_run *run;
     struct progress *progress;
@@ -154,6 +156,18 @@ static int check_tasks(const struct needles *n, struct error *err)
 
 /* ---- what is there ---- */
 
+static int gather_parts(struct needles *n, struct error *err)
+{
+    size_t length;
+    FILE *said = open_memstream(&n->parts, &length);
+    if (!said)
+        return error_errno(err, "no memory for what the parts have");
+    const int status = needle_parts_gather(n->log, n->session->options->output, said, err);
+    if (fclose(said) != 0 && status == 0)
+        return error_set(err, ERROR_RESOURCE, "no memory for what the parts have");
+    return status;
+}
+
 static int open_output(struct needles *n, struct error *err)
 {
     const char *output = n->session->options->output;
@@ -165,7 +179,7 @@ static int open_output(struct needles *n, struct error *err)
         return error_set(err, ERROR_RESOURCE, "no memory for the name of a file");
     n->log = needle_log_open(path, n->config, &visitor, err);
     free(path);
-    return n->log ? 0 : -1;
+    return n->log ? gather_parts(n, err) : -1;
 }
 
 static int make_run(struct needles *n, struct error *err)
@@ -244,6 +258,8 @@ static int open_run(struct needles *n, struct error *err)
         return -1;
     n->lines = (struct needle_identity){n->config, s->options->model, dtype_name((enum dtype)s->setup.dtype),
                                         LONGHAUL_VERSION};
+    if (*n->parts)
+        progress_note(n->progress, "%s", n->parts);
     progress_note(n->progress,
                   "%" PRId64 " trials (%" PRId64 " done before), %" PRId64
                   " tokens; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s",
@@ -299,6 +315,7 @@ static void clear(struct needles *n)
     progress_free(n->progress);
     needle_run_free(n->run);
     needle_log_close(n->log);
+    free(n->parts);
     durable_lock_release(n->lock);
     needle_material_free(n->material);
     haystack_free(n->text);
