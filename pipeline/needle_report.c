@@ -7,7 +7,7 @@
 #include "io/durable.h"
 #include "pipeline/svg.h"
 
-enum { TITLE = 64, LABEL = 24, MAPS = NEEDLE_SETTINGS * (NEEDLE_TASKS + 1) };
+enum { TITLE = 64, LABEL = 24, NOTE = 640, MAPS = NEEDLE_SETTINGS * (NEEDLE_TASKS + 1) };
 
 /* The maps and what they point to. */
 struct sheet {
@@ -110,6 +110,17 @@ static void print_map(const struct sheet *sheet, int n, FILE *out)
     }
 }
 
+/* "" where all trials were done in one arithmetic: parts of a run on different machines may not have been. */
+static void describe_mix(const struct needle_report *report, char *out, size_t size)
+{
+    const struct needle_counts counts = needle_run_counts(report->run);
+    const int64_t in_f32 = counts.done_in[DTYPE_F32], in_bf16 = counts.done_in[DTYPE_BF16];
+    out[0] = '\0';
+    if (in_f32 > 0 && in_bf16 > 0)
+        snprintf(out, size, "two arithmetics, %" PRId64 " trials in f32 and %" PRId64 " in bf16 (--dtype)", in_f32,
+                 in_bf16);
+}
+
 int needle_report_print(const struct needle_report *report, FILE *out, struct error *err)
 {
     struct sheet *sheet = sheet_create(report, err);
@@ -117,6 +128,10 @@ int needle_report_print(const struct needle_report *report, FILE *out, struct er
         return -1;
     fprintf(out, "mean score, per cent, of up to %" PRId64 " trials a cell; columns: tokens of prompt and answer\n",
             report->grid->trials);
+    char mix[NOTE / 4];
+    describe_mix(report, mix, sizeof mix);
+    if (*mix)
+        fprintf(out, "%s\n", mix);
     for (int n = 0; n < sheet->n; n++)
         print_map(sheet, n, out);
     free(sheet);
@@ -131,11 +146,13 @@ int needle_report_draw(const struct needle_report *report, const char *path, str
         free(sheet);
         return -1;
     }
-    char heading[256];
+    char heading[256], mix[NOTE / 4], note[NOTE];
+    describe_mix(report, mix, sizeof mix);
+    snprintf(note, sizeof note, "%s%s%s", report->described[NEEDLE_ASKED], *mix ? "; " : "", mix);
     snprintf(heading, sizeof heading, "Needle in a haystack: %s", report->model);
     const struct svg_figure figure = {
         .heading = heading,
-        .note = report->described[NEEDLE_ASKED],
+        .note = note,
         .maps = sheet->maps,
         .n = sheet->n,
         .across = sheet->n_settings,

@@ -15,7 +15,7 @@ struct needle_report {
 };
 
 /* Tasks by lengths where there are several tasks (or none with depths), and for each task with depths these by
- * lengths; under both settings where the untouched model was measured. */
+ * lengths; under both settings where the untouched model was measured. Trials in different arithmetics are said. */
 int needle_report_print(const struct needle_report *report, FILE *out, struct error *err);
 /* The same as one SVG at path, published whole. */
 int needle_report_draw(const struct needle_report *report, const char *path, struct error *err);

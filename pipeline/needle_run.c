@@ -13,6 +13,7 @@ enum { TITLE = 128 };
 
 struct entry {
     enum state state;
+    enum dtype dtype; /* of what is done */
     double score;
     struct under_way {
         struct needle_trial trial; /* without its tokens: the job has them */
@@ -81,6 +82,11 @@ void needle_run_free(struct needle_run *run)
     free(run);
 }
 
+static enum dtype dtype_of(const char *name)
+{
+    return strcmp(name, dtype_name(DTYPE_BF16)) == 0 ? DTYPE_BF16 : DTYPE_F32;
+}
+
 void needle_run_note(void *context, const struct needle_record *record)
 {
     struct needle_run *run = context;
@@ -88,6 +94,7 @@ void needle_run_note(void *context, const struct needle_record *record)
     if (index < 0 || record->failure)
         return;
     run->entries[index].state = DONE;
+    run->entries[index].dtype = dtype_of(record->dtype);
     run->entries[index].score = record->score;
 }
 
@@ -100,6 +107,7 @@ struct needle_counts needle_run_counts(const struct needle_run *run)
         const int64_t length = run->options.grid->lengths.items[place.length];
         counts.trials += state != ABSENT;
         counts.done += state == DONE;
+        counts.done_in[run->entries[i].dtype] += state == DONE;
         counts.failed += state == FAILED;
         if (state != OPEN)
             continue;
@@ -246,6 +254,7 @@ static int give_result(void *context, struct job_result *result, struct error *e
     if (!answer)
         return error_set(err, ERROR_RESOURCE, "no memory for an answer of %zu bytes", length);
     entry->state = result->failure.code == ERROR_NONE ? DONE : FAILED;
+    entry->dtype = dtype_of(run->identity->dtype);
     entry->score = entry->state == DONE ? needle_score(&entry->now->trial, answer) : 0;
     const int status = write_down(run, result, answer, length, err);
     free(answer);

@@ -7,6 +7,7 @@
 #define LONGHAUL_PIPELINE_NEEDLE_RUN_H
 
 #include "base/error.h"
+#include "base/num.h"
 #include "pipeline/meter.h"
 #include "pipeline/needle_grid.h"
 #include "pipeline/needle_log.h"
@@ -30,10 +31,12 @@ void needle_run_note(void *run, const struct needle_record *record);
 
 /* Trials of the grid, those that are done, those that failed, and those of the longest length left to do under a
  * setting (0: none). */
+enum { NEEDLE_DTYPES = DTYPE_BF16 + 1 };
 struct needle_counts {
     int64_t trials, done, failed;
     int64_t longest[NEEDLE_SETTINGS];
     int64_t tokens_left, answers_left; /* tokens to be read, and written at most */
+    int64_t done_in[NEEDLE_DTYPES];    /* of those done, by enum dtype */
 };
 struct needle_counts needle_run_counts(const struct needle_run *run);
 

@@ -25,8 +25,8 @@
  * The prompt is one user turn in the model's chat format; where the task has one, the beginning of the answer
  * stands behind the header of the answer's turn. Where this leaves the published form: a haystack holds no second
  * needle with a key that is asked for; passkeys have five digits, because shorter ones are found in longer ones;
- * the worked example of cwe is in the user's turn as that of vt is; words are from our own list. Where RULER's words
- * run out cwe takes others for the whole list; ours are then pairs, "quiet-harbor".
+ * the worked example of cwe is in the user's turn as that of vt is; words are from our own list. Where RULER's
+ * words run out cwe takes others for the whole list; ours are then pairs, "quiet-harbor".
  */
 #ifndef LONGHAUL_PIPELINE_NEEDLE_TASKS_H
 #define LONGHAUL_PIPELINE_NEEDLE_TASKS_H

@@ -52,6 +52,14 @@ needle again.log || { cat again.log; fail "taking the parts over again: exit cod
 says again.log "part-256: 4 trials, 0 of them new; part-512: 4 trials, 0 of them new"
 says again.log "12 trials (12 done before)"
 [ "$(wc -l <out/trials.jsonl)" -eq 12 ] || fail "a trial is there twice"
+! grep -q "arithmetic" again.log || { cat again.log; fail "one arithmetic is said to be several"; }
+
+# Nodes that choose for themselves may choose differently; tables that mix them say so.
+rm out/trials.jsonl
+sed -i 's/"dtype":"f32"/"dtype":"bf16"/' out/part-512/trials.jsonl
+needle mixed.log || { cat mixed.log; fail "two arithmetics: exit code $?"; }
+says mixed.log "two arithmetics, 8 trials in f32 and 4 in bf16"
+grep -q "two arithmetics" out/needle.svg || fail "the heat map does not say that it mixes arithmetics"
 
 # Trials of other options are nobody's.
 SEED=5 exit_code needle other.log
