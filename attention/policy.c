@@ -201,3 +201,10 @@ int64_t policy_near_reach(const struct policy_spec *spec)
     return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + block_tokens(policy) +
            i64_max(0, spec->rate - 1);
 }
+
+/* A query's place inside what it sees is never behind its place in the text, and the one distance of SLOTS_AT_ONE
+ * is asked for only where the text goes beyond it. Landmarks leave room for a block before all that there are. */
+int64_t policy_positions(const struct policy_spec *spec, int64_t n)
+{
+    return n + (policy_of(spec->kind)->landmarks ? spec->rate : 0);
+}

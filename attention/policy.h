@@ -124,6 +124,9 @@ int64_t policy_observe(const struct policy_spec *spec);
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
+/* In a text of n tokens, landmarks counted, a policy asks a rope for the angles of positions below this. */
+int64_t policy_positions(const struct policy_spec *spec, int64_t n);
+
 extern const struct policy policy_full, policy_window, policy_sinks, policy_retrieval, policy_memory,
     policy_compressive, policy_h2o, policy_snapkv, policy_infllm, policy_landmark;
 

@@ -1,19 +1,20 @@
 #include "attention/position.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "base/num.h"
 
 /* Positions are split into p = high * LOW_ROWS + low: one table row for each. */
-enum { LOW_ROWS = 1024, MAX_DIMS = 4096 };
+enum { LOW_ROWS = ROPE_LEAST, MAX_DIMS = 4096 };
 
 struct rope {
     int half; /* pairs */
     enum rope_pairs pairs;
     struct position_method method;
     struct position_base base;
-    int64_t high_rows;
+    int64_t max_positions, high_rows;
     int64_t length;   /* of the text that the tables are for, as far as the method looks at it */
     int64_t revision; /* how often they have been filled */
     double *thetas;   /* [half] */
@@ -78,6 +79,7 @@ struct rope *rope_create(const struct rope_options *options, struct error *err)
     rope->pairs = options->pairs;
     rope->method = options->method;
     rope->base = (struct position_base){options->dims, options->base, options->divisors};
+    rope->max_positions = i64_max(ROPE_LEAST, options->max_positions);
     rope->high_rows = high_rows;
     fill_tables(rope);
     return rope;
@@ -116,6 +118,7 @@ int64_t rope_revision(const struct rope *rope)
 void rope_angles(const struct rope *rope, int64_t position, float *restrict cosines, float *restrict sines)
 {
     size_t half = (size_t)rope->half;
+    assert(position >= 0 && position < rope->max_positions);
     const float *low = rope->table + (size_t)(position % LOW_ROWS) * 2 * half;
     const float *high = rope->table + (size_t)(LOW_ROWS + position / LOW_ROWS) * 2 * half;
     for (size_t i = 0; i < half; i++) {

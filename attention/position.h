@@ -18,12 +18,15 @@
 /* Which elements of a head form a pair: neighbours (2i, 2i+1), as GGUF's llama; or halves (i, i + dims/2). */
 enum rope_pairs { ROPE_NEIGHBOURS, ROPE_HALVES };
 
+/* Positions that every rope has. */
+enum { ROPE_LEAST = 1024 };
+
 struct rope_options {
     int dims; /* rotated elements of a head, even; the rest pass through */
     double base;
     enum rope_pairs pairs;
     const float *divisors;         /* [dims/2] or NULL: theta_i is divided by divisors[i] (Llama 3's rope_freqs) */
-    int64_t max_positions;         /* positions 0 .. max_positions-1 will be asked for */
+    int64_t max_positions;         /* positions below this, or below ROPE_LEAST, will be asked for */
     struct position_method method; /* all zero: none */
 };
 
@@ -39,7 +42,8 @@ void rope_free(struct rope *rope);
 void rope_set_length(struct rope *rope, int64_t length);
 int64_t rope_revision(const struct rope *rope);
 
-/* cosines [dims/2], sines [dims/2] of a position, times the method's attention factor. */
+/* cosines [dims/2], sines [dims/2] of a position, times the method's attention factor. The tables have no others
+ * than the options name: debug builds end at one. */
 void rope_angles(const struct rope *rope, int64_t position, float *cosines, float *sines);
 
 /* out [dim] = x [dim] rotated by angles from rope_angles, times `scale`; out may be x. */

@@ -41,8 +41,10 @@ static inline void bed_open(struct bed *bed, const char *policy)
     const struct shape *s = &bed->shape;
     if (policy_parse(policy, &bed->spec, &err) != 0)
         fail_msg("%s", err.text);
-    const struct rope_options rope = {
-        .dims = s->rotated, .base = s->base, .pairs = s->pairs, .max_positions = BED_MOST_TOKENS};
+    const struct rope_options rope = {.dims = s->rotated,
+                                      .base = s->base,
+                                      .pairs = s->pairs,
+                                      .max_positions = policy_positions(&bed->spec, bed->end + BED_GENERATED)};
     assert_non_null(bed->pool = pool_create(2, &err));
     assert_non_null(bed->rope = rope_create(&rope, &err));
     const struct decoder_options decoder = {.group = &world,

@@ -20,12 +20,14 @@ struct work {
     struct pool *pool;
     struct policy_spec *policies; /* the model's own */
     struct forward *forward;
+    int64_t max_tokens;
 };
 
 /* What is not the model's own; NULL where it is. */
 struct ways {
     const struct position_method *positions;
     const char *policy;
+    int64_t max_tokens; /* 0: TOKENS */
 };
 
 static struct forward_options options_of(const struct work *w)
@@ -39,7 +41,7 @@ static struct forward_options options_of(const struct work *w)
         .policies = w->policies,
         .scores = true,
         .segment = SEGMENT,
-        .max_tokens = TOKENS,
+        .max_tokens = w->max_tokens,
         .max_generated = DECODED,
     };
 }
@@ -63,6 +65,7 @@ static struct work work_open(const char *name, const struct ways *ways)
             w.policies[layer] = (struct policy_spec){.kind = POLICY_WINDOW, .window = w.model->shape.window};
     for (int layer = 0; layer < w.model->shape.layers && ways->policy; layer++)
         assert_int_equal(policy_parse(ways->policy, &w.policies[layer], &err), 0);
+    w.max_tokens = ways->max_tokens ? ways->max_tokens : TOKENS;
     const struct forward_options options = options_of(&w);
     assert_non_null(w.forward = forward_create(&options, &err));
     return w;
@@ -80,7 +83,7 @@ static void work_close(struct work *w)
 /* What a forward pass of the tiny model would take under the policy. */
 static size_t bytes_under(const char *policy)
 {
-    struct work w = work_open("llama-tied-f32", &(struct ways){NULL, policy});
+    struct work w = work_open("llama-tied-f32", &(struct ways){.policy = policy});
     const struct forward_options options = options_of(&w);
     size_t bytes;
     assert_int_equal(forward_bytes(&options, &bytes, &err), 0);
@@ -95,6 +98,21 @@ static void carry(struct work *w, const int32_t *tokens, int n, int segment)
             forward_segment(w->forward, tokens + first, n - first < segment ? n - first : segment, &err), 0);
 }
 
+static void fill_tokens(int32_t *tokens, int n)
+{
+    for (int i = 0; i < n; i++)
+        tokens[i] = (int32_t)((uint32_t)(i + 1) * 2654435761U >> 16) % VOCABULARY;
+}
+
+static void assert_alike(const char *name, const float *logits, const float *others)
+{
+    float worst = 0;
+    for (int i = 0; i < VOCABULARY; i++)
+        worst = fmaxf(worst, fabsf(logits[i] - others[i]));
+    print_message("%s: logits differ by %.1e at most\n", name, (double)worst);
+    assert_true(worst < 1e-4F);
+}
+
 /* ---- the test ------------------------------------------------------------------------------------------- */
 
 /* The last tokens once decoded, and once carried in segments of `segment`. */
@@ -104,8 +122,7 @@ static void check_decode(const char *name, const struct ways *ways, int segment)
     struct work w = work_open(name, ways);
     int32_t tokens[TOKENS];
     static float decoded[VOCABULARY], carried[VOCABULARY];
-    for (int i = 0; i < TOKENS; i++)
-        tokens[i] = (int32_t)((uint32_t)(i + 1) * 2654435761U >> 16) % VOCABULARY;
+    fill_tokens(tokens, TOKENS);
     carry(&w, tokens, before, SEGMENT);
     for (int i = before; i < TOKENS; i++)
         assert_int_equal(forward_step(w.forward, tokens[i], decoded, &err), 0);
@@ -113,11 +130,7 @@ static void check_decode(const char *name, const struct ways *ways, int segment)
     carry(&w, tokens, before, SEGMENT);
     carry(&w, tokens + before, DECODED, segment);
     assert_int_equal(forward_next(w.forward, carried, &err), 0);
-    float worst = 0;
-    for (int i = 0; i < VOCABULARY; i++)
-        worst = fmaxf(worst, fabsf(decoded[i] - carried[i]));
-    print_message("%s: logits differ by %.1e at most\n", name, (double)worst);
-    assert_true(worst < 1e-4F);
+    assert_alike(name, decoded, carried);
     work_close(&w);
 }
 
@@ -140,7 +153,7 @@ static void yarn_decodes_what_it_prefills(void **state)
 {
     (void)state;
     const struct position_method method = method_of(POSITION_YARN);
-    const struct ways yarn = {&method, NULL};
+    const struct ways yarn = {.positions = &method};
     check_decode("llama-tied-f32", &yarn, SEGMENT);
     check_decode("qwen2-f16", &yarn, SEGMENT);
 }
@@ -150,7 +163,7 @@ static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **stat
 {
     (void)state;
     const struct position_method method = method_of(POSITION_DYNAMIC);
-    const struct ways dynamic = {&method, NULL};
+    const struct ways dynamic = {.positions = &method};
     check_decode("llama-tied-f32", &dynamic, 1);
     check_decode("qwen2-f16", &dynamic, 1);
 }
@@ -159,7 +172,7 @@ static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **stat
 static void landmarks_are_carried_alike(void **state)
 {
     (void)state;
-    const struct ways landmarks = {NULL, "landmark:token=7,block=16,top=1000"};
+    const struct ways landmarks = {.policy = "landmark:token=7,block=16,top=1000"};
     check_decode("llama-tied-f32", &landmarks, SEGMENT);
     check_decode("llama-tied-f32", &landmarks, 1);
     check_decode("qwen2-f16", &landmarks, 15);
@@ -176,13 +189,13 @@ static void a_window_beyond_the_text_takes_no_more_memory_than_the_text(void **s
         snprintf(fitting, sizeof fitting, "%s:window=%d", policies[i], TOKENS);
         snprintf(beyond, sizeof beyond, "%s:window=1000000000", policies[i]);
         assert_int_equal(bytes_under(beyond), bytes_under(fitting));
-        check_decode("llama-tied-f32", &(struct ways){NULL, beyond}, SEGMENT);
+        check_decode("llama-tied-f32", &(struct ways){.policy = beyond}, SEGMENT);
     }
 }
 
 static int64_t forgotten_of(const char *name, const char *policy)
 {
-    struct work w = work_open(name, &(struct ways){NULL, policy});
+    struct work w = work_open(name, &(struct ways){.policy = policy});
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++)
         tokens[i] = i % VOCABULARY;
@@ -213,6 +226,24 @@ static void what_no_layer_reaches_is_counted(void **state)
     assert_int_equal(forgotten_of("llama-tied-f32", "landmark:token=7,block=16,memory=32"), 135);
 }
 
+/* A query's own block stands behind one that is not there, so positions go beyond the text by a block. */
+static void a_text_of_one_block_is_read_alike_where_longer_ones_may_come(void **state)
+{
+    enum { BLOCK = 640 };
+    static int32_t tokens[BLOCK];
+    static float logits[2][VOCABULARY];
+    const int64_t most[] = {BLOCK, 4 * BLOCK};
+    (void)state;
+    fill_tokens(tokens, BLOCK);
+    for (int i = 0; i < 2; i++) {
+        struct work w = work_open("llama-tied-f32", &(struct ways){NULL, "landmark:token=7,block=640", most[i]});
+        carry(&w, tokens, BLOCK, SEGMENT);
+        assert_int_equal(forward_next(w.forward, logits[i], &err), 0);
+        work_close(&w);
+    }
+    assert_alike("llama-tied-f32", logits[0], logits[1]);
+}
+
 static void llama_decodes_what_it_prefills(void **state)
 {
     (void)state;
@@ -237,6 +268,7 @@ int main(void)
         mpi_unit_test(landmarks_are_carried_alike),
         mpi_unit_test(a_window_beyond_the_text_takes_no_more_memory_than_the_text),
         mpi_unit_test(what_no_layer_reaches_is_counted),
+        mpi_unit_test(a_text_of_one_block_is_read_alike_where_longer_ones_may_come),
         mpi_unit_test(llama_decodes_what_it_prefills),
         mpi_unit_test(qwen2_decodes_what_it_prefills),
         mpi_unit_test(gemma3_decodes_what_it_prefills),
