@@ -438,9 +438,11 @@ int bounded_blocks_choose_one(struct bounded *b, struct bounded_layer *layer, co
     s->n_groups = 1;
     s->count = s->one_count = 0;
     memset(s->means, 0, (size_t)width * sizeof *s->means);
-    add_mean(b, layer, query->rope, query->q, width, 1, s->means);
-    if (layer->blocks.count > 0 && choose_all(b, layer, err) != 0)
-        return -1;
+    if (layer->blocks.count > 0) { /* or the one distance may be beyond all positions of the text */
+        add_mean(b, layer, query->rope, query->q, width, 1, s->means);
+        if (choose_all(b, layer, err) != 0)
+            return -1;
+    }
     for (int64_t i = 0; i < s->count; i++) {
         if (s->chosen[i] % b->options.group->size != b->options.group->rank)
             continue;

@@ -185,6 +185,7 @@ static void what_fits_the_window_is_plain_attention(void **state)
 {
     (void)state;
     check("infllm:window=500,sinks=4,top=2", 300, 128);
+    check("infllm:window=2000,sinks=4,top=2", 300, 128); /* a distance that the text's rope does not have */
 }
 
 int main(void)
