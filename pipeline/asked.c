@@ -94,9 +94,9 @@ int asked_against(const struct options *options, const struct model *model, stru
 
 void asked_warn(const struct options *options, const struct model *model, bool bounded)
 {
-    if (positions_replace(model))
-        log_warn("--positions %s stands in place of the %s that the model's file asks for",
-                 position_kind_name(model->positions.kind), position_kind_name(model->file_positions.kind));
+    char replaced[POSITIONS_DESCRIPTION];
+    if (positions_replace(model, replaced, sizeof replaced))
+        log_warn("positions %s (--positions)", replaced);
     if (options->context > model->context && !bounded)
         log_warn(
             "--context %" PRId64 " is beyond the %" PRId64

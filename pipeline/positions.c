@@ -94,24 +94,43 @@ int positions_choose(const struct options *options, struct model *model, struct 
     return model_set_positions(model, &method, reach(options, model, &method), err);
 }
 
-bool positions_replace(const struct model *model)
+/* "yarn, factor 4". */
+static void name_method(const struct position_method *method, char *out, size_t size)
 {
-    return model->file_positions.kind != POSITION_NONE && model->positions.kind != model->file_positions.kind;
+    if (method->kind == POSITION_NONE || method->kind == POSITION_LONGROPE)
+        snprintf(out, size, "%s", position_kind_name(method->kind));
+    else
+        snprintf(out, size, "%s, factor %.6g", position_kind_name(method->kind), method->factor);
+}
+
+bool positions_replace(const struct model *model, char *out, size_t size)
+{
+    const struct position_method *own = &model->file_positions, *now = &model->positions;
+    char asked[64], of_file[64];
+    if (own->kind == POSITION_NONE || (now->kind == own->kind && now->factor == own->factor))
+        return false;
+    name_method(now, asked, sizeof asked);
+    name_method(own, of_file, sizeof of_file);
+    snprintf(out, size, "%s, in place of the file's %s", asked, of_file);
+    return true;
 }
 
 /* Why it is this method and this factor. */
 static void describe_reason(const struct options *options, const struct model *model, char *out, size_t size)
 {
-    const struct position_method *m = &model->positions;
+    const struct position_method *m = &model->positions, *own = &model->file_positions;
+    char replaced[160], of_file[64] = "";
     if (!is_asked(options)) {
         snprintf(out, size, "the model's own");
         return;
     }
     const bool from_context =
         options->factor == 0 && options->context > 0 && m->kind != POSITION_NONE && !position_method_follows(m);
+    const bool replaces = positions_replace(model, replaced, sizeof replaced);
+    if (replaces)
+        name_method(own, of_file, sizeof of_file);
     snprintf(out, size, "--positions%s%s%s", from_context ? ", for --context" : "",
-             positions_replace(model) ? " in place of the file's " : "",
-             positions_replace(model) ? position_kind_name(model->file_positions.kind) : "");
+             replaces ? " in place of the file's " : "", of_file);
 }
 
 /* "yarn, factor 2 beyond 8192 tokens, by segments of 2048"; a file that names only one length has it extended. */
@@ -131,7 +150,7 @@ static void describe_method(const struct options *options, const struct model *m
 
 void positions_describe(const struct options *options, const struct model *model, char *out, size_t size)
 {
-    char method[128], reason[96];
+    char method[128], reason[128];
     describe_method(options, model, method, sizeof method);
     describe_reason(options, model, reason, sizeof reason);
     snprintf(out, size, "positions %s%s (%s)", method, model->rope_divisors ? " with Llama 3's divisors" : "",

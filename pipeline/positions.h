@@ -13,8 +13,9 @@
  * cannot go together or what this model cannot have. */
 int positions_choose(const struct options *options, struct model *model, struct error *err);
 
-/* Whether a method of the user's stands in place of one that the file asks for. */
-bool positions_replace(const struct model *model);
+/* Whether a method or factor of the user's stands in place of one that the file asks for; if so, out [size] says so:
+ * "yarn, factor 2, in place of the file's yarn, factor 4". */
+bool positions_replace(const struct model *model, char *out, size_t size);
 
 /* "positions yarn, factor 2 beyond 8192 tokens (--positions, for --context)" and the like: for the plan, the log
  * and the record of the run. Two runs that read in different ways never have the same. */
