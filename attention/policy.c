@@ -184,6 +184,24 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
     return spec->rate > 0 ? first / spec->rate * spec->rate : first; /* whole slots leave */
 }
 
+/* Slots keep single tokens, at the positions they had as long as they are all there. */
+static bool keeps_tokens(const struct policy_spec *spec)
+{
+    const struct policy *policy = policy_of(spec->kind);
+    return policy->keep && policy->positions == SLOTS_INDEXED && spec->rate == 0;
+}
+
+int64_t policy_exact_from(const struct policy_spec *spec, int64_t position, int64_t segment_first)
+{
+    const struct policy *policy = policy_of(spec->kind);
+    if (policy->landmarks) /* every query chooses, and there are tokens that are not the text's */
+        return position;
+    const int64_t near = policy_near_first(spec, position, segment_first);
+    const int64_t first = policy->blocks ? i64_max(near, position - spec->window + 1) : near;
+    const int64_t kept = spec->sinks + (keeps_tokens(spec) ? spec->slots : 0);
+    return first <= kept ? 0 : first;
+}
+
 int64_t policy_kept(const struct policy_spec *spec)
 {
     return spec->sinks + spec->slots + spec->top * block_tokens(policy_of(spec->kind));

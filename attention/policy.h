@@ -121,6 +121,10 @@ int64_t policy_kept(const struct policy_spec *spec);
 /* Of how many last queries of a segment the attention that keys get is told to keep(); 0: of none. */
 int64_t policy_observe(const struct policy_spec *spec);
 
+/* The first position that the query at `position` sees as full attention would, with all that follow it; what is
+ * kept of the tokens before it, but for sinks, is fewer, or less exact, or elsewhere. */
+int64_t policy_exact_from(const struct policy_spec *spec, int64_t position, int64_t segment_first);
+
 /* No near part begins further before its query, or before its segment, than this. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 

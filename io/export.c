@@ -268,6 +268,13 @@ static void md_receipt(const struct result_receipt *receipt, FILE *out)
 {
     if (receipt->tokens == 0)
         return;
+    if (receipt->bytes == 0) {
+        fprintf(out,
+                "- receipt: %s against %s: nothing had left the memory after %" PRId64
+                " tokens, so nothing was measured\n",
+                receipt->policy, receipt->reference, receipt->tokens);
+        return;
+    }
     fprintf(out,
             "- receipt: %s against %s, on %" PRId64 " tokens: loss %.4g nats a token (mean of %" PRId64
             "; worst %.4g at position %" PRId64 "), KL %.4g nats (mean of %" PRId64 " probes; worst %.4g at "

@@ -109,8 +109,10 @@ struct result_score {
     const struct result_bucket *buckets; /* by position, covering all predictions */
 };
 
-/* What it costs to read the document under `policy` instead of `reference` (pipeline/receipt.h): tokens 0 where it
- * was not measured. Losses are log p_reference - log p in nats; positions count as those of a score. */
+/* What it costs to read the document under `policy` instead of `reference` (pipeline/receipt.h): tokens 0 where
+ * there is none; bytes 0 where nothing had left the memory after `tokens` tokens, and so nothing was measured: all
+ * losses and ratios are NaN then. Losses are log p_reference - log p in nats; positions count as those of a score.
+ */
 struct result_receipt {
     const char *policy, *reference;
     int64_t tokens;      /* read by both; of several chunks, the longest */

@@ -1,7 +1,6 @@
 /* needle: trials of a grid through a session, from the command line to the table. Rank 0 makes the trials and
  * writes down how they end; the other ranks only work. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,11 +85,6 @@ static int make_identity(struct needles *n, const char *haystack, struct error *
     return digest_bytes(all, strlen(all), n->config, err);
 }
 
-static bool same_method(const struct position_method *a, const struct position_method *b)
-{
-    return a->kind == b->kind && fabs(a->factor - b->factor) < 1e-12;
-}
-
 /* How both settings read, and what they can hold. policies [layers] is scratch. */
 static int judge_settings(struct needles *n, struct policy_spec *policies, struct needle_limits *out,
                           struct error *err)
@@ -103,7 +97,7 @@ static int judge_settings(struct needles *n, struct policy_spec *policies, struc
         return -1;
     const bool bounded = !layers_any_full(policies, layers);
     asked_warn(options, model, bounded);
-    const bool differs = layers_lossy(policies, model) || !same_method(&model->positions, &model->file_positions);
+    const bool differs = layers_lossy(policies, model) || positions_differ(model);
     out->untouched = differs ? model->file_context : 0;
     out->asked = options->context ? options->context : bounded ? INT64_MAX : model->context;
     layers_describe(policies, layers, n->policy[NEEDLE_ASKED], POLICY_TEXT);

@@ -180,9 +180,9 @@ static int read_segment(const struct job *job, struct stretch segment, const str
 static int probe_segment(struct engine *engine, const struct job *job, struct stretch segment,
                          struct job_result *result, struct error *err)
 {
-    const int64_t probes = i64_min(job->probes, job->n_tokens - 1);
+    const int64_t from = job->probes_from, n = job->n_tokens - from, probes = i64_min(job->probes, n - 1);
     for (int64_t k = 0; k < probes; k++) {
-        const int64_t position = receipt_probe_position(k, probes, job->n_tokens);
+        const int64_t position = from + receipt_probe_position(k, probes, n);
         const int64_t index = position - 1 - segment.first;
         if (index < 0 || position > segment.end)
             continue;

@@ -26,7 +26,7 @@ struct engine_hooks {
 
 /* One way in which jobs are read; a job names its own. All of an engine's settings share the packed weights, and
  * each has a memory. */
-enum { ENGINE_SETTINGS = 2 };
+enum { ENGINE_SETTINGS = 3 };
 struct engine_setting {
     const struct policy_spec *policies;      /* [layers], borrowed; or NULL: all of them full */
     const struct position_method *positions; /* borrowed; or NULL: those of the model */

@@ -29,6 +29,7 @@ struct job {
     int32_t setting; /* of the engine: how it is read */
     int32_t probes;  /* SCORE, PROBE: read under `reference`, too, and compared at so many positions; 0: not */
     int32_t reference;
+    int64_t probes_from; /* at positions behind this one */
     struct sample_options sampling;
 };
 

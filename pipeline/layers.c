@@ -164,6 +164,33 @@ bool layers_lossy(const struct policy_spec *policies, const struct model *model)
     return false;
 }
 
+static bool is_intact(const struct policy_spec *policies, const struct model *model, int64_t segment,
+                      int64_t position)
+{
+    const int64_t segment_first = position / segment * segment;
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const struct policy_spec own = own_policy(model, layer);
+        if (policy_exact_from(&policies[layer], position, segment_first) >
+            policy_near_first(&own, position, segment_first))
+            return false;
+    }
+    return true;
+}
+
+/* What a token misses a later one misses, too. */
+int64_t layers_intact(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n)
+{
+    int64_t intact = 0, end = n;
+    while (intact < end) {
+        const int64_t middle = intact + (end - intact) / 2;
+        if (is_intact(policies, model, segment, middle))
+            intact = middle + 1;
+        else
+            end = middle;
+    }
+    return intact;
+}
+
 /* Choosing far blocks takes as long as so many keys that are seen: five products in eight bits, with the reading of
  * their keys, take the time of one (measured on a long text, docs/measurements.md). */
 static double keys_searched(const struct policy_spec *spec, int64_t n)

@@ -29,6 +29,10 @@ bool layers_any_full(const struct policy_spec *policies, int layers);
 /* Whether some layer sees or keeps less than in the model's own pattern. */
 bool layers_lossy(const struct policy_spec *policies, const struct model *model);
 
+/* Of the first n tokens of a text, read in segments of so many: how many from its beginning see all that they see
+ * in the model's own pattern, in every layer. */
+int64_t layers_intact(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n);
+
 /* Keys that the n queries of a sequence see, all layers together, and what choosing them takes counted as more. */
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
 

@@ -17,8 +17,9 @@ enum { DEFAULT_OVERLAP = 512 };
 /* The context where every layer's memory is bounded: no text is as long. */
 static const int64_t UNBOUNDED = INT64_C(1) << 40;
 
-/* Tokens at the beginning of a document that its receipt is measured on: enough to be beyond most windows. */
-enum { RECEIPT_TOKENS = 4096 };
+/* Receipts are measured on as many first tokens of a document as the untouched model was trained to read; where
+ * there is no memory for that, on fewer, but not fewer than these. */
+enum { RECEIPT_LEAST = 4096 };
 
 /* ---- what the options mean for this model and machine ---- */
 
@@ -37,17 +38,20 @@ static int read_instruction(struct plan *plan, struct error *err)
 }
 
 /* What the user asks of the layers, [ENGINE_SETTINGS][layers]: as asked and, with --against, what to compare with;
- * otherwise the second follows from the documents. To be freed; NULL on failure. */
+ * otherwise the others follow from the documents. Behind them the untouched model's. To be freed; NULL on failure.
+ */
 static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
                                            struct policy_spec *asked, struct policy_spec *against,
                                            struct error *err)
 {
     const size_t layers = (size_t)model->shape.layers;
-    struct policy_spec *policies = calloc(ENGINE_SETTINGS * layers, sizeof *policies);
+    const struct policy_spec full = {.kind = POLICY_FULL};
+    struct policy_spec *policies = calloc((ENGINE_SETTINGS + 1) * layers, sizeof *policies);
     if (!policies)
         error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
     else if (asked_policies(options, model, asked, policies, err) == 0 &&
-             (!options->against || asked_against(options, model, against, policies + layers, err) == 0))
+             (!options->against || asked_against(options, model, against, policies + layers, err) == 0) &&
+             layers_choose(&full, NULL, model, policies + ENGINE_SETTINGS * layers, err) == 0)
         return policies;
     free(policies);
     return NULL;
@@ -59,6 +63,22 @@ int plan_check(const struct options *options, const struct opened_model *opened,
     struct policy_spec *policies = choose_policies(options, opened->model, &asked, &against, err);
     free(policies);
     return policies ? 0 : -1;
+}
+
+/* How receipts are measured: where the settings that may have one lose anything. */
+static int limit_receipts(struct plan *plan, struct error *err)
+{
+    const struct model *model = plan->opened->model;
+    struct work_limits *limits = &plan->limits;
+    struct policy_spec beyond, *policies[] = {plan->policies, plan->policies + model->shape.layers};
+    limits->bos = tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0;
+    limits->receipt = model->file_context - limits->bos;
+    if (limits->extends && (asked_beyond(plan->options, model, &beyond, err) != 0 ||
+                            layers_choose(&beyond, NULL, model, policies[1], err) != 0))
+        return -1;
+    for (int i = 0; i < 2 && !positions_differ(model); i++)
+        limits->intact[i] = layers_intact(policies[i], model, plan->options->segment, model->file_context);
+    return 0;
 }
 
 static int set_limits(struct plan *plan, struct error *err)
@@ -83,11 +103,12 @@ static int set_limits(struct plan *plan, struct error *err)
         .max_new = options->max_new,
         .truncate = options->truncate != 0,
         .lossy = layers_lossy(plan->policies, model),
-        .receipt = i64_min(RECEIPT_TOKENS, reach - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0)),
     };
     asked_warn(options, model, bounded);
+    if (limit_receipts(plan, err) != 0)
+        return -1;
     if (plan->task->job == JOB_SCORE) {
-        limits->room[ROLE_WHOLE] = limits->context - (tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0);
+        limits->room[ROLE_WHOLE] = limits->context - limits->bos;
         return 0;
     }
     for (int role = 0; role < ROLE_COUNT; role++) {
@@ -234,31 +255,42 @@ static int64_t longest_receipt(const struct plan *plan)
     return longest > 0 ? longest + 1 : 0; /* BOS */
 }
 
-/* What the second setting is for, if there is one; max_tokens is that of its longest job. */
-static int choose_second(struct plan *plan, struct error *err)
+/* The next setting is the untouched model, for receipts. */
+static void add_untouched(struct setup *setup, int64_t receipt)
+{
+    setup->reference = setup->n_settings;
+    setup->settings[setup->n_settings++] =
+        (struct setup_reading){.general = {.kind = POLICY_FULL}, .max_tokens = receipt, .file_positions = 1};
+}
+
+/* What the settings behind the first are for, if there are any; max_tokens is that of their longest job. */
+static int choose_others(struct plan *plan, struct error *err)
 {
     struct setup *setup = &plan->setup;
     struct setup_reading *second = &setup->settings[1];
-    const int64_t receipt = longest_receipt(plan);
-    setup->n_settings = 2;
-    setup->settings[0].max_tokens = i64_max(setup->settings[0].max_tokens, receipt);
+    const int64_t receipt = longest_receipt(plan), beyond = longest_job(plan, 1);
+    setup->n_settings = 1;
     if (plan->options->against) {
         setup->reference = 1;
+        setup->n_settings = 2;
         *second = (struct setup_reading){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
         return 0;
     }
-    second->max_tokens = longest_job(plan, 1);
-    if (plan->limits.extends && second->max_tokens > 0) {
-        second->overridden = 1;
-        setup->reference = receipt > 0 ? 0 : -1;
-        return asked_beyond(plan->options, plan->opened->model, &second->general, err);
+    if (plan->limits.extends && beyond > 0) {
+        setup->n_settings = 2;
+        *second = (struct setup_reading){.max_tokens = i64_max(beyond, receipt), .overridden = 1};
+        if (asked_beyond(plan->options, plan->opened->model, &second->general, err) != 0)
+            return -1;
+        if (receipt > 0 && !positions_differ(plan->opened->model)) { /* the first is the untouched model */
+            setup->reference = 0;
+            setup->settings[0].max_tokens = i64_max(setup->settings[0].max_tokens, receipt);
+            return 0;
+        }
+    } else {
+        setup->settings[0].max_tokens = i64_max(setup->settings[0].max_tokens, receipt);
     }
-    if (receipt > 0) { /* against the untouched model */
-        setup->reference = 1;
-        *second = (struct setup_reading){.general = {.kind = POLICY_FULL}, .max_tokens = receipt};
-        return 0;
-    }
-    setup->n_settings = 1;
+    if (receipt > 0)
+        add_untouched(setup, receipt);
     return 0;
 }
 
@@ -269,14 +301,16 @@ static int choose_settings(struct plan *plan, struct error *err)
     setup->reference = -1;
     setup->settings[0] = (struct setup_reading){
         .general = plan->asked, .max_tokens = i64_max(1, longest_job(plan, 0)), .overridden = 1};
-    if (choose_second(plan, err) != 0)
+    if (choose_others(plan, err) != 0)
         return -1;
-    const int64_t longest = i64_max(setup->settings[0].max_tokens, setup->settings[1].max_tokens);
+    int64_t longest = 0;
+    for (int i = 0; i < setup->n_settings; i++)
+        longest = i64_max(longest, setup->settings[i].max_tokens);
     setup->segment = i64_min(plan->options->segment, longest);
     return 0;
 }
 
-static int set_up(struct plan *plan, struct error *err)
+static int choose_setup(struct plan *plan, struct error *err)
 {
     const struct setup_machine machine = {
         .options = plan->options,
@@ -294,6 +328,30 @@ static int set_up(struct plan *plan, struct error *err)
     if (plan->chunks > 0 && choose_settings(plan, err) != 0)
         return -1;
     return setup_choose(&plan->setup, &machine, err);
+}
+
+/* Receipts of half as many tokens; false where there are none that could be shorter. */
+static bool shorten_receipts(struct plan *plan)
+{
+    const int64_t longest = longest_receipt(plan);
+    if (longest <= RECEIPT_LEAST)
+        return false;
+    plan->limits.receipt = i64_max(RECEIPT_LEAST - 1, longest / 2);
+    for (int64_t i = 0; i < plan->n_documents; i++)
+        if (plan->documents[i].work.receipt_tokens > 0)
+            work_plan_receipt(&plan->documents[i].work, &plan->limits);
+    return true;
+}
+
+/* A receipt is worth much, but no run fails for want of the memory for it. */
+static int set_up(struct plan *plan, struct error *err)
+{
+    int status = choose_setup(plan, err);
+    while (status != 0 && err->code == ERROR_RESOURCE && shorten_receipts(plan)) {
+        *err = (struct error){0};
+        status = choose_setup(plan, err);
+    }
+    return status;
 }
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
@@ -438,26 +496,26 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
 static void describe_context(const struct plan *plan, char *out, size_t size)
 {
     const int layers = plan->opened->model->shape.layers;
-    char policy[256], beyond[256];
+    char policy[256], other[256];
     layers_describe(plan->policies, layers, policy, sizeof policy);
     if (plan->limits.context == UNBOUNDED)
         snprintf(out, size, "context without end, policy %s", policy);
     else
         snprintf(out, size, "context %" PRId64 ", policy %s", plan->limits.context, policy);
-    if (plan->setup.n_settings < 2)
-        return;
-    layers_describe(plan->policies + layers, layers, beyond, sizeof beyond);
-    const size_t used = strlen(out);
-    const char *relation = plan->setup.reference != 1 ? "beyond it"
-                           : plan->options->against   ? "against"
-                                                      : "receipts against";
-    snprintf(out + used, size - used, ", %s %s", relation, beyond);
+    for (int i = 1; i < plan->setup.n_settings; i++) {
+        layers_describe(plan->policies + i * layers, layers, other, sizeof other);
+        const char *relation = i != plan->setup.reference ? "beyond it"
+                               : plan->options->against   ? "against"
+                                                          : "receipts against";
+        const size_t used = strlen(out);
+        snprintf(out + used, size - used, ", %s %s", relation, other);
+    }
 }
 
 void plan_describe(const struct plan *plan, char *out, size_t size)
 {
     const struct setup *setup = &plan->setup;
-    char context[640], positions[POSITIONS_DESCRIPTION];
+    char context[960], positions[POSITIONS_DESCRIPTION];
     describe_context(plan, context, sizeof context);
     positions_describe(plan->options, plan->opened->model, positions, sizeof positions);
     snprintf(out, size,

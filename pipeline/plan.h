@@ -56,7 +56,7 @@ struct plan {
     int ranks, ranks_on_node;
     struct policy_spec asked;     /* --policy, or full */
     struct policy_spec against;   /* --against, or full */
-    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers] */
+    struct policy_spec *policies; /* [ENGINE_SETTINGS + 1][layers]: of the settings, and of the untouched model */
 };
 
 struct plan_around {
@@ -79,7 +79,7 @@ void plan_free(struct plan *plan);
 int plan_print(const struct plan *plan, FILE *out, struct error *err);
 
 /* One line about the choices that were made, for the log and the first message of a run. */
-enum { PLAN_DESCRIPTION = 1280 };
+enum { PLAN_DESCRIPTION = 1600 };
 void plan_describe(const struct plan *plan, char *out, size_t size);
 
 #endif

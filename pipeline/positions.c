@@ -115,6 +115,12 @@ bool positions_replace(const struct model *model, char *out, size_t size)
     return true;
 }
 
+bool positions_differ(const struct model *model)
+{
+    const struct position_method *a = &model->positions, *b = &model->file_positions;
+    return a->kind != b->kind || fabs(a->factor - b->factor) >= 1e-12;
+}
+
 /* Why it is this method and this factor. */
 static void describe_reason(const struct options *options, const struct model *model, char *out, size_t size)
 {

@@ -17,6 +17,9 @@ int positions_choose(const struct options *options, struct model *model, struct 
  * "yarn, factor 2, in place of the file's yarn, factor 4". */
 bool positions_replace(const struct model *model, char *out, size_t size);
 
+/* Whether the positions in force are in any way others than the file's. */
+bool positions_differ(const struct model *model);
+
 /* "positions yarn, factor 2 beyond 8192 tokens (--positions, for --context)" and the like: for the plan, the log
  * and the record of the run. Two runs that read in different ways never have the same. */
 enum { POSITIONS_DESCRIPTION = 256 };

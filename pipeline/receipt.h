@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-/* Probes of one sequence, evenly spread over it. */
+/* Probes of one sequence, evenly spread over it, or over the part of it where anything can be lost. */
 enum { RECEIPT_PROBES = 64 };
 
 /* Positions are those of the tokens predicted. */

@@ -6,6 +6,7 @@
 
 #include "pipeline/buckets.h"
 #include "pipeline/layers.h"
+#include "pipeline/positions.h"
 
 /* What a record points to while it is added. */
 struct material {
@@ -14,7 +15,7 @@ struct material {
     int64_t *positions;
     char *texts; /* of all nodes, one behind the other */
     struct result_bucket buckets[BUCKETS_MOST], reference_buckets[BUCKETS_MOST];
-    char policy[256], reference[256]; /* of the receipt */
+    char policy[256], reference[320]; /* of the receipt */
 };
 
 static const char *finish_name(enum job_finish finish)
@@ -126,36 +127,56 @@ static void compare_scores(const struct work *work, const struct result_score *s
     out->n_buckets = buckets_fill(&reference, material->reference_buckets);
 }
 
+static void name_policies(const struct plan *plan, const struct work *work, struct material *material)
+{
+    const struct model *model = plan->opened->model;
+    const int layers = model->shape.layers, reference = plan->options->against ? 1 : ENGINE_SETTINGS;
+    layers_describe(plan->policies + work->setting * layers, layers, material->policy, sizeof material->policy);
+    layers_describe(plan->policies + reference * layers, layers, material->reference, sizeof material->reference);
+    const size_t used = strlen(material->reference);
+    if (!plan->options->against && positions_differ(model))
+        snprintf(material->reference + used, sizeof material->reference - used,
+                 ", positions as in the model's file");
+}
+
+/* The numbers of what was measured. */
+static void record_losses(const struct receipt *receipt, struct result_receipt *to)
+{
+    const double n = (double)i64_max(1, receipt->loss.count);
+    to->predictions = receipt->loss.count;
+    to->mean_loss = receipt_mean_loss(&receipt->loss);
+    to->worst_loss = receipt->loss.worst;
+    to->worst_loss_position = receipt->loss.worst_position;
+    to->perplexity = exp(receipt->loss.nll_sum / n);
+    to->reference_perplexity = exp(receipt->loss.reference_nll_sum / n);
+    to->probes = receipt->divergence.count;
+    to->mean_kl = receipt_mean_divergence(&receipt->divergence);
+    to->worst_kl = receipt->divergence.worst;
+    to->worst_kl_position = receipt->divergence.worst_position;
+    to->bytes = receipt->memory.bytes;
+    to->reference_bytes = receipt->memory.reference_bytes;
+    to->ratio = (double)receipt->memory.reference_bytes / (double)i64_max(1, receipt->memory.bytes);
+}
+
+/* Where nothing had left the memory there are no numbers: zeros would flatter the policy. */
 static void record_receipt(const struct plan *plan, const struct work *work, struct material *material,
                            struct result_document *out)
 {
-    const int layers = plan->opened->model->shape.layers;
     struct receipt receipt = work->receipt;
     struct result_receipt *to = &out->receipt;
     if (work->failed || receipt.memory.tokens == 0)
         return;
     if (out->score.count > 0)
         compare_scores(work, &out->score, material, &receipt.loss, to);
-    layers_describe(plan->policies + work->setting * layers, layers, material->policy, sizeof material->policy);
-    layers_describe(plan->policies + plan->setup.reference * layers, layers, material->reference,
-                    sizeof material->reference);
-    const double n = (double)i64_max(1, receipt.loss.count);
+    name_policies(plan, work, material);
     to->policy = material->policy;
     to->reference = material->reference;
     to->tokens = receipt.memory.tokens;
-    to->predictions = receipt.loss.count;
-    to->mean_loss = receipt_mean_loss(&receipt.loss);
-    to->worst_loss = receipt.loss.worst;
-    to->worst_loss_position = receipt.loss.worst_position;
-    to->perplexity = exp(receipt.loss.nll_sum / n);
-    to->reference_perplexity = exp(receipt.loss.reference_nll_sum / n);
-    to->probes = receipt.divergence.count;
-    to->mean_kl = receipt_mean_divergence(&receipt.divergence);
-    to->worst_kl = receipt.divergence.worst;
-    to->worst_kl_position = receipt.divergence.worst_position;
-    to->bytes = receipt.memory.bytes;
-    to->reference_bytes = receipt.memory.reference_bytes;
-    to->ratio = (double)receipt.memory.reference_bytes / (double)i64_max(1, receipt.memory.bytes);
+    if (receipt.memory.bytes > 0)
+        record_losses(&receipt, to);
+    else
+        to->mean_loss = to->worst_loss = to->perplexity = to->reference_perplexity = to->mean_kl = to->worst_kl =
+            to->ratio = NAN;
 }
 
 /* What the end of the run tells of it. */

@@ -38,18 +38,26 @@ static void print_buckets(const struct plan_score *score, FILE *out)
     }
 }
 
+static void outcome_receipt(const struct result_receipt *receipt, char *out, size_t size)
+{
+    if (receipt->bytes == 0)
+        snprintf(out, size,
+                 "; receipt: nothing had left the memory after %" PRId64 " tokens, so nothing was measured",
+                 receipt->tokens);
+    else
+        snprintf(out, size, "; receipt: loss %.3f nats a token, KL %.3f, memory 1/%.1f on %" PRId64 " tokens",
+                 receipt->mean_loss, receipt->mean_kl, receipt->ratio, receipt->tokens);
+}
+
 void report_outcome(const struct plan_document *document, char *out, size_t size)
 {
-    const struct result_receipt *receipt = &document->receipt;
-    int used = snprintf(out, size, "%s%s%s", result_status_name(document->status), document->reason[0] ? ": " : "",
-                        document->reason);
-    if (document->work.forgotten > 0 && used >= 0 && (size_t)used < size)
-        used +=
-            snprintf(out + used, size - (size_t)used, "; %" PRId64 " tokens forgotten", document->work.forgotten);
-    if (receipt->tokens > 0 && used >= 0 && (size_t)used < size)
-        snprintf(out + used, size - (size_t)used,
-                 "; receipt: loss %.3f nats a token, KL %.3f, memory 1/%.1f on %" PRId64 " tokens",
-                 receipt->mean_loss, receipt->mean_kl, receipt->ratio, receipt->tokens);
+    char forgotten[64] = "", receipt[160] = "";
+    if (document->work.forgotten > 0)
+        snprintf(forgotten, sizeof forgotten, "; %" PRId64 " tokens forgotten", document->work.forgotten);
+    if (document->receipt.tokens > 0)
+        outcome_receipt(&document->receipt, receipt, sizeof receipt);
+    snprintf(out, size, "%s%s%s%s%s", result_status_name(document->status), document->reason[0] ? ": " : "",
+             document->reason, forgotten, receipt);
 }
 
 void report_scores(const struct plan *plan, FILE *out)

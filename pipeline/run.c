@@ -235,13 +235,16 @@ static bool take_job(void *context, struct job *out)
     int64_t document, node;
     if (run->stopped || run->failure.code != ERROR_NONE || !find_costliest(run, &document, &node))
         return false;
-    const bool compares = run->plan->limits.compares || node == WORK_RECEIPT;
+    const struct work_limits *limits = &run->plan->limits;
+    const struct work *work = &run->plan->documents[document].work;
+    const bool compares = limits->compares || node == WORK_RECEIPT;
     *out = (struct job){
         .id = job_id(document, node),
         .kind = node == WORK_RECEIPT ? JOB_PROBE : run->plan->task->job,
         .probes = compares ? RECEIPT_PROBES : 0,
         .reference = compares ? run->plan->setup.reference : 0,
-        .max_new = run->plan->limits.max_new,
+        .probes_from = node == WORK_RECEIPT ? limits->intact[work->setting] : 0,
+        .max_new = limits->max_new,
         .sampling = sampling(run->plan->options),
     };
     if (work_take(&run->plan->documents[document].work, node, &run->plan->prompter, out, &run->failure) != 0)

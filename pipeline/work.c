@@ -115,13 +115,19 @@ static int first_nodes(struct work *work, const struct task *task, struct error 
 }
 
 /* Once for a document, on as many tokens as the untouched model can read, too. */
-static void plan_receipt(struct work *work, const struct work_limits *limits)
+void work_plan_receipt(struct work *work, const struct work_limits *limits)
 {
     const int64_t n = i64_min(work->n_tokens - work->dropped, limits->receipt);
-    if ((limits->lossy || work->setting > 0) && n >= 2) {
-        work->receipt_tokens = n;
-        work->receipt_state = NODE_READY;
+    work->receipt = (struct receipt){0};
+    work->receipt_tokens = 0;
+    if ((!limits->lossy && work->setting == 0) || n < 2)
+        return;
+    if (limits->intact[work->setting] + 1 >= n + limits->bos) { /* the last token predicts nothing */
+        work->receipt.memory.tokens = n + limits->bos;
+        return;
     }
+    work->receipt_tokens = n;
+    work->receipt_state = NODE_READY;
 }
 
 static int plan_score(struct work *work, bool compares, struct error *err)
@@ -155,7 +161,7 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
     if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)
         return -1;
     if (task->job == JOB_GENERATE)
-        plan_receipt(work, limits);
+        work_plan_receipt(work, limits);
     return task->job == JOB_SCORE ? plan_score(work, limits->compares, err) : 0;
 }
 
@@ -237,6 +243,7 @@ static int compose(const struct work *work, const struct node *node, const struc
     return prompt_compose(prompter, node->role, &material, job, err);
 }
 
+/* The caller has said where its probes begin. */
 static int take_receipt(struct work *work, const struct prompter *prompter, struct job *out, struct error *err)
 {
     const struct prompt_material material = {.tokens = work->tokens, .n_tokens = work->receipt_tokens};

@@ -51,10 +51,12 @@ struct work_limits {
     bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
-    bool compares;   /* score: under a reference, too */
-    bool extends;    /* a document beyond the context can be read as a whole all the same, under setting 1 */
-    bool lossy;      /* setting 0 sees or keeps less than the model's own way; setting 1 always does */
-    int64_t receipt; /* first tokens of a document that its receipt is measured on, where its setting is lossy */
+    bool compares;     /* score: under a reference, too */
+    bool extends;      /* a document beyond the context can be read as a whole all the same, under setting 1 */
+    bool lossy;        /* setting 0 sees or keeps less than the model's own way; setting 1 always does */
+    int64_t receipt;   /* first tokens of a document that its receipt is measured on, where its setting is lossy */
+    int64_t intact[2]; /* under a setting so many first tokens of a sequence lose nothing: nothing to be measured */
+    int64_t bos;       /* tokens in front of a document */
     int64_t room[ROLE_COUNT]; /* material that fits beside the prompt of a role and max_new; score: ROLE_WHOLE */
 };
 
@@ -76,9 +78,11 @@ struct work {
     float *logprob;
     int32_t *top1;
     float *reference_logprob; /* where it is compared; else NULL */
-    int64_t receipt_tokens;   /* generating: what the receipt is measured on; 0: there is none */
+    int64_t receipt_tokens;   /* generating: what the receipt is measured on; 0: nothing is */
     enum node_state receipt_state;
-    struct receipt receipt; /* of the jobs that were compared: losses of the probes */
+    struct receipt receipt; /* of the jobs that were compared: losses of the probes. Where nothing has left the
+                             * memory by the end of what could be read under the reference it has no probes, and
+                             * says so by its memory.tokens alone */
     double prefill_seconds, decode_seconds;
     int64_t prefilled, generated;
     int64_t forgotten; /* of what was read of its chunks, out of every layer's reach once a chunk had been read */
@@ -92,6 +96,10 @@ void work_clear(struct work *work);
  * marked failed with the reason; that is not an error. -1: out of memory. */
 int work_plan(struct work *work, const struct task *task, const struct work_limits *limits,
               const struct chunk_text *text, struct error *err);
+
+/* Whether the document's receipt is to be measured, and on how much: part of work_plan, and to be called again
+ * where the limits of receipts have changed before anything runs. */
+void work_plan_receipt(struct work *work, const struct work_limits *limits);
 
 /* The next node that is ready, WORK_RECEIPT when no other is, or -1. */
 int64_t work_ready(const struct work *work);

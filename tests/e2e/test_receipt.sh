@@ -46,6 +46,37 @@ for name in ("tokens", "predictions", "probes", "policy", "reference"):
     assert one[name] == two[name], (name, one, two)
 PY
 
+# summary NAME OPTIONS...: of 12,119 tokens, by a model that was trained to 8,192; its receipt as one JSON object.
+summary() {
+    local name=$1 code=0
+    shift
+    on_ranks 2 summarize "$texts/legal_long.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/$name" --dtype f32 \
+        --threads 1 --max-new 2 "$@" >/dev/null 2>"$work/$name.err" || fail "$name: $(cat "$work/$name.err")"
+    "$longhaul" export "$work/$name" --format jsonl |
+        python3 -c 'import json, sys; print(json.dumps(json.loads(sys.stdin.readline())["longhaul"]["receipt"]))' \
+            >"$work/$name.json" || fail "$name: no receipt in the export"
+    python3 "$source/tests/reference/results.py" "$work/$name" --quiet || code=$?
+    [ $code = 0 ] || [ $code = 77 ] || fail "$name: the file is not as documented"
+}
+
+# What a long window costs shows where something has left it, and nowhere before.
+measured='r["tokens"] == 8192 and r["probes"] == 64 and r["mean_kl"] > 0 and r["mean_loss"] != 0'
+summary long --policy sinks:window=8000
+holds long "$measured and 8005 < r['worst_kl_position'] < 8192"
+holds long 'r["reference"] == "full"'
+# Where nothing has left it there is no number.
+summary none --policy sinks:window=9000
+holds none 'r["tokens"] == 8192 and r["probes"] == 0 and r["mean_loss"] is None and r["ratio"] is None'
+grep -q 'ok; receipt: nothing had left the memory after 8192 tokens' "$work/none.err" || fail "$(cat "$work/none.err")"
+"$longhaul" export "$work/none" --format md | grep -q '^- receipt: .*: nothing had left the memory after 8192 tokens' ||
+    fail "the Markdown tells of a receipt that is none"
+# The untouched model has the positions of its file.
+file="positions as in the model's file"
+summary beyond --strategy whole --positions yarn --factor 1.25
+holds beyond "$measured and r['policy'].startswith('retrieval') and r['reference'] == \"full, $file\""
+summary stretched --policy sinks:window=9000 --positions yarn --factor 1.25
+holds stretched "$measured and r['reference'] == \"full, $file\""
+
 if [ -n "$smol" ]; then
     on_ranks 1 summarize "$work/short.txt" -m "$smol" -o "$work/summary" --dtype f32 --policy sinks:window=124 \
         --max-new 8 >/dev/null 2>"$work/summary.err" || fail "summary: $(cat "$work/summary.err")"

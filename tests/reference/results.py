@@ -84,6 +84,11 @@ def check_buckets(score, where):
 
 def check_receipt(receipt, group, where):
     said = receipt.attrs
+    if said["bytes"] == 0:
+        check(said["probes"] == 0 and said["predictions"] == 0, f"{where}: numbers of what was not measured")
+        check(all(said[name] != said[name] for name in ("mean_loss", "worst_loss", "mean_kl", "worst_kl", "ratio")),
+              f"{where}: numbers of what was not measured")
+        return
     check(said["mean_kl"] >= 0 and said["worst_kl"] >= said["mean_kl"], f"{where}: KL of the receipt")
     check(said["worst_loss"] >= said["mean_loss"], f"{where}: losses of the receipt")
     ratio = said["reference_bytes"] / said["bytes"]

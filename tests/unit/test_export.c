@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 #include <cmocka.h>
+#include <math.h>
 
 #include "io/export.h"
 #include "tests/unit/results_sample.h"
@@ -249,6 +250,36 @@ static void a_receipt_is_told_in_both_forms(void **state)
     free(text);
 }
 
+static void a_receipt_of_nothing_has_no_numbers(void **state)
+{
+    (void)state;
+    struct result_document document = sample_document("a", 0, "x");
+    document.receipt = (struct result_receipt){.policy = "sinks:window=9000",
+                                               .reference = "full",
+                                               .tokens = 900,
+                                               .mean_loss = NAN,
+                                               .worst_loss = NAN,
+                                               .perplexity = NAN,
+                                               .reference_perplexity = NAN,
+                                               .mean_kl = NAN,
+                                               .worst_kl = NAN,
+                                               .ratio = NAN};
+    store(RESULT_SUMMARIZE, &document, 1);
+    char *text = exported(EXPORT_MD);
+    assert_non_null(strstr(text,
+                           "\n- receipt: sinks:window=9000 against full: nothing had left the memory after 900 "
+                           "tokens, so nothing was measured\n\n"));
+    free(text);
+    text = exported(EXPORT_JSONL);
+    cJSON *line = cJSON_Parse(text);
+    const cJSON *receipt = cJSON_GetObjectItem(cJSON_GetObjectItem(line, "longhaul"), "receipt");
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(receipt, "mean_loss")));
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(receipt, "ratio")));
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(receipt, "probes")) == 0);
+    cJSON_Delete(line);
+    free(text);
+}
+
 static void a_format_that_does_not_fit_the_task_is_a_usage_error(void **state)
 {
     (void)state;
@@ -299,6 +330,7 @@ int main(void)
         TEST(a_score_in_markdown_has_a_row_for_each_bucket),
         TEST(a_score_in_jsonl_has_its_buckets_and_no_response),
         TEST(a_receipt_is_told_in_both_forms),
+        TEST(a_receipt_of_nothing_has_no_numbers),
         TEST(a_format_that_does_not_fit_the_task_is_a_usage_error),
         TEST(an_unknown_format_is_a_usage_error),
         TEST(a_full_disk_is_an_error),

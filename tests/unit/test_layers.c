@@ -65,6 +65,35 @@ static void a_models_own_windows_are_not_lossy_whatever_lies_between_their_field
     assert_true(layers_lossy(other, &model));
 }
 
+/* Of 10,000 tokens in segments of 1,000, under a general policy of a model of one layer. */
+static int64_t intact(const char *policy, int64_t window)
+{
+    struct layer layer = {0};
+    const struct arch arch = {.name = "toy"};
+    const struct model model = {.arch = &arch, .shape = {.layers = 1, .window = window}, .layers = &layer};
+    const struct policy_spec spec = filled(0, policy);
+    return layers_intact(&spec, &model, 1000, 10000);
+}
+
+static void tokens_are_intact_until_something_leaves_the_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(intact("full", 0), 10000);
+    assert_int_equal(intact("window:window=8000", 0), 8000);
+    assert_int_equal(intact("sinks:window=8000,sinks=4", 0), 8004);
+    assert_int_equal(intact("sinks:window=20000", 0), 10000);
+    assert_int_equal(intact("infllm:window=4096,sinks=128", 0), 4224);
+    assert_int_equal(intact("compressive:window=380", 0), 1000);
+    /* 384 tokens before a segment, and 3,000 before these: the fifth segment has lost some */
+    assert_int_equal(intact("h2o:window=384,slots=3000", 0), 4000);
+    assert_int_equal(intact("snapkv:slots=10000", 0), 10000);
+    assert_int_equal(intact("memory", 0), 1000);
+    assert_int_equal(intact("landmark:token=3", 0), 1);
+    /* what is not kept by the model's own window is not missed */
+    assert_int_equal(intact("window:window=512", 512), 10000);
+    assert_int_equal(intact("window:window=511", 512), 511);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -72,6 +101,7 @@ int main(void)
         cmocka_unit_test(a_policy_differs_by_any_field),
         cmocka_unit_test(layers_are_described_together_whatever_lies_between_their_fields),
         cmocka_unit_test(a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields),
+        cmocka_unit_test(tokens_are_intact_until_something_leaves_the_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
