@@ -246,15 +246,15 @@ static void print_parameter(const struct policy_parameter *p, FILE *out)
         snprintf(left, sizeof left, "%s=%s", p->name, p->words);
     else
         snprintf(left, sizeof left, "%s=%lld", p->name, (long long)p->fallback);
-    fprintf(out, "      %-40s %s\n", left, p->help);
+    fprintf(out, "      %-26s %s\n", left, p->help);
 }
 
 void layers_help(FILE *out)
 {
-    fprintf(out, "\nPolicies, with their parameters and what these are by default\n");
+    fprintf(out, "Policies, NAME[:KEY=N,...], with their parameters and what these are by default\n\n");
     for (int kind = 0; kind < POLICY_KINDS; kind++) {
         const struct policy *policy = policy_of((enum policy_kind)kind);
-        fprintf(out, "  %-44s %s\n", policy->name, policy->purpose);
+        fprintf(out, "  %-15s %s\n", policy->name, policy->purpose);
         for (const struct policy_parameter *p = policy->parameters; p->name; p++)
             print_parameter(p, out);
     }

@@ -42,7 +42,7 @@ struct option_row {
 static const struct option_row rows[] = {
     {"Files", "model", 'm', KIND_STRING, RUNS | TOKENIZE, 0, FIELD(model), 0, 0, "FILE", "weights, a GGUF file"},
     {NULL, "output", 'o', KIND_STRING, RUNS | EXPORT, 0, FIELD(output), 0, 0, "PATH",
-     "folder of the results (export: a file; default standard output)"},
+     "folder of the results (export: a file; default stdout)"},
     {NULL, "include", 0, KIND_LIST, READS, 0, FIELD(include), 0, 0, "GLOB",
      "take only files like this (repeatable)"},
     {NULL, "exclude", 0, KIND_LIST, READS, 0, FIELD(exclude), 0, 0, "GLOB",
@@ -77,12 +77,12 @@ static const struct option_row rows[] = {
 
     {"Positions", "positions", 0, KIND_CHOICE, RUNS, 1, FIELD(positions), 0, 0,
      "auto|none|pi|ntk|dynamic|yarn|llama3|longrope",
-     "how to read beyond the trained length (default: the model's own)"},
+     "reading beyond the trained length (default: the model's own)"},
     {NULL, "factor", 0, KIND_REAL, RUNS, 1, FIELD(factor), 1, 1e6, "F",
      "times the trained length (default: from --context)"},
 
     {"Memory", "policy", 0, KIND_STRING, RUNS, 1, FIELD(policy), 0, 0, "NAME[:KEY=N,...]",
-     "what layers attend to and keep (default: the model's own)"},
+     "what layers keep; longhaul help policies lists them"},
     {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE",
      "a policy for each layer, a line \"0-11 window:window=512\" each"},
     {NULL, "memory-budget", 0, KIND_STRING, RUNS, 1, FIELD(memory_budget), 0, 0, "TOKENS|N[KMG]iB",
@@ -132,7 +132,7 @@ static const struct {
     [COMMAND_EXPORT] = {"export", "OUT", "print the results of a run", 1, 1},
     [COMMAND_TOKENIZE] = {"tokenize", "FILE", "print the token ids of a file, one a line", 1, 1},
     [COMMAND_INSPECT] = {"inspect", "FILE.gguf", "print the metadata and tensors of a weights file", 1, 1},
-    [COMMAND_HELP] = {"help", "[COMMAND]", "explain a command", 0, 1},
+    [COMMAND_HELP] = {"help", "[COMMAND]", "explain a command, or the policies (longhaul help policies)", 0, 1},
     [COMMAND_VERSION] = {"version", "", "print the version", 0, 0},
 };
 
@@ -321,6 +321,20 @@ static int check(const struct options *options, struct error *err)
     return 0;
 }
 
+/* What help is about: everything, a command, or the policies. */
+static int choose_topic(struct options *options, struct error *err)
+{
+    struct options about = {.command = HELP_POLICIES};
+    if (options->n_operands == 0) {
+        options->about = options->about == 0 ? COMMAND_HELP : options->about;
+        return 0;
+    }
+    if (strcmp(options->operands[0], "policies") != 0 && find_command(&about, options->operands[0], err) != 0)
+        return -1;
+    options->about = about.command;
+    return 0;
+}
+
 int options_parse(struct options *options, int argc, char **argv, struct error *err)
 {
     options_defaults(options);
@@ -330,16 +344,8 @@ int options_parse(struct options *options, int argc, char **argv, struct error *
         options_free(options);
         return -1;
     }
-    if (options->command == COMMAND_HELP) {
-        if (options->n_operands == 0 && options->about == 0)
-            options->about = COMMAND_HELP;
-        struct options about = {0};
-        if (options->n_operands == 1 && find_command(&about, options->operands[0], err) != 0)
-            return -1;
-        if (options->n_operands == 1)
-            options->about = about.command;
-        return 0;
-    }
+    if (options->command == COMMAND_HELP)
+        return choose_topic(options, err);
     if (check(options, err) != 0) {
         options_free(options);
         return -1;
@@ -360,6 +366,9 @@ const char *command_name(enum command command)
     return commands[command].name;
 }
 
+/* Columns of an option's name and argument; a line has 100. */
+enum { HELP_LEFT = 36 };
+
 static void help_program(FILE *out)
 {
     fputs("longhaul reads whole documents through a language model and writes down what they say.\n\n"
@@ -372,15 +381,14 @@ static void help_program(FILE *out)
 
 void options_help(enum command command, FILE *out)
 {
-    if (command == COMMAND_HELP) {
-        help_program(out);
+    if (command == COMMAND_HELP || command == HELP_POLICIES) {
+        (command == COMMAND_HELP ? help_program : layers_help)(out);
         return;
     }
     const char *operands = commands[command].operands;
     fprintf(out, "Usage: longhaul %s%s%s [OPTION]...\n%s\n", commands[command].name, *operands ? " " : "", operands,
             commands[command].purpose);
     const char *group = NULL, *printed = NULL;
-    bool tells_policies = false;
     for (int i = 0; i < N_ROWS; i++) {
         const struct option_row *row = &rows[i];
         group = row->group ? row->group : group;
@@ -392,11 +400,11 @@ void options_help(enum command command, FILE *out)
         char left[64];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", row->letter ? '-' : ' ', row->letter ? row->letter : ' ',
                  row->letter ? "," : " ", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
-        fprintf(out, "  %-44s %s\n", left, row->help);
-        tells_policies |= row->where == FIELD(policy);
+        if (strlen(left) <= HELP_LEFT)
+            fprintf(out, "  %-*s %s\n", HELP_LEFT, left, row->help);
+        else
+            fprintf(out, "  %s\n  %-*s %s\n", left, HELP_LEFT, "", row->help);
     }
-    if (tells_policies)
-        layers_help(out);
 }
 
 /* A choice by its word. */

@@ -21,7 +21,8 @@ enum command {
     COMMAND_INSPECT,
     COMMAND_HELP,
     COMMAND_VERSION,
-    COMMAND_COUNT
+    COMMAND_COUNT,
+    HELP_POLICIES = COMMAND_COUNT /* no command, but what help can be about */
 };
 
 enum strategy { STRATEGY_AUTO, STRATEGY_WHOLE, STRATEGY_MAP_REDUCE, STRATEGY_REFINE };
@@ -37,7 +38,7 @@ struct string_list {
 
 struct options {
     enum command command;
-    enum command about; /* of COMMAND_HELP: which command; COMMAND_HELP itself: all */
+    enum command about; /* of COMMAND_HELP: which command, or HELP_POLICIES; COMMAND_HELP itself: all */
     const char *const *operands;
     int n_operands;
 
@@ -60,7 +61,7 @@ struct options {
 int options_parse(struct options *options, int argc, char **argv, struct error *err);
 void options_free(struct options *options);
 
-/* The help of one command, or with COMMAND_HELP of the program. */
+/* The help of one command, with HELP_POLICIES of the policies, or with COMMAND_HELP of the program. */
 void options_help(enum command command, FILE *out);
 const char *command_name(enum command command);
 

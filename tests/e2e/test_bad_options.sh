@@ -93,6 +93,16 @@ expect 4 score "$text" -m "$model" -o "$out" --layers "$work/nowhere"
 expect 4 tokenize "$work/nowhere" -m "$model"
 expect 4 export "$work/nowhere"
 
+# The help of every command fits a screen, and so does that of the policies.
+for topic in "" summarize score needle plan export tokenize inspect policies; do
+    "$longhaul" help $topic >"$work/help" || fail "help $topic"
+    [ "$(wc -l <"$work/help")" -le 50 ] || fail "help $topic: $(wc -l <"$work/help") lines"
+    ! grep -nE '^.{101}' "$work/help" || fail "help $topic: a line of more than 100 columns"
+done
+"$longhaul" help policies | grep -q '^ *infllm ' || fail "help policies"
+exit_code "$longhaul" help politics >/dev/null 2>&1
+[ "$code" -eq 2 ] || fail "help politics ended with $code"
+
 # Other lines in the same file of --layers are other options.
 echo "0 window:window=64" >"$work/layers"
 "$longhaul" score "$text" -m "$model" -o "$work/kept" --layers "$work/layers" >/dev/null 2>&1 || fail "score --layers"
