@@ -169,7 +169,7 @@ static void attend_kept(const struct query_tile *tile)
     }
     if (pass->layer->spec.nearest > 0)
         bounded_nearest_attend(b, pass->layer, pass->queries->rope,
-                               &(struct bounded_tile){tile->kv_head, row, tile->thread});
+                               &(struct bounded_tile){tile->kv_head, row, tile->thread, tile->first});
     else
         attend_run(tile, spans, run);
     if (pass->layer->spec.weigh)
@@ -262,9 +262,9 @@ static void attend_item(void *context, int64_t item, int thread)
     attend_near(&tile);
     finish_tile(&tile, lse);
     if (has_blocks(pass))
-        bounded_vote(b, pass->layer, pass->queries->rope,
-                     &(struct bounded_tile){tile.kv_head, (int)(tile.end - tile.first) * b->group, thread},
-                     tile.first, lse);
+        bounded_vote(
+            b, pass->layer, pass->queries->rope,
+            &(struct bounded_tile){tile.kv_head, (int)(tile.end - tile.first) * b->group, thread, tile.first}, lse);
 }
 
 /* ---- a block -------------------------------------------------------------------------------------------- */

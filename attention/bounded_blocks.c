@@ -199,18 +199,25 @@ static void find_groups(struct bounded *b)
     }
 }
 
-/* mean [heads][dim] += the mean of n queries q (row t at q + t * stride), rotated to the one distance. */
-static void add_mean(const struct bounded *b, const struct bounded_layer *layer, const struct rope *rope,
-                     const float *q, int64_t stride, int64_t n, float *mean)
+/* n queries, row t at q + t * stride. */
+struct asking {
+    const struct rope *rope;
+    const float *q;
+    int64_t stride, n;
+};
+
+/* mean [heads][dim] += the mean of the queries, rotated to the one distance. */
+static void add_mean(const struct bounded *b, const struct bounded_layer *layer, const struct asking *asking,
+                     float *mean)
 {
     const int dim = b->options.dim, width = b->options.heads * dim;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
-    rope_angles(rope, layer->spec.window, cosines, sines);
-    for (int64_t t = 0; t < n; t++)
+    rope_angles(asking->rope, layer->spec.window, cosines, sines);
+    for (int64_t t = 0; t < asking->n; t++)
         for (int e = 0; e < width; e++)
-            mean[e] += q[t * stride + e] / (float)n;
+            mean[e] += asking->q[t * asking->stride + e] / (float)asking->n;
     for (int head = 0; head < b->options.heads; head++)
-        rope_rotate(rope, cosines, sines, mean + head * dim, mean + head * dim, dim, 1);
+        rope_rotate(asking->rope, cosines, sines, mean + head * dim, mean + head * dim, dim, 1);
 }
 
 /* chosen [top] := the blocks with the largest scores, rising; of equal ones the earlier. Returns how many. */
@@ -253,9 +260,11 @@ static int share_means(struct bounded *b, const struct bounded_layer *layer, con
     struct bounded_blocks *s = &b->blocks;
     const int64_t width = b->options.heads * b->options.dim;
     memset(s->means, 0, (size_t)(s->n_groups * width) * sizeof *s->means);
-    for (int64_t g = s->own_first; g < s->own_first + s->own; g++)
-        add_mean(b, layer, queries->rope, queries->q + s->groups[g].row * queries->stride, queries->stride,
-                 s->groups[g].end - s->groups[g].first, s->means + g * width);
+    for (int64_t g = s->own_first; g < s->own_first + s->own; g++) {
+        const struct asking asking = {queries->rope, queries->q + s->groups[g].row * queries->stride,
+                                      queries->stride, s->groups[g].end - s->groups[g].first};
+        add_mean(b, layer, &asking, s->means + g * width);
+    }
     return comm_check(MPI_Allreduce(MPI_IN_PLACE, s->means, (int)(s->n_groups * width), MPI_FLOAT, MPI_SUM,
                                     b->options.group->mpi),
                       "putting the queries of all ranks together", err);
@@ -439,7 +448,7 @@ int bounded_blocks_choose_one(struct bounded *b, struct bounded_layer *layer, co
     s->count = s->one_count = 0;
     memset(s->means, 0, (size_t)width * sizeof *s->means);
     if (layer->blocks.count > 0) { /* or the one distance may be beyond all positions of the text */
-        add_mean(b, layer, query->rope, query->q, width, 1, s->means);
+        add_mean(b, layer, &(struct asking){query->rope, query->q, width, 1}, s->means);
         if (choose_all(b, layer, err) != 0)
             return -1;
     }

@@ -243,7 +243,8 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
         for (int head = 0; head < b->options.kv_heads; head++)
             for (int64_t i = 0; i < far->counts[g]; i++)
                 far->wants[n++] = (struct far_want){far->groups[g].rank, head, chosen_by(b, layer, g, head)[i]};
-    return far_fetch(&layer->far, b->options.group, far->wants, n, far->stage, far->records, err);
+    return far_fetch(&layer->far, b->options.group, &(struct far_wants){far->wants, n, far->stage, far->records},
+                     err);
 }
 
 struct packing {
@@ -365,7 +366,7 @@ static int fetch_one(struct bounded *b, struct bounded_layer *layer, struct erro
     for (int head = 0; head < o->kv_heads; head++)
         for (int64_t i = 0; i < far->counts[0]; i++)
             far->wants[n++] = (struct far_want){(int)(i % o->group->size), head, chosen_by(b, layer, 0, head)[i]};
-    if (far_fetch(&layer->far, o->group, far->wants, n, far->stage, far->records, err) != 0)
+    if (far_fetch(&layer->far, o->group, &(struct far_wants){far->wants, n, far->stage, far->records}, err) != 0)
         return -1;
     const char *record = far->records;
     layer->one_chosen = far->counts[0];

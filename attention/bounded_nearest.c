@@ -158,8 +158,9 @@ static int share_best(const struct bounded *b, const struct bounded_layer *layer
                       "finding the nearest keys of all ranks", err);
 }
 
-int bounded_nearest_one(struct bounded *b, const struct bounded_layer *layer, const struct decoder_query *query,
-                        int64_t position, struct decoder_result *out, struct error *err)
+const struct decoder_result *bounded_nearest_one(struct bounded *b, const struct bounded_layer *layer,
+                                                 const struct decoder_query *query, int64_t position,
+                                                 struct error *err)
 {
     const struct bounded_options *o = &b->options;
     const struct one one = one_of(b);
@@ -181,7 +182,7 @@ int bounded_nearest_one(struct bounded *b, const struct bounded_layer *layer, co
         nearest_find(&keys, &queries, one.best + head * top, scratch);
     }
     if (share_best(b, layer, &one, n, err) < 0)
-        return -1;
+        return NULL;
     const struct attn_state all = {one.o, one.m, one.l};
     attn_state_reset(&all, o->heads, o->dim);
     for (int head = 0; head < o->heads; head++) {
@@ -190,6 +191,6 @@ int bounded_nearest_one(struct bounded *b, const struct bounded_layer *layer, co
                     &(struct attn_state){one.o + head * o->dim, one.m + head, one.l + head});
     }
     attn_state_finish(&all, o->heads, o->dim, one.lse);
-    *out = (struct decoder_result){one.o, one.lse};
-    return 0;
+    b->nearest.result = (struct decoder_result){one.o, one.lse};
+    return &b->nearest.result;
 }

@@ -137,10 +137,8 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
     if (layer->spec.nearest == 0)
         return decoder_attend(b->options.decoder, query, parts, 3, err);
     struct decoder_query asked = *query;
-    struct decoder_result nearest;
-    asked.beside = &nearest;
     parts[1].n = 0;
-    return bounded_nearest_one(b, layer, query, view.position, &nearest, err) != 0
-               ? -1
-               : decoder_attend(b->options.decoder, &asked, parts, 3, err);
+    if (!(asked.beside = bounded_nearest_one(b, layer, query, view.position, err)))
+        return -1;
+    return decoder_attend(b->options.decoder, &asked, parts, 3, err);
 }

@@ -92,6 +92,7 @@ struct bounded_nearest {
     char *memory; /* [threads] x thread_bytes, then what decode needs */
     size_t thread_bytes;
     char *one;
+    struct decoder_result result; /* of the last token, inside `one` */
 };
 
 /* A thread's memory for a query that chooses by landmarks. */
@@ -158,9 +159,12 @@ const void *bounded_far_run(const struct bounded *bounded, int kv_head, int64_t 
 int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer, const struct decoder_query *query,
                            int64_t position, struct error *err);
 
-/* A tile of query rows of one kv head, in the thread's scratch memory: its q, rotated. */
+/* A tile of query rows of one kv head, the token's at `first` and on, in the thread's scratch memory: its q,
+ * rotated.
+ */
 struct bounded_tile {
     int kv_head, rows, thread;
+    int64_t first;
 };
 
 /* Layers with blocks. Sizes, life; of a segment: each group's choice is packed, and so are the tokens before the
@@ -179,22 +183,22 @@ int bounded_blocks_choose_one(struct bounded *bounded, struct bounded_layer *lay
                               const struct decoder_query *query, struct error *err);
 int bounded_blocks_keep(struct bounded *bounded, struct bounded_layer *layer, int64_t leave, struct error *err);
 
-/* Add to layer->attention what a tile's queries, rotated to their own positions from `first` on, give the tokens of
- * their windows; lse [rows] is that of their whole softmax. */
+/* Add to layer->attention what a tile's queries, rotated to their own positions, give the tokens of their windows;
+ * lse [rows] is that of their whole softmax. */
 void bounded_vote(const struct bounded *bounded, const struct bounded_layer *layer, const struct rope *rope,
-                  const struct bounded_tile *tile, int64_t first, const float *lse);
+                  const struct bounded_tile *tile, const float *lse);
 
 /* Layers whose queries attend to their nearest slots only (spec.nearest). Sizes, life; a tile's state becomes that
- * over the kept rows; one token's result over this rank's share of the slots, its query at `position`. The last is
- * collective, and its result lives until the next call. */
+ * over the kept rows; one token's result over this rank's share of the slots, its query at `position`, or NULL with
+ * an error. The last is collective, and its result lives until the next call. */
 size_t bounded_nearest_bytes(const struct bounded_options *options);
 int bounded_nearest_create(struct bounded *bounded, struct error *err);
 void bounded_nearest_free(struct bounded *bounded);
 void bounded_nearest_attend(const struct bounded *bounded, const struct bounded_layer *layer,
                             const struct rope *rope, const struct bounded_tile *tile);
-int bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
-                        const struct decoder_query *query, int64_t position, struct decoder_result *out,
-                        struct error *err);
+const struct decoder_result *bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
+                                                 const struct decoder_query *query, int64_t position,
+                                                 struct error *err);
 
 /* Layers with landmarks. Sizes, life; this rank's block, and one token, over the near part. Every rank works out
  * the whole of one token's result. */

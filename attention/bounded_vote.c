@@ -13,14 +13,14 @@ enum { VOTED_KEYS = 64 }; /* keys that are turned and multiplied at once */
 /* Keys of the near part, ready for products: element e of key j at [e][j]. */
 struct columns {
     int64_t first; /* position of key 0 */
-    int n;
+    int n, dim;
     float at[ATTN_MAX_DIM][VOTED_KEYS];
 };
 
 static void load(const struct bounded *b, const struct bounded_layer *layer, const struct rope *rope, int kv_head,
                  struct columns *columns)
 {
-    const int dim = b->options.dim;
+    const int dim = columns->dim;
     const size_t row = (size_t)dim * dtype_size(b->options.kernel->dtype);
     const char *rows = near_keys(&layer->near, kv_head, columns->first);
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], key[ATTN_MAX_DIM];
@@ -36,39 +36,47 @@ static void load(const struct bounded *b, const struct bounded_layer *layer, con
     }
 }
 
-/* What the token at `position` gives the keys of its window, added to sums. */
-static void add_row(const struct bounded_layer *layer, const struct columns *columns, int dim, const float *q,
-                    int64_t position, float lse, int64_t *sums)
+/* One head's query of the token at `position`, rotated, and the log-sum-exp of its whole softmax. */
+struct voter {
+    int64_t position;
+    float lse, q[ATTN_MAX_DIM];
+};
+
+/* What a query gives the keys of its window, added to sums. */
+static void add_row(const struct bounded_layer *layer, const struct columns *columns, const struct voter *voter,
+                    int64_t *sums)
 {
     float scores[VOTED_KEYS] = {0};
-    const int64_t first = i64_max(0, position - layer->spec.window + 1 - columns->first);
-    const int64_t end = i64_min(columns->n, position + 1 - columns->first);
+    const int64_t first = i64_max(0, voter->position - layer->spec.window + 1 - columns->first);
+    const int64_t end = i64_min(columns->n, voter->position + 1 - columns->first);
     if (first >= end)
         return;
-    for (int e = 0; e < dim; e++)
+    for (int e = 0; e < columns->dim; e++)
         for (int j = 0; j < VOTED_KEYS; j++)
-            scores[j] += q[e] * columns->at[e][j];
+            scores[j] += voter->q[e] * columns->at[e][j];
     for (int64_t j = first; j < end; j++)
-        sums[j] += (int64_t)(exp2f(scores[j] - lse * BOUNDED_LOG2_E) * UNITS);
+        sums[j] += (int64_t)(exp2f(scores[j] - voter->lse * BOUNDED_LOG2_E) * UNITS);
 }
 
 void bounded_vote(const struct bounded *b, const struct bounded_layer *layer, const struct rope *rope,
-                  const struct bounded_tile *tile, int64_t first, const float *lse)
+                  const struct bounded_tile *tile, const float *lse)
 {
     const int dim = b->options.dim, group = b->group;
-    const int64_t end = first + tile->rows / group, stride = layer->near.shape.capacity;
+    const int64_t first = tile->first, end = first + tile->rows / group, stride = layer->near.shape.capacity;
     const size_t row = (size_t)dim * dtype_size(b->options.kernel->dtype);
     const char *queries = b->scratch[tile->thread].q;
-    struct columns columns = {.first = i64_max(layer->near.first, first - layer->spec.window + 1)};
+    struct columns columns = {.first = i64_max(layer->near.first, first - layer->spec.window + 1), .dim = dim};
     for (; columns.first < end; columns.first += VOTED_KEYS) {
         columns.n = (int)i64_min(VOTED_KEYS, end - columns.first);
         load(b, layer, rope, tile->kv_head, &columns);
         for (int g = 0; g < group; g++) {
             int64_t sums[VOTED_KEYS] = {0};
-            float q[ATTN_MAX_DIM];
+            struct voter voter;
             for (int r = g; r < tile->rows; r += group) {
-                row_to_f32(b->options.kernel->dtype, queries + (size_t)r * row, q, dim);
-                add_row(layer, &columns, dim, q, first + r / group, lse[r], sums);
+                voter.position = first + r / group;
+                voter.lse = lse[r];
+                row_to_f32(b->options.kernel->dtype, queries + (size_t)r * row, voter.q, dim);
+                add_row(layer, &columns, &voter, sums);
             }
             _Atomic int64_t *total =
                 layer->attention + (tile->kv_head * group + g) * stride + columns.first - layer->near.first;

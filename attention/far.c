@@ -115,50 +115,50 @@ static int owner_of(const struct far *far, const struct far_want *want)
 }
 
 /* The records that this rank has for rank `to`, in the order of its wants; returns their number. */
-static int gather_for(const struct far *far, const struct far_want *wants, int64_t n, int to, char *out)
+static int gather_for(const struct far *far, const struct far_wants *wanted, int to, char *out)
 {
     const size_t bytes = far_record_bytes(far->shape.dim);
     int count = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (wants[i].rank == to && owner_of(far, &wants[i]) == far->rank)
-            memcpy(out + (size_t)count++ * bytes, far_record(far, wants[i].kv_head, wants[i].block), bytes);
+    for (int64_t i = 0; i < wanted->n; i++) {
+        const struct far_want *want = &wanted->wants[i];
+        if (want->rank == to && owner_of(far, want) == far->rank)
+            memcpy(out + (size_t)count++ * bytes, far_record(far, want->kv_head, want->block), bytes);
+    }
     return count;
 }
 
-static int count_from(const struct far *far, const struct far_want *wants, int64_t n, int from)
+static int count_from(const struct far *far, const struct far_wants *wanted, int from)
 {
     int count = 0;
-    for (int64_t i = 0; i < n; i++)
-        count += wants[i].rank == far->rank && owner_of(far, &wants[i]) == from;
+    for (int64_t i = 0; i < wanted->n; i++)
+        count += wanted->wants[i].rank == far->rank && owner_of(far, &wanted->wants[i]) == from;
     return count;
 }
 
 /* The records that came from rank `from`, to their places among this rank's wants. */
-static void place_from(const struct far *far, const struct far_want *wants, int64_t n, int from, const char *in,
-                       char *records)
+static void place_from(const struct far *far, const struct far_wants *wanted, int from, const char *in)
 {
     const size_t bytes = far_record_bytes(far->shape.dim);
     int64_t place = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (wants[i].rank != far->rank)
+    for (int64_t i = 0; i < wanted->n; i++) {
+        if (wanted->wants[i].rank != far->rank)
             continue;
-        if (owner_of(far, &wants[i]) == from) {
-            memcpy(records + (size_t)place * bytes, in, bytes);
+        if (owner_of(far, &wanted->wants[i]) == from) {
+            memcpy((char *)wanted->records + (size_t)place * bytes, in, bytes);
             in += bytes;
         }
         place++;
     }
 }
 
-int far_fetch(const struct far *far, const struct comm *group, const struct far_want *wants, int64_t n, void *stage,
-              void *records, struct error *err)
+int far_fetch(const struct far *far, const struct comm *group, const struct far_wants *wanted, struct error *err)
 {
     const size_t bytes = far_record_bytes(far->shape.dim);
     MPI_Datatype record = MPI_DATATYPE_NULL;
-    if (n == 0)
+    if (wanted->n == 0)
         return 0;
-    gather_for(far, wants, n, far->rank, stage);
-    place_from(far, wants, n, far->rank, stage, records);
+    gather_for(far, wanted, far->rank, wanted->stage);
+    place_from(far, wanted, far->rank, wanted->stage);
     if (far->ranks == 1)
         return 0;
     if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, &record), "describing a record", err) < 0 ||
@@ -167,13 +167,13 @@ int far_fetch(const struct far *far, const struct comm *group, const struct far_
     int status = 0;
     for (int step = 1; step < far->ranks && status == 0; step++) {
         const int to = (far->rank + step) % far->ranks, from = (far->rank + far->ranks - step) % far->ranks;
-        const int sent = gather_for(far, wants, n, to, stage), coming = count_from(far, wants, n, from);
-        char *arrived = (char *)stage + (size_t)sent * bytes;
-        status = comm_check(MPI_Sendrecv(stage, sent, record, to, 0, arrived, coming, record, from, 0, group->mpi,
-                                         MPI_STATUS_IGNORE),
+        const int sent = gather_for(far, wanted, to, wanted->stage), coming = count_from(far, wanted, from);
+        char *arrived = (char *)wanted->stage + (size_t)sent * bytes;
+        status = comm_check(MPI_Sendrecv(wanted->stage, sent, record, to, 0, arrived, coming, record, from, 0,
+                                         group->mpi, MPI_STATUS_IGNORE),
                             "fetching far records", err);
         if (status == 0)
-            place_from(far, wants, n, from, arrived, records);
+            place_from(far, wanted, from, arrived);
     }
     MPI_Type_free(&record);
     return status;

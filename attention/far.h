@@ -66,9 +66,15 @@ struct far_want {
     int64_t block;
 };
 
-/* records := this rank's wants in their order; wants [n] are the same on every rank. stage: as many records as any
- * rank sends and receives. Collective. */
-int far_fetch(const struct far *far, const struct comm *group, const struct far_want *wants, int64_t n, void *stage,
-              void *records, struct error *err);
+/* What all ranks want, [n], the same on each of them, and where this rank's comes to lie in the order of its wants.
+ * stage: room for as many records as any rank sends and receives. */
+struct far_wants {
+    const struct far_want *wants;
+    int64_t n;
+    void *stage, *records;
+};
+
+/* Collective. */
+int far_fetch(const struct far *far, const struct comm *group, const struct far_wants *wanted, struct error *err);
 
 #endif

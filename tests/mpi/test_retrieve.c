@@ -277,7 +277,8 @@ static void the_oldest_blocks_leave_and_the_others_can_be_fetched(void **state)
         assert_true(chosen[i] >= BLOCKS - CAPACITY && chosen[i] < BLOCKS);
         wants[i] = (struct far_want){world.size - 1, i / TOP, chosen[i]};
     }
-    assert_int_equal(far_fetch(&f.far, &world, wants, KV_HEADS * TOP, stage, records, &err), 0);
+    const struct far_wants wanted = {wants, KV_HEADS * TOP, stage, records};
+    assert_int_equal(far_fetch(&f.far, &world, &wanted, &err), 0);
     for (int i = 0; i < KV_HEADS * TOP && world.rank == world.size - 1; i++) {
         const int64_t token = SINKS + chosen[i] * FAR_BLOCK;
         far_record_write(expected, DTYPE_F32, DIM, near_keys(&f.near, i / TOP, token),
