@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "pipeline/closers.h"
 
 /* How good a place between two tokens is for a cut; the larger the better. */
 enum border { BORDER_NONE, BORDER_CHARACTER, BORDER_SENTENCE, BORDER_LINE, BORDER_BLANK_LINE };
@@ -39,26 +40,12 @@ static bool ends_in(const char *bytes, int64_t at, const char *tail)
     return at >= n && memcmp(bytes + at - n, tail, (size_t)n) == 0;
 }
 
-/* The place before the closing quotes and brackets that bytes [0, at) end in. */
-static int64_t before_closers(const char *bytes, int64_t at)
-{
-    static const char *const closers[] = {"\"",     "'",      ")",      "]",      "\u201d",
-                                          "\u2019", "\u00bb", "\u300d", "\u300f", "\uff09"};
-    size_t i = 0;
-    while (i < sizeof closers / sizeof closers[0]) {
-        const bool found = ends_in(bytes, at, closers[i]);
-        at -= found ? (int64_t)strlen(closers[i]) : 0;
-        i = found ? 0 : i + 1;
-    }
-    return at;
-}
-
 /* A full stop says that a sentence ends only where a space follows; a wide one always does. */
 static bool ends_sentence(const char *bytes, int64_t at, bool space_follows)
 {
     static const char *const wide[] = {"\u3002", "\uff01", "\uff1f", "\u2026"};
     int64_t spoken = back_over(bytes, at, " \t");
-    int64_t mark = before_closers(bytes, spoken);
+    int64_t mark = (int64_t)closers_before(bytes, (size_t)spoken);
     if (mark > 0 && strchr(".!?", bytes[mark - 1]) && bytes[mark - 1] != '\0')
         return space_follows || spoken < at;
     for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {

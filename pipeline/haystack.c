@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "pipeline/closers.h"
 
 /* Words after which a sentence begins whatever the punctuation. */
 enum { LONGEST_SENTENCE = 64 };
@@ -45,14 +46,7 @@ static void copy_words(struct haystack *haystack, const char *text, size_t lengt
 
 static bool ends_sentence(const char *word, size_t length)
 {
-    static const char *const closers[] = {"\"", "'", ")", "]", "\u201d", "\u2019", "\u00bb"};
-    size_t i = 0;
-    while (i < sizeof closers / sizeof *closers) {
-        const size_t n = strlen(closers[i]);
-        const bool found = length > n && memcmp(word + length - n, closers[i], n) == 0;
-        length -= found ? n : 0;
-        i = found ? 0 : i + 1;
-    }
+    length = closers_before(word, length);
     return length > 0 && memchr(".!?", word[length - 1], 3) != NULL;
 }
 
