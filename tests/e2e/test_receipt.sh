@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Receipts: a summary under a lossy policy has one; score --against: that of a lossy policy is kept and exported, full against full costs exactly nothing, and
-# two ranks measure what one does (f32). The files are read back with h5py where that is there.
+# Receipts: a summary under a lossy policy has one; score --against: that of a lossy policy is kept and exported, full
+# against full costs exactly nothing, and two ranks measure what one does (f32). The files are read back with h5py where
+# that is there.
 . "$(dirname "$0")/common.sh"
 
 model=$tiny/llama-untied-f16.gguf
