@@ -216,8 +216,8 @@ int64_t policy_observe(const struct policy_spec *spec)
 int64_t policy_near_reach(const struct policy_spec *spec)
 {
     const struct policy *policy = policy_of(spec->kind);
-    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + block_tokens(policy) +
-           i64_max(0, spec->rate - 1);
+    const int64_t block = block_tokens(policy), beside = block > 0 ? i64_max(block, spec->sinks) : 0;
+    return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + beside + i64_max(0, spec->rate - 1);
 }
 
 /* A query's place inside what it sees is never behind its place in the text, and the one distance of SLOTS_AT_ONE

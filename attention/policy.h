@@ -125,7 +125,8 @@ int64_t policy_observe(const struct policy_spec *spec);
  * kept of the tokens before it, but for sinks, is fewer, or less exact, or elsewhere. */
 int64_t policy_exact_from(const struct policy_spec *spec, int64_t position, int64_t segment_first);
 
-/* No near part begins further before its query, or before its segment, than this. */
+/* No near part begins further before its query, or before its segment, than this. Where blocks are chosen, it keeps
+ * the sinks, too, until there is something between them and the window. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
 /* In a text of n tokens, landmarks counted, a policy asks a rope for the angles of positions below this. */

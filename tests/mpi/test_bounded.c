@@ -382,12 +382,19 @@ static void choices_do_not_depend_on_the_segment(void **state)
     }
 }
 
+static void first_tokens_may_be_more_than_a_window_and_a_block(void **state)
+{
+    (void)state;
+    check("retrieval:window=60,sinks=300,top=24", 700, 300);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         mpi_unit_test(a_bounded_retrieval_sees_the_last_of_it_in_segments_of_any_length),
         mpi_unit_test(choices_do_not_depend_on_the_segment),
         mpi_unit_test(a_retrieval_that_may_choose_all_sees_all_of_it_in_four_bits),
+        mpi_unit_test(first_tokens_may_be_more_than_a_window_and_a_block),
         mpi_unit_test(a_window_equals_its_definition),
         mpi_unit_test(a_window_wider_than_blocks_and_segments_equals_its_definition),
         mpi_unit_test(sinks_stand_at_their_index_inside_the_cache),

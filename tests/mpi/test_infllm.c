@@ -181,6 +181,12 @@ static void the_oldest_blocks_leave(void **state)
     check("infllm:window=60,sinks=4,top=1,memory=128", 1500, 700); /* a segment longer than the memory */
 }
 
+static void first_tokens_may_be_more_than_a_window_and_a_block(void **state)
+{
+    (void)state;
+    check("infllm:window=100,sinks=600,top=2", 1400, 128);
+}
+
 static void what_fits_the_window_is_plain_attention(void **state)
 {
     (void)state;
@@ -195,6 +201,7 @@ int main(void)
         mpi_unit_test(chosen_blocks_and_their_representatives_equal_the_definition),
         mpi_unit_test(segments_may_have_any_length),
         mpi_unit_test(the_oldest_blocks_leave),
+        mpi_unit_test(first_tokens_may_be_more_than_a_window_and_a_block),
     };
     fill_keys();
     return mpi_run_tests(tests);
