@@ -190,12 +190,16 @@ static void score_run(const struct pass *p, int kv_head, const float *q, int64_t
     }
 }
 
-/* sums [slots, then near tokens] += the softmax of scores [n], shared out over the heads of a group. */
-static void add_attention(const struct pass *p, const float *scores, int64_t n, double *sums)
+/* sums [slots, then near tokens] += the softmax of scores [n], shared out over the heads of a group. Slots count in
+ * it for as many tokens as they do in attention. */
+static void add_attention(const struct pass *p, float *scores, int64_t n, double *sums)
 {
     const int64_t capacity = p->layer->slots.shape.capacity;
+    const float weight = p->layer->spec.weigh ? logf((float)p->layer->spec.rate) : 0;
     float largest = -FLT_MAX;
     double total = 0;
+    for (int64_t i = 0; i < p->slots; i++)
+        scores[i] += weight;
     for (int64_t i = 0; i < n; i++)
         largest = scores[i] > largest ? scores[i] : largest;
     for (int64_t i = 0; i < n; i++)

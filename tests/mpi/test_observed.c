@@ -38,6 +38,8 @@ static int64_t softmax(const struct bed *bed, int64_t segment, int64_t position,
         row_of(shape, KEY, seen[i], kv_head, k);
         rotate(shape, i, k);
         weights[i] = exp(dot(q, k, shape->dim) * (double)shape->scale);
+        if (bed->spec.weigh && i < memory.count[segment])
+            weights[i] *= (double)bed->spec.rate;
         sum += weights[i];
     }
     for (int64_t i = 0; i < n; i++)
@@ -165,6 +167,7 @@ static void the_most_used_of_a_few_stands_for_them(void **state)
     (void)state;
     check("compressive:form=used,window=40,rate=4,slots=1000", 300, 100);
     check("compressive:form=used,window=60,rate=3,slots=21", 300, 60);
+    check("compressive:form=used,window=40,rate=5,slots=30,weigh=1", 400, 50);
 }
 
 static void slots_enough_for_all_keep_all(void **state)
