@@ -65,8 +65,20 @@ static size_t shared_bytes(const struct bounded_options *o)
            (size_t)pool_threads(o->pool) * (rows + o->kernel->scratch_bytes(o->dim));
 }
 
+static int check_options(const struct bounded_options *o, struct error *err)
+{
+    if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads != 0 || o->heads / o->kv_heads > ATTN_QUERY_ROWS)
+        return error_set(err, ERROR_INPUT, "attention with %d heads over %d key heads is not supported", o->heads,
+                         o->kv_heads);
+    if (o->dim < 16 || o->dim % 16 != 0 || o->dim > ATTN_MAX_DIM)
+        return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", o->dim);
+    return 0;
+}
+
 int bounded_bytes(const struct bounded_options *options, size_t *out, struct error *err)
 {
+    if (check_options(options, err) < 0)
+        return -1;
     size_t total = shared_bytes(options);
     for (int i = 0; i < options->layers; i++) {
         const struct policy_spec *spec = &options->specs[i];
@@ -159,6 +171,8 @@ static int create_shared(struct bounded *b, struct error *err)
 
 struct bounded *bounded_create(const struct bounded_options *options, struct error *err)
 {
+    if (check_options(options, err) < 0)
+        return NULL;
     struct bounded *b = calloc(1, sizeof *b);
     if (!b || !(b->layers = calloc((size_t)options->layers, sizeof *b->layers))) {
         free(b);

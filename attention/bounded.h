@@ -41,7 +41,8 @@ struct bounded_options {
     void *poll_context;
 };
 
-/* Bytes that bounded_create will allocate on a rank; of the group only its size is looked at. */
+/* Bytes that bounded_create will allocate on a rank, small change aside; of the group only its size is looked at.
+ * ERROR_INPUT for heads that the kernels cannot do. */
 int bounded_bytes(const struct bounded_options *options, size_t *out, struct error *err);
 
 struct bounded *bounded_create(const struct bounded_options *options, struct error *err);

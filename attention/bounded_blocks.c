@@ -57,7 +57,7 @@ static int64_t most_groups(const struct bounded_options *o)
 
 /* Bytes of what the layers share, part by part. */
 struct parts {
-    size_t records, packed, rest, rows, one, attention;
+    size_t records, packed, rest, rows, one, attention, means, scores;
 };
 
 static struct parts find_parts(const struct bounded_options *o)
@@ -72,13 +72,16 @@ static struct parts find_parts(const struct bounded_options *o)
         .rows = 2 * (size_t)most.seen * row_bytes(o),
         .one = (size_t)most.top * blocks_record_bytes(&shape),
         .attention = (size_t)(o->heads * most.near) * sizeof(int64_t),
+        .means = (size_t)(most_groups(o) * o->heads * o->dim) * sizeof(float),
+        .scores = (size_t)(most_groups(o) * most.blocks) * sizeof(double),
     };
 }
 
 size_t bounded_blocks_bytes(const struct bounded_options *o)
 {
     const struct parts p = find_parts(o);
-    size_t total = 2 * p.records + p.packed + p.rest + p.one + p.attention + (size_t)pool_threads(o->pool) * p.rows;
+    size_t total = 2 * p.records + p.packed + p.rest + p.one + p.attention + p.means + p.scores +
+                   (size_t)pool_threads(o->pool) * p.rows;
     if (find_largest(o).layers == 0)
         return 0;
     for (int i = 0; i < o->layers; i++) {
@@ -105,11 +108,12 @@ static int create_tables(struct bounded *b, struct error *err)
 {
     const struct bounded_options *o = &b->options;
     const struct largest most = find_largest(o);
+    const struct parts parts = find_parts(o);
     const size_t groups = (size_t)most_groups(o), ranks = (size_t)o->group->size;
     struct bounded_blocks *s = &b->blocks;
     s->groups = calloc(groups, sizeof *s->groups);
-    s->means = calloc(groups * (size_t)(o->heads * o->dim), sizeof *s->means);
-    s->scores = calloc(groups * (size_t)most.blocks, sizeof *s->scores);
+    s->means = calloc(1, parts.means);
+    s->scores = calloc(1, parts.scores);
     s->chosen = calloc(groups * (size_t)most.top, sizeof *s->chosen);
     s->counts = calloc(4 * ranks, sizeof *s->counts);
     s->zeros = calloc((size_t)(most.near + most.seen), sizeof *s->zeros);

@@ -388,6 +388,33 @@ static void first_tokens_may_be_more_than_a_window_and_a_block(void **state)
     check("retrieval:window=60,sinks=300,top=24", 700, 300);
 }
 
+static void heads_that_the_kernels_cannot_do_are_refused(void **state)
+{
+    static const struct policy_spec spec = {.kind = POLICY_WINDOW, .window = 10};
+    const int bad[][3] = {{ATTN_QUERY_ROWS + 1, 1, 16}, {4, 3, 16}, {4, 2, 24}, {4, 2, 2 * ATTN_MAX_DIM}};
+    struct pool *pool = pool_create(1, &err);
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const struct bounded_options options = {.group = &world,
+                                                .pool = pool,
+                                                .device = device_cpu(),
+                                                .kernel = attn_kernel_choose(DTYPE_F32, NULL, &err),
+                                                .specs = &spec,
+                                                .layers = 1,
+                                                .heads = bad[i][0],
+                                                .kv_heads = bad[i][1],
+                                                .dim = bad[i][2],
+                                                .max_tokens = 100,
+                                                .max_segment = 10};
+        size_t bytes;
+        assert_int_equal(bounded_bytes(&options, &bytes, &err), -1);
+        assert_int_equal(err.code, ERROR_INPUT);
+        assert_null(bounded_create(&options, &err));
+        err = (struct error){0};
+    }
+    pool_free(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +427,7 @@ int main(void)
         mpi_unit_test(sinks_stand_at_their_index_inside_the_cache),
         mpi_unit_test(sinks_without_sinks_are_a_window),
         mpi_unit_test(tokens_come_in_segments_of_any_length),
+        mpi_unit_test(heads_that_the_kernels_cannot_do_are_refused),
     };
     fill_angles();
     return mpi_run_tests(tests);
