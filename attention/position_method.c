@@ -181,10 +181,10 @@ static double yarn_mscale(double factor, double mscale)
 
 double position_method_attention_factor(const struct position_method *m)
 {
-    if (m->kind != POSITION_YARN && m->kind != POSITION_LONGROPE)
-        return 1;
     if (m->attention_factor > 0)
         return m->attention_factor;
+    if (m->kind != POSITION_YARN && m->kind != POSITION_LONGROPE)
+        return 1;
     if (m->kind == POSITION_LONGROPE)
         return sqrt(1 + log(m->factor) / log((double)m->trained));
     if (m->mscale > 0 && m->mscale_all_dim > 0)

@@ -37,7 +37,7 @@ struct position_method {
     double beta_fast, beta_slow;   /* turns within `trained` above and below which YaRN's ramp is flat */
     bool untruncated;              /* the ramp's ends are not rounded to pairs */
     double mscale, mscale_all_dim; /* YaRN's temperature is a quotient of two; 0: not */
-    double attention_factor;       /* of YARN and LONGROPE, in place of their own; 0: their own */
+    double attention_factor;       /* of every kind, in place of its own; 0: its own */
     double low_freq, high_freq;    /* Llama 3: trained / wavelength below and above which it is flat */
     const float *long_factors, *short_factors; /* [dims/2], borrowed: LONGROPE */
 };
@@ -65,8 +65,8 @@ struct position_base {
 void position_method_thetas(const struct position_method *method, const struct position_base *base, int64_t length,
                             double *thetas);
 
-/* Cosines and sines are multiplied by this (so a score by its square): YaRN's temperature, 0.1 ln s + 1 if nothing
- * else is given; LongRoPE's sqrt(1 + ln s / ln trained); 1 for the others. */
+/* Cosines and sines are multiplied by this (so a score by its square): attention_factor, or a kind's own: YaRN's
+ * temperature, 0.1 ln s + 1 if nothing else is given; LongRoPE's sqrt(1 + ln s / ln trained); 1 for the others. */
 double position_method_attention_factor(const struct position_method *method);
 
 #endif

@@ -97,24 +97,34 @@ static int read_lengths(const struct reader *r, struct scaling *out)
     return 0;
 }
 
-/* In GGUF yarn_log_multiplier is mscale_all_dim where mscale is 1, and what the two keys of an attention factor say
- * is multiplied to the temperature. A mixture of YaRN and PI (ext_factor) has no counterpart here. */
+/* What the two keys of an attention factor say is multiplied to the kind's own, whatever the kind: as in llama.cpp,
+ * whose format it is (ggml's rope_yarn multiplies by it where nothing is scaled, too). Transformers knows one under
+ * YaRN and LongRoPE only. */
+static int read_attention(const struct reader *r, struct position_method *m)
+{
+    double attention = 1, again = 1;
+    if (read_number(r, "scaling.attn_factor", &attention) != 0 ||
+        read_number(r, "scaling.yarn_attn_factor", &again) != 0)
+        return -1;
+    if (attention * again != 1)
+        m->attention_factor = attention * again * position_method_attention_factor(m);
+    return 0;
+}
+
+/* In GGUF yarn_log_multiplier is mscale_all_dim where mscale is 1. A mixture of YaRN and PI (ext_factor) has no
+ * counterpart here. */
 static int read_yarn(const struct reader *r, struct position_method *m)
 {
-    double attention = 1, again = 1, mixture = 1;
+    double mixture = 1;
     if (read_number(r, "scaling.yarn_beta_fast", &m->beta_fast) != 0 ||
         read_number(r, "scaling.yarn_beta_slow", &m->beta_slow) != 0 ||
         read_number(r, "scaling.yarn_log_multiplier", &m->mscale_all_dim) != 0 ||
-        read_number(r, "scaling.attn_factor", &attention) != 0 ||
-        read_number(r, "scaling.yarn_attn_factor", &again) != 0 ||
         read_number(r, "scaling.yarn_ext_factor", &mixture) != 0)
         return -1;
     if (mixture != 1)
         return error_set(r->err, ERROR_INPUT, "%s: %s.rope.scaling.yarn_ext_factor is %g; only 1 is supported",
                          r->bundle->path, r->arch->name, mixture);
     m->mscale = m->mscale_all_dim > 0;
-    if (attention * again != 1)
-        m->attention_factor = attention * again * position_method_attention_factor(m);
     return 0;
 }
 
@@ -129,7 +139,7 @@ int scaling_read(const struct arch *arch, const struct bundle *bundle, bool has_
     position_method_defaults(m, kind);
     if (read_factor(&r, &m->factor) != 0 || read_lengths(&r, out) != 0)
         return -1;
-    if (kind == POSITION_YARN)
-        return read_yarn(&r, m);
-    return kind == POSITION_LONGROPE ? read_number(&r, "scaling.attn_factor", &m->attention_factor) : 0;
+    if (kind == POSITION_LONGROPE) /* whose factor there is the whole of it */
+        return read_number(&r, "scaling.attn_factor", &m->attention_factor);
+    return kind == POSITION_YARN && read_yarn(&r, m) != 0 ? -1 : read_attention(&r, m);
 }

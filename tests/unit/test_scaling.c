@@ -126,6 +126,26 @@ static void an_attention_factor_multiplies_the_temperature_of_yarn(void **state)
     assert_true(fabs(position_method_attention_factor(&scaling.method) - 0.5 * own) < 1e-12);
 }
 
+/* llama.cpp turns with it whatever the type is. */
+static void an_attention_factor_counts_without_yarn(void **state)
+{
+    (void)state;
+    struct file file;
+    begin(&file);
+    add_string(&file, "llama.rope.scaling.type", "linear");
+    add_real(&file, "llama.rope.scaling.factor", 4);
+    add_real(&file, "llama.rope.scaling.attn_factor", 1.5);
+    add_real(&file, "llama.rope.scaling.yarn_attn_factor", 0.5);
+    struct scaling scaling = read(&file, false);
+    assert_int_equal(scaling.method.kind, POSITION_PI);
+    assert_true(position_method_attention_factor(&scaling.method) == 0.75);
+    begin(&file);
+    add_real(&file, "llama.rope.scaling.attn_factor", 1.25);
+    scaling = read(&file, false);
+    assert_int_equal(scaling.method.kind, POSITION_NONE);
+    assert_true(position_method_attention_factor(&scaling.method) == 1.25);
+}
+
 static void the_factor_of_longrope_follows_from_the_lengths(void **state)
 {
     (void)state;
@@ -171,6 +191,7 @@ int main(void)
         cmocka_unit_test(a_factor_without_a_type_is_linear_and_within_the_context),
         cmocka_unit_test(yarn_reaches_the_factor_times_the_length_before_it),
         cmocka_unit_test(an_attention_factor_multiplies_the_temperature_of_yarn),
+        cmocka_unit_test(an_attention_factor_counts_without_yarn),
         cmocka_unit_test(the_factor_of_longrope_follows_from_the_lengths),
         cmocka_unit_test(what_is_unknown_or_does_not_fit_is_refused),
     };
