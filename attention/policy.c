@@ -220,6 +220,40 @@ int64_t policy_near_reach(const struct policy_spec *spec)
     return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + beside + i64_max(0, spec->rate - 1);
 }
 
+/* Most tokens from the first near one up to its query, once the text is long enough. */
+static int64_t most_near(const struct policy_spec *spec, int64_t first, int64_t end)
+{
+    const struct policy *policy = policy_of(spec->kind);
+    const int64_t whole =
+        i64_max(0, i64_max(spec->rate, block_tokens(policy)) - 1); /* what leaves does so together */
+    switch (policy->near) {
+    case NEAR_SLIDING:
+        return spec->window;
+    case NEAR_SEGMENT:
+        return spec->window + whole + end - first;
+    case NEAR_GROUP:
+        return spec->window + whole + POLICY_GROUP;
+    default:
+        return end;
+    }
+}
+
+int64_t policy_reach(const struct policy_spec *spec, int64_t first, int64_t end)
+{
+    const struct policy *policy = policy_of(spec->kind);
+    const int64_t near = most_near(spec, first, end);
+    if (policy->landmarks) /* old blocks stand before the last `top` and the query's own */
+        return i64_min(end, i64_min(near, (spec->top + 2) * spec->rate));
+    switch (policy->positions) {
+    case SLOTS_AT_ONE:
+        return i64_min(end, spec->window + 1);
+    case SLOTS_AT_FIRST:
+        return i64_min(end, near);
+    default:
+        return i64_min(end, policy_kept(spec) + near);
+    }
+}
+
 /* A query's place inside what it sees is never behind its place in the text, and the one distance of SLOTS_AT_ONE
  * is asked for only where the text goes beyond it. Landmarks leave room for a block before all that there are. */
 int64_t policy_positions(const struct policy_spec *spec, int64_t n)

@@ -129,6 +129,11 @@ int64_t policy_exact_from(const struct policy_spec *spec, int64_t position, int6
  * the sinks, too, until there is something between them and the window. */
 int64_t policy_near_reach(const struct policy_spec *spec);
 
+/* In the segment [first, end), or where tokens from `first` to before `end` came one by one, no query stands
+ * further in positions from a key that it sees than this, itself counted: what a model has to know. At most `end`.
+ */
+int64_t policy_reach(const struct policy_spec *spec, int64_t first, int64_t end);
+
 /* In a text of n tokens, landmarks counted, a policy asks a rope for the angles of positions below this. */
 int64_t policy_positions(const struct policy_spec *spec, int64_t n);
 

@@ -36,8 +36,9 @@ struct rope;
 struct rope *rope_create(const struct rope_options *options, struct error *err);
 void rope_free(struct rope *rope);
 
-/* From now on angles are those of a text of `length` tokens. From one thread, while no other uses the rope; all
- * that has been read off its angles before is stale where rope_revision has changed. Cheap where nothing changes.
+/* From now on angles are those of a text of which `length` positions are reached. From one thread, while no other
+ * uses the rope; all that has been read off its angles before is stale where rope_revision has changed. Cheap where
+ * nothing changes.
  */
 void rope_set_length(struct rope *rope, int64_t length);
 int64_t rope_revision(const struct rope *rope);

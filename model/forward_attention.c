@@ -265,6 +265,7 @@ void forward_attention_free(struct forward_attention *a)
 
 void forward_attention_reset(struct forward_attention *a)
 {
+    a->prefilled = 0;
     if (a->memory)
         memory_reset(a->memory);
     if (a->bounded)
@@ -298,11 +299,23 @@ static const struct rope *rope_of(const struct forward_attention *a, int layer)
     return a->local_rope && model_layer_is_local(a->options->model, layer) ? a->local_rope : a->rope;
 }
 
-static void set_length(struct forward_attention *a, int64_t length)
+/* Positions that the layers of a rope reach in a segment. */
+static int64_t length_reached(const struct forward_attention *a, const struct rope *rope, struct stretch segment)
 {
-    rope_set_length(a->rope, length);
+    const struct policy_spec *policies = a->options->policies;
+    int64_t most = 0;
+    for (int layer = 0; layer < a->options->model->shape.layers; layer++)
+        if (rope_of(a, layer) == rope)
+            most =
+                i64_max(most, policies ? policy_reach(&policies[layer], segment.first, segment.end) : segment.end);
+    return most;
+}
+
+static void set_length(struct forward_attention *a, struct stretch segment)
+{
+    rope_set_length(a->rope, length_reached(a, a->rope, segment));
     if (a->local_rope)
-        rope_set_length(a->local_rope, length);
+        rope_set_length(a->local_rope, length_reached(a, a->local_rope, segment));
 }
 
 int forward_attention_begin(struct forward_attention *a, struct stretch segment, const int64_t *positions,
@@ -310,7 +323,8 @@ int forward_attention_begin(struct forward_attention *a, struct stretch segment,
 {
     a->positions = positions;
     a->rows = rows;
-    set_length(a, segment.end);
+    a->prefilled = segment.end;
+    set_length(a, segment);
     if (a->memory) {
         a->begun = a->memory->length;
         if (memory_extend(a->memory, positions, rows, err) != 0)
@@ -349,7 +363,7 @@ int forward_attention_attend(struct forward_attention *a, int layer, const float
 
 int forward_attention_begin_one(struct forward_attention *a, int64_t position, bool owned, struct error *err)
 {
-    set_length(a, position + 1);
+    set_length(a, (struct stretch){a->prefilled, position + 1});
     if (a->memory && owned && memory_extend(a->memory, &position, 1, err) != 0)
         return -1;
     return a->bounded ? bounded_begin_one(a->bounded, err) : 0;

@@ -1,6 +1,11 @@
 /* The attention of a forward pass: which layers go round the ring and which are bounded, their memories, their
  * ropes. Part of forward.c and forward_decode.c; not for others.
  *
+ * A position method that follows the length of the text follows the positions that layers reach in it: under a
+ * bounded policy these are counted inside what is seen and end, however long the text (policy_reach). Layers that
+ * share a rope turn alike, as they were trained, so the one that reaches furthest decides: with a full layer among
+ * bounded ones all of them follow the text.
+ *
  * Create, then per chunk reset; per segment begin, and per layer put for each row of this rank's block, then
  * attend; in decode begin_one, and per layer attend_one.
  */
@@ -26,6 +31,7 @@ struct forward_attention {
     struct memory *memory;
     struct bounded *bounded; /* NULL where there are no bounded layers */
 
+    int64_t prefilled;        /* end of the last segment; what came since came one by one */
     int64_t begun;            /* index in memory, or position, of the block's first token: see put */
     const int64_t *positions; /* [rows] of the block */
     int64_t rows;

@@ -168,6 +168,36 @@ static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **stat
     check_decode("qwen2-f16", &dynamic, 1);
 }
 
+/* The logits behind TOKENS tokens, the last `ones` of them decoded. */
+static void read_text(const struct ways *ways, int ones, float *logits)
+{
+    struct work w = work_open("llama-tied-f32", ways);
+    int32_t tokens[TOKENS];
+    fill_tokens(tokens, TOKENS);
+    carry(&w, tokens, TOKENS - ones, 64);
+    for (int i = TOKENS - ones; i < TOKENS; i++)
+        assert_int_equal(forward_step(w.forward, tokens[i], logits, &err), 0);
+    if (ones == 0)
+        assert_int_equal(forward_next(w.forward, logits, &err), 0);
+    work_close(&w);
+}
+
+/* What is beyond the trained length by its place in the text is not by its place inside what is seen. */
+static void a_dynamic_method_follows_the_positions_that_a_policy_reaches(void **state)
+{
+    static const char *const within[] = {"sinks:window=60,sinks=4", "h2o:window=10,slots=20",
+                                         "infllm:window=40,sinks=4,top=1"};
+    const struct position_method method = method_of(POSITION_DYNAMIC);
+    static float plain[VOCABULARY], dynamic[VOCABULARY];
+    (void)state;
+    for (size_t i = 0; i < sizeof within / sizeof *within; i++)
+        for (int ones = 0; ones <= 5; ones += 5) {
+            read_text(&(struct ways){.policy = within[i]}, ones, plain);
+            read_text(&(struct ways){.policy = within[i], .positions = &method}, ones, dynamic);
+            assert_alike(within[i], plain, dynamic);
+        }
+}
+
 /* A landmark comes before the token behind it in both. */
 static void landmarks_are_carried_alike(void **state)
 {
@@ -274,6 +304,7 @@ int main(void)
         mpi_unit_test(gemma3_decodes_what_it_prefills),
         mpi_unit_test(yarn_decodes_what_it_prefills),
         mpi_unit_test(a_dynamic_method_decodes_what_it_prefills_token_by_token),
+        mpi_unit_test(a_dynamic_method_follows_the_positions_that_a_policy_reaches),
     };
     return mpi_run_tests(tests);
 }
