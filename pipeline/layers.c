@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "attention/retrieve.h"
+#include "base/log.h"
 
 /* ---- the file of --layers ---- */
 
@@ -189,6 +190,28 @@ int64_t layers_intact(const struct policy_spec *policies, const struct model *mo
             end = middle;
     }
     return intact;
+}
+
+void layers_warn_beyond(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n)
+{
+    const struct policy_spec *furthest = NULL;
+    int64_t most = model->context;
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const int64_t reach = policy_reach(&policies[layer], i64_max(0, n - segment), n);
+        if (policies[layer].kind == POLICY_FULL || reach <= most)
+            continue;
+        most = reach;
+        furthest = &policies[layer];
+    }
+    if (!furthest)
+        return;
+    char policy[256];
+    policy_describe(furthest, policy, sizeof policy);
+    log_warn("policy %s takes up to %" PRId64 " positions, with segments and answers of %" PRId64
+             " tokens, beyond the %" PRId64
+             " that the model's positions reach: expect worse answers (smaller parameters, a smaller --segment or "
+             "--positions yarn would do)",
+             policy, most, segment, model->context);
 }
 
 /* Choosing far blocks takes as long as so many keys that are seen: five products in eight bits, with the reading of

@@ -33,6 +33,10 @@ bool layers_lossy(const struct policy_spec *policies, const struct model *model)
  * in the model's own pattern, in every layer. */
 int64_t layers_intact(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n);
 
+/* A warning, once, where a policy takes more positions for a text of n tokens than the model's reach. `segment`:
+ * most tokens of a segment, or of an answer. `full` is left out: it takes what the text has. */
+void layers_warn_beyond(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n);
+
 /* Keys that the n queries of a sequence see, all layers together, and what choosing them takes counted as more. */
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
 

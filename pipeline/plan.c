@@ -354,6 +354,16 @@ static int set_up(struct plan *plan, struct error *err)
     return status;
 }
 
+/* --context is compared with what positions reach where limits are set; what policies reach depends on texts. */
+static void warn_of_policies(const struct plan *plan)
+{
+    const struct setup *setup = &plan->setup;
+    const struct model *model = plan->opened->model;
+    for (int i = 0; i < setup->n_settings; i++)
+        layers_warn_beyond(plan->policies + i * model->shape.layers, model, i64_max(setup->segment, setup->max_new),
+                           setup->settings[i].max_tokens);
+}
+
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
                          const struct plan_around *around, struct error *err)
 {
@@ -380,6 +390,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     };
     if (set_limits(plan, err) != 0 || plan_documents(plan, err) != 0 || set_up(plan, err) != 0)
         goto fail;
+    warn_of_policies(plan);
     return plan;
 fail:
     plan_free(plan);

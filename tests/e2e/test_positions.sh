@@ -6,11 +6,12 @@
 model=$tiny/llama-tied-f32.gguf # trained to 8192
 text=$texts/legal_long.txt      # 12,119 of its tokens
 
-# planned WANTED OPTIONS...: the plan speaks of it
+document=$texts/prose.txt
+# planned WANTED OPTIONS...: the plan of the document speaks of it
 planned() {
     local wanted=$1
     shift
-    "$longhaul" plan "$texts/prose.txt" -m "$model" "$@" >"$work/plan" 2>&1
+    "$longhaul" plan "$document" -m "$model" "$@" >"$work/plan" 2>&1
     grep -q -- "$wanted" "$work/plan" || { cat "$work/plan"; fail "plan $*: nothing of \"$wanted\""; }
 }
 
@@ -26,6 +27,20 @@ planned "beyond the 16384 tokens that the model's positions reach" --positions n
 "$longhaul" needle -m "$model" -o "$work/needle" --tasks passkey --lengths 1k --depths 50 --context 20000 --threads 1 \
     >"$work/table" 2>"$work/warned" || { cat "$work/warned"; fail "needle --context"; }
 grep -q "beyond the 8192 tokens that the model's positions reach" "$work/warned" || fail "needle: no warning of --context"
+
+# What policies reach counts inside what is seen: the longer text is beyond what the model knows only where they are.
+far="beyond the 8192 that the model's positions reach"
+planned_near() {
+    planned "context" "$@"
+    ! grep -q "beyond the" "$work/plan" || { cat "$work/plan"; fail "plan $*: warns of positions"; }
+}
+planned_near --policy sinks:window=20000
+document=$text
+planned "sinks=4 takes up to [0-9]* positions, .*$far" --policy sinks:window=20000
+planned "h2o.* takes up to 10768 positions, .*$far" --policy h2o --segment 10000
+planned "retrieval.*$far" --policy retrieval:top=1024 --segment 512
+planned_near --policy h2o --segment 4000
+planned_near --policy sinks:window=8000
 
 for ranks in 1 3; do
     for method in yarn dynamic; do
