@@ -1,11 +1,13 @@
 #include "attention/ring.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "attention/layout.h"
 #include "attention/ring_parts.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 /* Tokens of a piece, where the options do not say: many, so that a piece is long under way compared with the time
  * that it takes to begin one, and few beside the memory of all layers. */
@@ -228,8 +230,23 @@ static int64_t longest_shard(const struct ring *ring, const struct ring_share *s
     return longest;
 }
 
+/* One line a segment, that of its first layer: the others' differ by what the rates have learnt in between. */
+static void log_way(const struct ring *ring, const struct ring_share *shares, enum ring_way way,
+                    const struct ring_prediction *seconds)
+{
+    int64_t queries = 0, keys = 0;
+    for (int rank = 0; rank < ring->options.group->size; rank++) {
+        queries += shares[rank].block;
+        keys += shares[rank].shard;
+    }
+    log_debug("ring: %s go round for %" PRId64 " queries and %" PRId64 " keys; predicted %.3f ms a layer by keys, "
+              "%.3f ms by queries%s",
+              way == RING_PASS_Q ? "queries" : "keys", queries, keys, 1e3 * seconds->pass_kv, 1e3 * seconds->pass_q,
+              ring->options.way == RING_CHEAPER ? "" : " (not asked)");
+}
+
 /* Which way round, alike on all ranks. */
-static enum ring_way choose_way(struct ring *ring, const struct ring_share *shares)
+static enum ring_way choose_way(struct ring *ring, const struct ring_share *shares, int layer)
 {
     const struct ring_options *o = &ring->options;
     const double dim = (double)o->dim, element = (double)dtype_size(o->kernel->dtype);
@@ -250,6 +267,8 @@ static enum ring_way choose_way(struct ring *ring, const struct ring_share *shar
     ring->stats.predicted_q_seconds += seconds.pass_q;
     ring->stats.passed_kv += way == RING_PASS_KV;
     ring->stats.passed_q += way == RING_PASS_Q;
+    if (layer == 0 && o->group->rank == 0)
+        log_way(ring, shares, way, &seconds);
     return way;
 }
 
@@ -287,7 +306,7 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
 {
     struct ring *ring = round->ring;
     const int64_t longest = longest_shard(ring, round->shares);
-    const enum ring_way way = choose_way(ring, round->shares);
+    const enum ring_way way = choose_way(ring, round->shares, source->layer);
     for (source->first = 0; source->first < longest; source->first += ring->options.max_piece) {
         pack_piece(round, source);
         const double start = clock_seconds();
