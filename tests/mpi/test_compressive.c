@@ -1,6 +1,7 @@
 /* The compressive policy against its definition, dense and in fp64, on 1 to 4 ranks: several tokens that left the
  * near part are one slot, the mean, the largest or a convolution of their raw keys and values, at its index; one
- * token to a slot is full attention. */
+ * token to a slot is full attention. The authors published no code; the package that is held against in
+ * test_published.c has only the convolution. */
 #include "tests/mpi/bounded_bed.h"
 
 /* The i-th thing that the query sees: `count` tokens from `first` on, made one. */

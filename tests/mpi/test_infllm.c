@@ -1,6 +1,7 @@
 /* InfLLM on 1 to 4 ranks, against its definition in fp64, worked out token by token from the paper (Xiao et al.
  * 2024, section 3) and the chunks of its code: which keys are a block's representatives, which blocks a group
- * chooses, and what a query sees at which distance. A wrong choice shows as a wrong answer. */
+ * chooses, and what a query sees at which distance. A wrong choice shows as a wrong answer.
+ * (The authors' code itself: test_published.c.) */
 #include "tests/mpi/bounded_bed.h"
 
 #include "attention/blocks.h"

@@ -1,6 +1,6 @@
 /* LongLLaMA's memory on 1 to 4 ranks, against its definition, dense and in fp64: the near part is the segment and
  * the window before it, at their places from its first token on; the last tokens before it are the memory, all at
- * the place of that first token. */
+ * the place of that first token. The authors' code, which has neither bound nor choice, is in test_published.c. */
 #include "tests/mpi/bounded_bed.h"
 
 /* All but the `top` largest of scores [n] become -inf; for top 0 none. */

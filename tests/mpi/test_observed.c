@@ -1,6 +1,6 @@
 /* The policies that keep by attention, H2O, SnapKV and the Compressive Transformer's most-used, against their
  * definitions, dense and in fp64, on 1 to 4 ranks: which keys are kept in each kv head, segment by segment, and
- * what queries see of them.
+ * what queries see of them. (Published code of H2O and SnapKV is in test_published.c; of most-used there is none.)
  */
 #include "tests/mpi/bounded_bed.h"
 

@@ -1,28 +1,43 @@
-/* Policies against the published code, on 1 to 4 ranks: tests/data/policies holds what kvpress, attention-sinks and
- * compressive-transformer-pytorch made of the numbers of tests/mpi/dense.h (tests/reference/policies.py).
+/* Policies against the published code, on 1 to 4 ranks, to 1e-5: tests/data/policies holds what it made of the
+ * numbers of tests/mpi/dense.h. tests/reference/policies.py asks packages, tests/reference/policies_from_source.py
+ * the authors' repositories, of which no code is kept here; both in fp64. What we do otherwise by intent, and the
+ * scripts undo: ObservedAttention of kvpress divides what a key received by the queries that saw it; H2O does not.
+ *     InfLLM's code has what is retrieved one token nearer than its paper, and shows the tokens that leave the
+ * window within a chunk to all of its queries, twice to some. What has no counterpart there: a bound (memory=) or a
+ * choice of the nearest (top=) in LongLLaMA's memory; H2O with several query heads to a kv head, but for kvpress.
+ * H2O's authors have code that prunes after each call, as we do after each segment: it is held against by segments
+ * of 50 tokens and of one. (Their older modify_llama.py, which masks what is dropped, loses one token between the
+ * heavy hitters and the last ones.)
  */
 #include "tests/mpi/bounded_bed.h"
 
 #include <stdio.h>
 
-enum { DIM = 16, HEADS = 4, KV_HEADS = 2, TOKENS = 200, AFTER = 6, MOST_ROWS = 256 };
+enum { DIM = 16, HEADS = 4, MOST_ROWS = 256 };
 
-/* What the file says: answers to the queries from `first` on. */
+/* What the file says: answers to every `every`-th query from `first` on. */
 static struct {
     char policy[128];
-    int64_t first, positions;
+    int64_t first, positions, every;
+    int64_t tokens, segment, kv_heads;
     double answers[MOST_ROWS][HEADS][DIM];
 } published;
 
-/* The number behind "name": in the file's first line. */
-static int64_t number_of(const char *line, const char *name)
+/* The number behind "name": in the file's first line, which may have to be there. */
+static int64_t number_or(const char *line, const char *name, int64_t fallback)
 {
     char key[64];
     snprintf(key, sizeof key, "\"%s\": ", name);
     const char *found = strstr(line, key);
-    if (!found)
-        fail_msg("no %s in %s", key, line);
-    return strtoll(found + strlen(key), NULL, 10);
+    return found ? strtoll(found + strlen(key), NULL, 10) : fallback;
+}
+
+static int64_t number_of(const char *line, const char *name)
+{
+    const int64_t found = number_or(line, name, -1);
+    if (found < 0)
+        fail_msg("no %s in %s", name, line);
+    return found;
 }
 
 /* weights: floats before the answers, or NULL. */
@@ -36,7 +51,11 @@ static void read_file(const char *name, float *weights, size_t n_weights)
     assert_int_equal(sscanf(line, "{\"policy\": \"%127[^\"]\"", published.policy), 1);
     published.first = number_of(line, "first");
     published.positions = number_of(line, "positions");
-    assert_int_equal(number_of(line, "segment"), TOKENS);
+    published.segment = number_of(line, "segment");
+    published.tokens = number_or(line, "tokens", published.segment);
+    published.every = number_or(line, "every", 1);
+    published.kv_heads = number_of(line, "kv_heads");
+    assert_int_equal(number_of(line, "heads"), HEADS);
     assert_int_equal(number_of(line, "dim"), DIM);
     assert_in_range(published.positions, 1, MOST_ROWS);
     assert_int_equal(fread(weights, sizeof *weights, n_weights, file), n_weights);
@@ -47,20 +66,30 @@ static void read_file(const char *name, float *weights, size_t n_weights)
 
 static void define(const struct bed *bed, int64_t position, int head, double *out)
 {
-    const int64_t at = position - published.first;
+    const int64_t behind = position - published.first, at = behind / published.every;
+    const bool asked = behind >= 0 && behind % published.every == 0 && at < published.positions;
     (void)bed;
     for (int e = 0; e < DIM; e++)
-        out[e] = at >= 0 && at < published.positions ? published.answers[at][head][e] : BED_NOT_ASKED;
+        out[e] = asked ? published.answers[at][head][e] : BED_NOT_ASKED;
 }
 
 static void check(const struct convolutions *convolutions)
 {
-    struct bed bed = {.shape = {HEADS, KV_HEADS, DIM, DIM, 10000.0, DTYPE_F32, ROPE_HALVES, 0.9f, 0, 1e-5},
-                      .segment = TOKENS,
+    struct bed bed = {.shape = {.heads = HEADS,
+                                .kv_heads = (int)published.kv_heads,
+                                .dim = DIM,
+                                .rotated = DIM,
+                                .base = 10000.0,
+                                .dtype = DTYPE_F32,
+                                .pairs = ROPE_HALVES,
+                                .scale = 0.9f,
+                                .tolerance = 1e-5},
+                      .segment = published.segment,
                       .convolutions = convolutions,
                       .define = define};
-    assert_int_equal(published.first + published.positions, TOKENS + AFTER);
-    bed_check(&bed, published.policy, TOKENS);
+    assert_in_range(published.first + (published.positions - 1) * published.every, published.tokens - 1,
+                    published.tokens + BED_GENERATED - 1);
+    bed_check(&bed, published.policy, published.tokens);
 }
 
 static void sinks_are_those_of_streaming_llm(void **state)
@@ -95,6 +124,41 @@ static void convolutions_are_those_of_conv_compress(void **state)
     check(&convolutions);
 }
 
+static void landmarks_are_those_that_models_are_trained_with(void **state)
+{
+    (void)state;
+    read_file("landmark_trained", NULL, 0);
+    check(NULL);
+}
+
+static void heavy_hitters_are_those_of_the_authors_segment_by_segment(void **state)
+{
+    (void)state;
+    read_file("h2o_source", NULL, 0);
+    check(NULL);
+}
+
+static void heavy_hitters_are_those_of_the_authors_token_by_token(void **state)
+{
+    (void)state;
+    read_file("h2o_each", NULL, 0);
+    check(NULL);
+}
+
+static void a_memory_is_that_of_longllama(void **state)
+{
+    (void)state;
+    read_file("memory", NULL, 0);
+    check(NULL);
+}
+
+static void blocks_are_those_of_infllm(void **state)
+{
+    (void)state;
+    read_file("infllm", NULL, 0);
+    check(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +166,11 @@ int main(void)
         mpi_unit_test(heavy_hitters_are_those_of_observed_attention),
         mpi_unit_test(snapkv_keeps_what_snapkv_press_keeps),
         mpi_unit_test(convolutions_are_those_of_conv_compress),
+        mpi_unit_test(landmarks_are_those_that_models_are_trained_with),
+        mpi_unit_test(heavy_hitters_are_those_of_the_authors_segment_by_segment),
+        mpi_unit_test(heavy_hitters_are_those_of_the_authors_token_by_token),
+        mpi_unit_test(a_memory_is_that_of_longllama),
+        mpi_unit_test(blocks_are_those_of_infllm),
     };
     return mpi_run_tests(tests);
 }
