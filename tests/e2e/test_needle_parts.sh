@@ -33,7 +33,8 @@ exit_code needle locked.log
 [ "$code" -eq 2 ] || { cat locked.log; fail "a folder in use: exit code $code, wanted 2"; }
 says locked.log "is in use by another run"
 [ ! -e out/trials.jsonl ] || fail "a folder in use was written to"
-pkill -P "$holder" && wait "$holder" || true
+pkill -P "$holder"
+wait "$holder" || true
 
 for part in "" "$(cat out/part-512/cut)"; do
     printf '%s' "$part" >out/part-512/trials.jsonl
