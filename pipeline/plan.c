@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/device.h"
+#include "pipeline/advice.h"
 #include "pipeline/asked.h"
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
@@ -500,6 +501,7 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
             rates.linear / 1e9, rates.attention / 1e9, rates.decode / 1e9);
     fprintf(out, "predicted time: %.0f s on %d ranks, with answers of full length\n", seconds / plan->ranks,
             plan->ranks);
+    advice_print(plan, out);
     return ferror(out) || fflush(out) != 0 ? error_errno(err, "writing the plan") : 0;
 }
 

@@ -23,6 +23,15 @@ planned "context 16384, .*positions dynamic, factor 1 beyond 8192 tokens, by seg
     --positions dynamic --context 16384 --segment 512
 planned "beyond the 16384 tokens that the model's positions reach" --positions ntk --factor 2 --context 20000
 
+# Advice goes by how far a document is beyond, and only to who has not chosen.
+document=$text
+planned "advice: 1 documents are beyond the 8192 .* 1.5 times (legal_long.txt).* --strategy whole .*--positions yarn --factor 2"
+planned "tokens" --strategy whole
+! grep -q "advice" "$work/plan" || fail "advice to a user who has chosen"
+document=$texts/prose.txt
+planned "tokens"
+! grep -q "advice" "$work/plan" || fail "advice for a document that fits"
+
 # needle reads as score does, and warns as it does.
 "$longhaul" needle -m "$model" -o "$work/needle" --tasks passkey --lengths 1k --depths 50 --context 20000 --threads 1 \
     >"$work/table" 2>"$work/warned" || { cat "$work/warned"; fail "needle --context"; }
