@@ -57,7 +57,7 @@ void report_outcome(const struct plan_document *document, char *out, size_t size
     if (document->receipt.tokens > 0)
         outcome_receipt(&document->receipt, receipt, sizeof receipt);
     snprintf(out, size, "%s%s%s%s%s", result_status_name(document->status), document->reason[0] ? ": " : "",
-             document->reason, forgotten, receipt);
+             document->reason, receipt, forgotten);
 }
 
 void report_scores(const struct plan *plan, FILE *out)

@@ -6,8 +6,8 @@
 
 #include "pipeline/plan.h"
 
-/* The line that closes a document: "ok", "failed: why"; what its policies have let go; what they have cost, where
- * that was measured. The document's work is still there. */
+/* The line that closes a document: "ok", "failed: why"; what its policies have cost, where that was measured; what
+ * they have let go. The document's work is still there. */
 enum { REPORT_OUTCOME = 512 };
 void report_outcome(const struct plan_document *document, char *out, size_t size);
 
