@@ -37,10 +37,26 @@ static double token_bytes(const struct options *options, const struct model *mod
     const enum dtype dtype = options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
     const double raw = 2.0 * model->shape.dim * (double)dtype_size(dtype);
     const double of_head = policy->retrieves ? (double)far_record_bytes(model->shape.dim) / FAR_BLOCK : raw;
+    const double found_by = policy->blocks ? (double)model->shape.heads * model->shape.dim * sizeof(float) : 0;
     int layers = 0;
     for (int layer = 0; layer < model->shape.layers; layer++)
         layers += !model_layer_is_local(model, layer);
-    return (double)layers * model->shape.kv_heads * of_head;
+    return layers * (model->shape.kv_heads * of_head + found_by / BLOCK_TOKENS);
+}
+
+/* The parameter with which so many tokens are held at most: what is held in blocks is held in whole ones, and the
+ * first of a window's may begin before it. */
+static int64_t whole_blocks(const struct policy_spec *spec, int64_t tokens)
+{
+    const struct policy *policy = policy_of(spec->kind);
+    int64_t block = 1;
+    if (policy->landmarks)
+        return tokens / spec->rate * spec->rate - (spec->rate - 1);
+    if (policy->retrieves)
+        block = FAR_BLOCK;
+    if (policy->blocks)
+        block = BLOCK_TOKENS;
+    return tokens / block * block;
 }
 
 /* What bounds the policy's memory. */
@@ -67,7 +83,8 @@ int budget_apply(const struct options *options, const struct model *model, struc
     if (*tokens != bound->fallback)
         return error_set(err, ERROR_USAGE, "--memory-budget and %s= of --policy %s say the same: give one of them",
                          bound->name, policy->name);
-    *tokens = unit == TOKENS ? amount : (int64_t)((double)amount / token_bytes(options, model, policy));
+    *tokens = unit == TOKENS ? amount
+                             : whole_blocks(spec, (int64_t)((double)amount / token_bytes(options, model, policy)));
     least = policy->retrieves ? spec->top * FAR_BLOCK : policy->blocks ? spec->top * BLOCK_TOKENS : bound->least;
     if (*tokens < least || *tokens > bound->most)
         return error_set(err, ERROR_USAGE,

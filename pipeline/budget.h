@@ -1,6 +1,14 @@
 /* --memory-budget: how much of a text's past a policy's memory may hold, in tokens ("65536") or bytes ("512MiB";
- * KiB, MiB, GiB). Bytes are those of all layers and all ranks of a ring together; they become tokens, alike in every
- * layer, and these the parameter of the policy that bounds its memory (struct policy, budget).
+ * KiB, MiB, GiB). Bytes are those of the keys and values of all layers and of what blocks are found by; they become
+ * tokens, alike in every layer, and these the parameter of the policy that bounds its memory (struct policy,
+ * budget).
+ *
+ * No rank holds more between two segments, whatever the ring. Where the memory is shared out (far memory, blocks,
+ * slots) all ranks of a ring together hold no more; where any query may need all of it (`window`, `sinks`,
+ * `landmark`) each rank holds the whole, and together they hold as many times the bytes as they are. The size of
+ * the ring does not count: a text is read alike on any number of ranks. What is there beside the memory is not in
+ * it: the segment or answer in hand and what leaves with it, first tokens, and the window before a segment where
+ * slots are bounded.
  */
 #ifndef LONGHAUL_PIPELINE_BUDGET_H
 #define LONGHAUL_PIPELINE_BUDGET_H
