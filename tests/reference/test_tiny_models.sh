@@ -18,5 +18,7 @@ check() {
 for name in llama-tied-f32 llama-untied-f16 qwen2-f16 gemma3-q8; do
     check "$name" "$name"
 done
-# A Mistral is a llama whose file names a window; here the user names it.
+# A Mistral is a llama whose file names a window, which is then every layer's without being told; or the user names it.
+check mistral-f16 mistral-f16
+grep -q "policy window:window=100" "$work/mistral-f16/logs/rank-0000.log" || fail "the file's window is not in the log"
 check llama-tied-f32-window llama-tied-f32 --policy window:window=100

@@ -3,9 +3,9 @@
 
     tiny_models.py --texts texts/*.txt --out ../data/tiny
 
-writes for each row of MODELS the file NAME.gguf and, in the folder NAME, one TEXT.lp per text; for those of
-MISTRALS also NAME-window, the same weights as a Mistral, which is a llama with a window. They are small
-enough to be committed and quick enough for every test: whatever reads a real model reads them. The weights are
+writes for each row of MODELS (--only: one of them) the file NAME.gguf and, in the folder NAME, one TEXT.lp per
+text; for those of MISTRALS also NAME-window, the same weights as a Mistral, which is a llama with a window; where
+the file of a llama names the window itself, its references are a Mistral's. They are small enough to be committed and quick enough for every test: whatever reads a real model reads them. The weights are
 random, so the text they write is noise; the vocabulary is the 256 bytes, a few merges learnt from the texts,
 and three special tokens, with the ChatML template.
 
@@ -71,6 +71,7 @@ MODELS = [
     # transformers divides q.k by sqrt(256) whatever the file says, so heads have 256 elements as in the real ones
     Model("gemma3-q8", "gemma3", "gpt-2", "q8_0", 2, 1, 256, 64, 1e6, tied=True, biases=False, width=32,
           layers=6, window=100, gemma=True),
+    Model("mistral-f16", "llama", "gpt-2", "f16", 4, 2, 16, 64, 1e4, tied=True, biases=False, window=100),
     Model("llama-convolution-f32", "llama", "gpt-2", "f32", 2, 1, 16, 32, 1e4, tied=True, biases=False, compress=4),
 ]
 MISTRALS = {"llama-tied-f32": 100}
@@ -192,19 +193,26 @@ def write_model(path, model, tokens, merges, seed):
     writer.close()
 
 
+def reader_of(model):
+    """Makes of what transformers reads what the file says: it takes every file of arch llama for a Llama."""
+    mistral = model.arch == "llama" and model.window
+    return (lambda llama: as_mistral(llama, model.window)) if mistral else (lambda read: read)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=pathlib.Path, nargs="+", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--only", metavar="NAME")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokens, merges = learn_vocabulary(args.texts)
-    for model in MODELS:
+    for model in (row for row in MODELS if args.only in (None, row.name)):
         path = args.out / f"{model.name}.gguf"
         write_model(path, model, tokens, merges, args.seed)
         print(f"{path}: {path.stat().st_size} bytes", flush=True)
-        logprobs.write_references(path, args.texts, args.out / model.name)
+        logprobs.write_references(path, args.texts, args.out / model.name, reader_of(model))
         if model.name in MISTRALS:
             logprobs.write_references(path, args.texts, args.out / f"{model.name}-window",
                                       lambda llama, window=MISTRALS[model.name]: as_mistral(llama, window))
