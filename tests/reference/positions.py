@@ -9,16 +9,25 @@ writes each case for tests/unit/test_position_method.c:
     the attention factor of cosines and sines
     dims/2 inverse frequencies
 Options that a method does not have, or that are not given, are 0. LongRoPE's lists are short_i = 1 + i/64 and
-long_i = 1 + i/4. NTK-aware scaling, which transformers does not have by itself, is its dynamic one with factor 1 at
-`factor` times the trained length. Needs torch and transformers from PyPI.
+long_i = 1 + i/4. Of the grid of bases, dims, trained lengths and factors each variant of a method takes
+PER_VARIANT cases that walk through all values of each, in steps that differ. NTK-aware scaling, which transformers does not have by itself, is its dynamic one with factor 1 at
+`factor` times the trained length. All is computed in fp64: in transformers' own fp32 the end of YaRN's ramp is off by
+2e-6 at factor 32. Needs torch and transformers from PyPI.
 """
 import argparse
 import pathlib
+from unittest import mock
 
+import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-TRAINED = 8192
+BASES = (1e4, 1e5, 5e5, 1e6)
+DIMS = (32, 64, 96, 128, 256)
+TRAINED = (2048, 4096, 8192, 32768)
+FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0, 32.0)
+LENGTHS = (1.0, 3.0)  # times the trained one, for methods that follow it
+PER_VARIANT = 10
 OPTIONS = ("beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim", "attention_factor",
            "low_freq_factor", "high_freq_factor")
 YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": 1}
@@ -34,8 +43,8 @@ VARIANTS = {
 NAMES = {"linear": "pi"}
 
 
-def parameters(method, dims, factor, options):
-    own = {"rope_type": method, "factor": factor, "original_max_position_embeddings": TRAINED, **options}
+def parameters(method, dims, trained, factor, options):
+    own = {"rope_type": method, "factor": factor, "original_max_position_embeddings": trained, **options}
     if "truncate" in own:
         own["truncate"] = bool(own["truncate"])
     if method == "longrope":
@@ -44,27 +53,26 @@ def parameters(method, dims, factor, options):
     return own
 
 
-def compute(method, dims, base, factor, length, options):
+def compute(method, dims, base, trained, factor, length, options):
     theirs = method
     if method == "ntk":
-        theirs, length, factor = "dynamic", int(factor * TRAINED), 1.0
-    config = LlamaConfig(hidden_size=dims, num_attention_heads=1, max_position_embeddings=TRAINED,
-                         rope_parameters={"rope_theta": base, **parameters(theirs, dims, factor, options)})
-    inverse, attention_factor = ROPE_INIT_FUNCTIONS[theirs](config, "cpu", seq_len=length)
+        theirs, length, factor = "dynamic", int(factor * trained), 1.0
+    config = LlamaConfig(hidden_size=dims, num_attention_heads=1, max_position_embeddings=trained,
+                         rope_parameters={"rope_theta": base, **parameters(theirs, dims, trained, factor, options)})
+    with mock.patch.multiple(torch, float=torch.float64, float32=torch.float64), \
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+        inverse, attention_factor = ROPE_INIT_FUNCTIONS[theirs](config, "cpu", seq_len=length)
     return attention_factor, inverse.tolist()
 
 
 def cases():
     for method, variants in VARIANTS.items():
-        lengths = (TRAINED, 3 * TRAINED) if method in ("dynamic", "longrope") else (TRAINED,)
-        shapes = ((64, 10000.0), (128, 500000.0), (96, 1000000.0))
-        for options in variants:
-            for dims, base in shapes:
-                for factor in (1.0, 2.0, 8.0):
-                    for length in lengths:
-                        if factor == 1.0 and base != 10000.0:
-                            continue
-                        yield method, dims, base, factor, length, options
+        lengths = LENGTHS if method in ("dynamic", "longrope") else LENGTHS[:1]
+        for variant, options in enumerate(variants):
+            for i in range(3 * variant, 3 * variant + PER_VARIANT):
+                trained = TRAINED[(i + i // 4) % len(TRAINED)]
+                yield (method, DIMS[i % len(DIMS)], BASES[(3 * i + i // 5) % len(BASES)], trained,
+                       FACTORS[i % len(FACTORS)], int(lengths[i // 3 % len(lengths)] * trained), options)
 
 
 def main():
@@ -72,12 +80,12 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
     with open(args.out, "w", encoding="ascii") as file:
-        for method, dims, base, factor, length, options in cases():
-            attention_factor, inverse = compute(method, dims, base, factor, length, options)
+        for method, dims, base, trained, factor, length, options in cases():
+            attention_factor, inverse = compute(method, dims, base, trained, factor, length, options)
             given = " ".join(f"{options.get(name, 0):g}" for name in OPTIONS)
-            print(NAMES.get(method, method), dims, f"{base:g}", TRAINED, length, f"{factor:g}", given, file=file)
+            print(NAMES.get(method, method), dims, f"{base:g}", trained, length, f"{factor:g}", given, file=file)
             print(f"{attention_factor:.9g}", file=file)
-            print(" ".join(f"{value:.8g}" for value in inverse), file=file)
+            print(" ".join(f"{value:.9g}" for value in inverse), file=file)
 
 
 if __name__ == "__main__":
