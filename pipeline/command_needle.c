@@ -221,6 +221,9 @@ static int set_up(struct needles *n, struct error *err)
         .policies = policies,
     };
     const int status = setup_choose(setup, &machine, err);
+    if (status == 0)
+        layers_warn_beyond(policies, s->opened.model, i64_max(setup->segment, setup->max_new),
+                           setup->settings[NEEDLE_ASKED].max_tokens);
     free(policies);
     return status;
 }

@@ -18,9 +18,9 @@ enum { DEFAULT_OVERLAP = 512 };
 /* The context where every layer's memory is bounded: no text is as long. */
 static const int64_t UNBOUNDED = INT64_C(1) << 40;
 
-/* Receipts are measured on as many first tokens of a document as the untouched model was trained to read; where
- * there is no memory for that, on fewer, but not fewer than these. */
-enum { RECEIPT_LEAST = 4096 };
+/* Receipts are measured on as many first tokens of a document as the untouched model was trained to read, up to a
+ * length that costs little beside a long document; where there is no memory for that on fewer, down to another. */
+enum { RECEIPT_MOST = 16384, RECEIPT_LEAST = 4096 };
 
 /* ---- what the options mean for this model and machine ---- */
 
@@ -73,7 +73,7 @@ static int limit_receipts(struct plan *plan, struct error *err)
     struct work_limits *limits = &plan->limits;
     struct policy_spec beyond, *policies[] = {plan->policies, plan->policies + model->shape.layers};
     limits->bos = tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0;
-    limits->receipt = model->file_context - limits->bos;
+    limits->receipt = i64_min(RECEIPT_MOST, model->file_context) - limits->bos;
     if (limits->extends && (asked_beyond(plan->options, model, &beyond, err) != 0 ||
                             layers_choose(&beyond, NULL, model, policies[1], err) != 0))
         return -1;
