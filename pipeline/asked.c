@@ -1,6 +1,7 @@
 #include "pipeline/asked.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "pipeline/budget.h"
@@ -14,6 +15,8 @@ static const char BEYOND_THE_CONTEXT[] = "retrieval";
 static int parse_policy(const char *text, struct policy_spec *out, struct error *err)
 {
     *out = (struct policy_spec){.kind = POLICY_FULL};
+    if (text && strcmp(text, "hierarchical") == 0)
+        return error_set(err, ERROR_USAGE, "a hierarchical policy is a table: give it with --layers");
     return text ? policy_parse(text, out, err) : 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "io/digest.h"
 #include "pipeline/asked.h"
+#include "pipeline/layers.h"
 #include "pipeline/positions.h"
 
 /* What is kept under some policies depends on where segments end; so it may wherever a policy is in force, be it
@@ -17,13 +18,18 @@ static int64_t segment_that_matters(const struct options *options, const struct 
     return any ? options->segment : 0;
 }
 
+static int digest_layers(const char *lines, char hex[DIGEST_HEX_BYTES], struct error *err)
+{
+    return layers_are_lines(lines) ? digest_bytes(lines, strlen(lines), hex, err) : digest_file(lines, hex, err);
+}
+
 /* Everything that decides an answer: the options that do, the weights, the words of the files that options name. */
 static int hash_config(struct identity *identity, const struct options *options, const struct model *model,
                        struct error *err)
 {
     char prompt[DIGEST_HEX_BYTES] = "", layers[DIGEST_HEX_BYTES] = "";
     if ((options->prompt && digest_file(options->prompt, prompt, err) != 0) ||
-        (options->layers && digest_file(options->layers, layers, err) != 0))
+        (options->layers && digest_layers(options->layers, layers, err) != 0))
         return -1;
     char *all = NULL;
     const int length = asprintf(&all, "%s|%s|%s|%s|%s|%" PRId64, identity->options, identity->model_sha256,

@@ -9,17 +9,17 @@
 #include "attention/retrieve.h"
 #include "base/log.h"
 
-/* ---- the file of --layers ---- */
+/* ---- the table of --layers ---- */
 
-struct layers_file {
-    const char *path;
+struct layers_table {
+    const char *name; /* of its file, for messages */
     int line;
     struct policy_spec *policies;
     int layers;
 };
 
 /* "FIRST[-LAST]" at *text, which then points behind it. */
-static int read_stretch(const struct layers_file *file, char **text, long *first, long *last, struct error *err)
+static int read_stretch(const struct layers_table *table, char **text, long *first, long *last, struct error *err)
 {
     char *end;
     *first = *last = strtol(*text, &end, 10);
@@ -27,14 +27,14 @@ static int read_stretch(const struct layers_file *file, char **text, long *first
         *text = end + 1;
         *last = strtol(*text, &end, 10);
     }
-    if (end == *text || !isspace((unsigned char)*end) || *first < 0 || *last < *first || *last >= file->layers)
+    if (end == *text || !isspace((unsigned char)*end) || *first < 0 || *last < *first || *last >= table->layers)
         return error_set(err, ERROR_INPUT, "%s:%d: \"%.40s\" is not LAYER or FIRST-LAST within 0-%d, then a policy",
-                         file->path, file->line, *text, file->layers - 1);
+                         table->name, table->line, *text, table->layers - 1);
     *text = end;
     return 0;
 }
 
-static int read_line(const struct layers_file *file, char *line, struct error *err)
+static int read_line(const struct layers_table *table, char *line, struct error *err)
 {
     long first, last;
     struct policy_spec spec;
@@ -43,35 +43,61 @@ static int read_line(const struct layers_file *file, char *line, struct error *e
     line += strspn(line, " \t");
     if (*line == '\0')
         return 0;
-    if (read_stretch(file, &line, &first, &last, err) != 0)
+    if (read_stretch(table, &line, &first, &last, err) != 0)
         return -1;
     line += strspn(line, " \t");
     for (size_t end = strlen(line); end > 0 && isspace((unsigned char)line[end - 1]); end--)
         line[end - 1] = '\0';
     if (policy_parse(line, &spec, &parse) != 0)
-        return error_set(err, ERROR_INPUT, "%s:%d: %.400s", file->path, file->line, parse.text);
+        return error_set(err, ERROR_INPUT, "%s:%d: %.400s", table->name, table->line, parse.text);
     for (long layer = first; layer <= last; layer++)
-        file->policies[layer] = spec;
+        table->policies[layer] = spec;
     return 0;
 }
 
-static int read_file(struct layers_file *file, struct error *err)
+static int read_file(struct layers_table *table, struct error *err)
 {
-    FILE *in = fopen(file->path, "r");
+    FILE *in = fopen(table->name, "r");
     if (!in)
-        return error_errno(err, "opening %s", file->path);
+        return error_errno(err, "opening %s", table->name);
     char *line = NULL;
     size_t size = 0;
     int status = 0;
     while (status == 0 && getline(&line, &size, in) >= 0) {
-        file->line++;
-        status = read_line(file, line, err);
+        table->line++;
+        status = read_line(table, line, err);
     }
     if (status == 0 && ferror(in))
-        status = error_errno(err, "reading %s", file->path);
+        status = error_errno(err, "reading %s", table->name);
     free(line);
     fclose(in);
     return status;
+}
+
+/* Lines on the command line, with ';' between them. */
+static int read_lines(struct layers_table *table, const char *lines, struct error *err)
+{
+    char *copy = strdup(lines), *rest = copy, *line;
+    int status = copy ? 0 : error_set(err, ERROR_RESOURCE, "no memory for --layers");
+    while (status == 0 && (line = strsep(&rest, ";")) != NULL) {
+        table->line++;
+        status = read_line(table, line, err);
+    }
+    free(copy);
+    return status;
+}
+
+bool layers_are_lines(const char *lines)
+{
+    return isdigit((unsigned char)lines[0]) && strchr(lines, ' ');
+}
+
+static int read_table(struct layers_table *table, const char *lines, struct error *err)
+{
+    if (layers_are_lines(lines))
+        return read_lines(table, lines, err);
+    table->name = lines;
+    return read_file(table, err);
 }
 
 /* ---- the choice ---- */
@@ -125,7 +151,7 @@ static int check_landmarks(const struct policy_spec *policies, const struct mode
     return 0;
 }
 
-int layers_choose(const struct policy_spec *general, const char *path, const struct model *model,
+int layers_choose(const struct policy_spec *general, const char *lines, const struct model *model,
                   struct policy_spec *policies, struct error *err)
 {
     for (int layer = 0; layer < model->shape.layers; layer++) {
@@ -133,8 +159,8 @@ int layers_choose(const struct policy_spec *general, const char *path, const str
         if (policies[layer].kind == POLICY_FULL)
             policies[layer] = *general;
     }
-    struct layers_file file = {path, 0, policies, model->shape.layers};
-    if (path && read_file(&file, err) != 0)
+    struct layers_table table = {"--layers", 0, policies, model->shape.layers};
+    if (lines && read_table(&table, lines, err) != 0)
         return -1;
     return check_convolutions(policies, model, err) != 0 ? -1 : check_landmarks(policies, model, err);
 }

@@ -1,9 +1,10 @@
 /* Which policy each layer of a model has: the model's own pattern, a general policy on the layers that have none of
- * their own, and the lines of a --layers file on top.
+ * their own, and the lines of --layers on top: what the field calls a hierarchical policy.
  *
- * A --layers file has a line for each stretch of layers, later ones winning; '#' begins a comment:
+ * --layers has a line for each stretch of layers, later ones winning; '#' begins a comment:
  *     0-11  window:window=512
  *     12    full
+ * It is a file, or, where it begins with a digit and holds a blank, the lines themselves with ';' between them.
  */
 #ifndef LONGHAUL_PIPELINE_LAYERS_H
 #define LONGHAUL_PIPELINE_LAYERS_H
@@ -15,9 +16,12 @@
 #include "base/error.h"
 #include "model/model.h"
 
-/* policies [model->shape.layers]. general->kind POLICY_FULL: nothing is asked; file may be NULL. ERROR_INPUT names
- * the line of the file that is wrong. */
-int layers_choose(const struct policy_spec *general, const char *file, const struct model *model,
+/* Whether these are the lines themselves, not the name of a file. */
+bool layers_are_lines(const char *lines);
+
+/* policies [model->shape.layers]. general->kind POLICY_FULL: nothing is asked; lines, of --layers, may be NULL.
+ * ERROR_INPUT names the line that is wrong. */
+int layers_choose(const struct policy_spec *general, const char *lines, const struct model *model,
                   struct policy_spec *policies, struct error *err);
 
 /* Whether every layer has a window of its own, so that a general policy is none's. */

@@ -83,8 +83,8 @@ static const struct option_row rows[] = {
 
     {"Memory", "policy", 0, KIND_STRING, RUNS, 1, FIELD(policy), 0, 0, "NAME[:KEY=N,...]",
      "what layers keep; longhaul help policies lists them"},
-    {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE",
-     "a policy for each layer, a line \"0-11 window:window=512\" each"},
+    {NULL, "layers", 0, KIND_STRING, RUNS, 1, FIELD(layers), 0, 0, "FILE|LINES",
+     "a policy for each layer: \"0-11 window:window=512; 12 full\""},
     {NULL, "memory-budget", 0, KIND_STRING, RUNS, 1, FIELD(memory_budget), 0, 0, "TOKENS|N[KMG]iB",
      "most that a policy's memory holds; the oldest leaves"},
     {NULL, "against", 0, KIND_STRING, SCORE, 1, FIELD(against), 0, 0, "NAME[:KEY=N,...]",

@@ -86,6 +86,8 @@ expect 3 inspect "$work/short.gguf"
 expect 3 inspect "$text"
 expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-layer"
 expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-policy"
+expect 3 summarize "$text" -m "$model" -o "$out" --layers "0 full; 99 full"
+expect 2 summarize "$text" -m "$model" -o "$out" --policy hierarchical
 expect 4 inspect "$work/none.gguf"
 expect 4 summarize "$text" -m "$work/none.gguf" -o "$out"
 expect 4 summarize "$work/nowhere" -m "$model" -o "$out"
@@ -109,6 +111,16 @@ echo "0 window:window=64" >"$work/layers"
 echo "0 window:window=65" >"$work/layers"
 exit_code "$longhaul" score "$text" -m "$model" -o "$work/kept" --layers "$work/layers" >/dev/null 2>&1
 [ "$code" -eq 2 ] || fail "a run with other --layers went on with code $code"
+
+# Lines on the command line do what they do in a file, and are kept as well.
+table="0 full; 0 window:window=65"
+"$longhaul" score "$text" -m "$model" -o "$work/of-file" --layers "$work/layers" >"$work/of-file.txt" 2>/dev/null
+"$longhaul" score "$text" -m "$model" -o "$work/of-lines" --layers "$table" >"$work/of-lines.txt" 2>/dev/null ||
+    fail "score --layers \"$table\""
+cmp -s "$work/of-file.txt" "$work/of-lines.txt" || fail "--layers: lines read otherwise than in a file"
+"$longhaul" score "$text" -m "$model" -o "$work/of-lines" --layers "$table" >/dev/null 2>"$work/again" ||
+    fail "--layers \"$table\": not gone on with"
+grep -q "1 done before" "$work/again" || fail "--layers \"$table\": done again"
 
 # Under a policy, be it the one chosen beyond the context, what is kept may depend on the segments: another --segment is
 # another run. Under none it is not.
