@@ -1,33 +1,53 @@
 #!/usr/bin/env python3
 """Log-probabilities of a text longer than a GGUF model was trained for, by transformers in fp32, under each of its
-position methods linear, dynamic and yarn.
+position methods linear, dynamic and yarn; angles in fp64, as those of fp32 are off by 1e-3 at position 12,000.
 
     position_logprobs.py MODEL.gguf --text TEXT --out ../data/positions
 
-writes METHOD.json: every 50th token's id and log-probability, for compare_positions.py. TEXT is what
-test_positions_smollm2.sh puts together of files of this repository. Needs what logprobs.py needs.
+writes METHOD.ref for compare_positions.py: one line of JSON, then for each token but the first minus its
+log-probability in steps of 1/2048, little-endian uint16. TEXT is what test_positions_smollm2.sh puts together of files
+of this repository. Needs what logprobs.py needs.
 """
 import argparse
 import copy
 import hashlib
 import json
 import pathlib
+import struct
+from unittest import mock
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import logprobs
 
-METHODS = {"linear": "pi", "dynamic": "dynamic", "yarn": "yarn"}  # as transformers and longhaul call them
+METHODS = {"yarn": "yarn", "linear": "pi", "dynamic": "dynamic"}  # as transformers and longhaul call them
 ROWS = 512  # of logits at a time
+STEPS = 2048  # to a nat
+
+
+class RotaryInFp64(torch.nn.Module):
+    """LlamaRotaryEmbedding of a text that is read at once."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def forward(self, x, position_ids):
+        parameters = self.config.rope_parameters
+        with mock.patch.multiple(torch, float=torch.float64, float32=torch.float64):
+            inverse, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](self.config, "cpu", seq_len=position_ids.shape[-1])
+        angles = position_ids[..., None].double() * inverse
+        angles = torch.cat((angles, angles), dim=-1)
+        return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
 
 
 def stretch(model, method, factor):
     config = copy.deepcopy(model.config)
     config.rope_parameters = {"rope_theta": config.rope_parameters["rope_theta"], "rope_type": method,
                               "factor": factor, "original_max_position_embeddings": config.max_position_embeddings}
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)
+    model.model.rotary_emb = RotaryInFp64(config)
 
 
 def score(model, ids):
@@ -46,7 +66,6 @@ def main():
     parser.add_argument("--text", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--factor", type=float, default=2.0)
-    parser.add_argument("--every", type=int, default=50)
     args = parser.parse_args()
     content = args.text.read_bytes()
     ids = logprobs.tokenizer_of(args.model).encode(content.decode("utf-8"), add_special_tokens=False).ids
@@ -56,11 +75,11 @@ def main():
     for theirs, ours in METHODS.items():
         stretch(model, theirs, args.factor)
         scores = score(model, ids)
-        positions = list(range(args.every, len(ids), args.every))
         about = {"model": args.model.name, "method": ours, "factor": args.factor, "tokens": len(ids),
-                 "text_sha256": hashlib.sha256(content).hexdigest(), "every": args.every,
-                 "ids": [ids[p] for p in positions], "logprobs": [round(scores[p - 1], 6) for p in positions]}
-        (args.out / f"{ours}.json").write_text(json.dumps(about) + "\n", encoding="ascii")
+                 "text_sha256": hashlib.sha256(content).hexdigest(),
+                 "ids_sha256": hashlib.sha256(struct.pack(f"<{len(scores)}i", *ids[1:])).hexdigest(), "steps": STEPS}
+        steps = struct.pack(f"<{len(scores)}H", *(round(-score * STEPS) for score in scores))
+        (args.out / f"{ours}.ref").write_bytes(json.dumps(about).encode() + b"\n" + steps)
         print(f"{theirs}: {len(ids)} tokens, mean negative log-likelihood {-sum(scores) / len(scores):.4f}", flush=True)
 
 
