@@ -10,9 +10,10 @@ tests/mpi/test_published.c, where that code is no package (see policies.py for t
     policies_from_source.py --out ../data/policies --landmark landmark-attention --h2o H2O --longllama long_llama \\
         --infllm InfLLM
 
-Any of the four may be left out. Of each file only the classes named below are executed, as they stand but for "float32"
-and ".float()", which become fp64, so that rounding does not decide what is kept, and for "cuda". Their projections are made to give the
-queries, keys and values of dense.h. The authors' scale is 1/sqrt(dim), so queries are multiplied by what is missing.
+Any of the four may be left out. Of each file only the classes named below are executed, as they stand but for
+"float32" and ".float()", which become fp64, so that rounding does not decide what is kept, and for "cuda". Their
+projections are made to give the queries, keys and values of dense.h. The authors' scale is 1/sqrt(dim), so queries are
+multiplied by what is missing.
 
     landmark_trained, landmark  LlamaAttention of llama_legacy/llama_mem.py: one pass as in training, and block by block
                                 with a cache
@@ -131,7 +132,8 @@ def landmark_trained(path):
     attention = landmark_code(path).LlamaAttention(config(heads))
     q, k, v = rows(QUERY, tokens, heads), rows(KEY, tokens, heads), rows(VALUE, tokens, heads)
     mask, is_mem, last = landmark_masks(tokens, block)
-    output = attention(give(attention, q, k, v), mask, torch.arange(tokens)[None], is_mem=is_mem, last_section_mask=last)
+    output = attention(give(attention, q, k, v), mask, torch.arange(tokens)[None], is_mem=is_mem,
+                       last_section_mask=last)
     return f"landmark:token=0,block={block},top=1000", heads, tokens, 4, answers_of(output[0], heads)
 
 
@@ -165,8 +167,8 @@ def h2o(path, segment, tokens, every):
     for first in range(0, tokens, segment):
         part = [x[:, :, first:first + segment] for x in (q, k, v)]
         held = 0 if past is None else past[0].shape[2]
-        output, _, past = attention(give(attention, *part), None, torch.arange(held, held + part[0].shape[2])[None], past,
-                                    use_cache=True)
+        places = torch.arange(held, held + part[0].shape[2])[None]
+        output, _, past = attention(give(attention, *part), None, places, past, use_cache=True)
         parts.append(answers_of(output, heads))
     return f"h2o:window={window},slots={slots}", heads, segment, every, torch.cat(parts)
 
@@ -234,8 +236,8 @@ def no_gpu():
 
 def infllm_code(path):
     """Their ContextManager and rotary embedding, with two differences that longhaul has by intent: what is retrieved
-    stands at the distance n_local of the paper, not n_local - 1; and a token that leaves the local window within a chunk
-    is seen once, by the queries that it has left, not by all of the chunk, as the paper has no chunks."""
+    stands at the distance n_local of the paper, not n_local - 1; and a token that leaves the local window within a
+    chunk is seen once, by the queries that it has left, not by all of the chunk, as the paper has no chunks."""
     folder = path / "inf_llm" / "attention"
     base = definitions(folder / "dot_production_attention" / "base.py", ["MultiStageDotProductionAttention"])
     product = definitions(folder / "dot_production_attention" / "torch_impl.py",

@@ -37,7 +37,8 @@ class RotaryInFp64(torch.nn.Module):
     def forward(self, x, position_ids):
         parameters = self.config.rope_parameters
         with mock.patch.multiple(torch, float=torch.float64, float32=torch.float64):
-            inverse, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](self.config, "cpu", seq_len=position_ids.shape[-1])
+            inverse, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](self.config, "cpu",
+                                                                           seq_len=position_ids.shape[-1])
         angles = position_ids[..., None].double() * inverse
         angles = torch.cat((angles, angles), dim=-1)
         return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)

@@ -9,10 +9,10 @@ writes each case for tests/unit/test_position_method.c:
     the attention factor of cosines and sines
     dims/2 inverse frequencies
 Options that a method does not have, or that are not given, are 0. LongRoPE's lists are short_i = 1 + i/64 and
-long_i = 1 + i/4. Of the grid of bases, dims, trained lengths and factors each variant of a method takes
-PER_VARIANT cases that walk through all values of each, in steps that differ. NTK-aware scaling, which transformers does not have by itself, is its dynamic one with factor 1 at
-`factor` times the trained length. All is computed in fp64: in transformers' own fp32 the end of YaRN's ramp is off by
-2e-6 at factor 32. Needs torch and transformers from PyPI.
+long_i = 1 + i/4. Of the grid of bases, dims, trained lengths and factors each variant of a method takes PER_VARIANT
+cases that walk through all values of each, in steps that differ. NTK-aware scaling, which transformers does not have by
+itself, is its dynamic one with factor 1 at `factor` times the trained length. All is computed in fp64: in transformers'
+own fp32 the end of YaRN's ramp is off by 2e-6 at factor 32. Needs torch and transformers from PyPI.
 """
 import argparse
 import pathlib

@@ -3,11 +3,11 @@
 
     tiny_models.py --texts texts/*.txt --out ../data/tiny
 
-writes for each row of MODELS (--only: one of them) the file NAME.gguf and, in the folder NAME, one TEXT.lp per
-text; for those of MISTRALS also NAME-window, the same weights as a Mistral, which is a llama with a window; where
-the file of a llama names the window itself, its references are a Mistral's. They are small enough to be committed and quick enough for every test: whatever reads a real model reads them. The weights are
-random, so the text they write is noise; the vocabulary is the 256 bytes, a few merges learnt from the texts,
-and three special tokens, with the ChatML template.
+writes for each row of MODELS (--only: one of them) the file NAME.gguf and, in the folder NAME, one TEXT.lp per text;
+for those of MISTRALS also NAME-window, the same weights as a Mistral, which is a llama with a window; where the file of
+a llama names the window itself, its references are a Mistral's. They are small enough to be committed and quick enough
+for every test: whatever reads a real model reads them. The weights are random, so the text they write is noise; the
+vocabulary is the 256 bytes, a few merges learnt from the texts, and three special tokens, with the ChatML template.
 
 The rows of Q and K of the llama models are random as well, so nothing need be permuted here: they are in the
 order of the GGUF convention (rotary pairs adjacent), and transformers puts them into its own when it reads.
