@@ -32,19 +32,33 @@ static size_t row_at(const struct landmark_rows *rows, int64_t token)
     return (size_t)token * (size_t)rows->dim * dtype_size(rows->dtype);
 }
 
-/* The rotated, scaled query q times a token's key. */
-static float score(const struct landmark_rows *rows, const struct landmark_query *query, const float *q,
-                   int64_t token)
+/* The rotated, scaled query q times a token's key at a position. */
+static float score_at(const struct landmark_rows *rows, const struct landmark_query *query, const float *q,
+                      int64_t token, int64_t position)
 {
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], key[ATTN_MAX_DIM], sum = 0;
     row_to_f32(rows->dtype, (const char *)rows->keys + row_at(rows, token), key, rows->dim);
     for (int e = 0; e < rows->dim && rows->key_offset; e++)
         key[e] += rows->key_offset[e];
-    rope_angles(query->rope, position_of(rows, query, token), cosines, sines);
+    rope_angles(query->rope, position, cosines, sines);
     rope_rotate(query->rope, cosines, sines, key, key, rows->dim, 1);
     for (int e = 0; e < rows->dim; e++)
         sum += q[e] * key[e];
     return sum;
+}
+
+static float score(const struct landmark_rows *rows, const struct landmark_query *query, const float *q,
+                   int64_t token)
+{
+    return score_at(rows, query, q, token, position_of(rows, query, token));
+}
+
+/* Where the i-th of the chosen blocks begins: those among the last `top` end where the query's own block begins,
+ * the older ones begin at 0, and all keep their order. */
+static int64_t place_of(const struct landmark_rows *rows, const struct landmark_query *query, int64_t block,
+                        int64_t i)
+{
+    return (i + (block >= blocks_before(rows) - query->top)) * (rows->block + 1);
 }
 
 int64_t landmark_choose(const struct landmark_rows *rows, const struct landmark_query *query, int64_t *chosen,
@@ -103,12 +117,13 @@ void landmark_attend(const struct landmark_rows *rows, const struct landmark_que
     for (int64_t i = 0; i < own; i++)
         weights[i] = score(rows, query, q, first + i);
     for (int64_t i = 0; i < n; i++)
-        weights[own + i] = score(rows, query, q, chosen[i] * length + rows->block);
+        weights[own + i] = score_at(rows, query, q, chosen[i] * length + rows->block,
+                                    place_of(rows, query, chosen[i], i) + rows->block);
     softmax(weights, own + n);
     add_values(rows, first, own, weights, 1, out);
     for (int64_t i = 0; i < n; i++) {
         for (int64_t t = 0; t < rows->block; t++)
-            inner[t] = score(rows, query, q, chosen[i] * length + t);
+            inner[t] = score_at(rows, query, q, chosen[i] * length + t, place_of(rows, query, chosen[i], i) + t);
         softmax(inner, rows->block);
         add_values(rows, chosen[i] * length, rows->block, inner, weights[own + i], out);
     }

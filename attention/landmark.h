@@ -8,9 +8,11 @@
  * landmark's own query does not see itself; so weights sum to 1.
  *
  * Of all whole blocks before its own a query sees the `top` whose landmark keys score most. Positions are those of
- * the authors' inference (epfml/landmark-attention, llama_legacy/llama_mem.py): the last `top` blocks stand where
- * they are, and all before them where the one before these would be. Where there are no more than `top` blocks this
- * is exactly what the model was trained with.
+ * the authors' inference (epfml/landmark-attention, llama_legacy/llama_mem.py): there is room for `top` + 1 blocks
+ * before the query's own. For the choice the last `top` blocks stand where they are, and all before them in the
+ * first place. The chosen ones then stand in their order, those among the last `top` up to the query's own block,
+ * the older ones from the first place on. Where there are no more than `top` blocks this is exactly what the model
+ * was trained with.
  */
 #ifndef LONGHAUL_ATTENTION_LANDMARK_H
 #define LONGHAUL_ATTENTION_LANDMARK_H

@@ -11,6 +11,7 @@ struct view {
     int64_t position, first; /* of the query, and of what is held */
     int head, kv_head;
     double q[ATTN_MAX_DIM]; /* rotated */
+    const bool *seen;       /* the chosen blocks, once they are chosen */
 };
 
 static int64_t length_of(const struct view *view)
@@ -23,13 +24,20 @@ static int64_t own_block(const struct view *view)
     return (view->position - view->first) / length_of(view);
 }
 
-/* The last `top` blocks and the query's own stand one behind the other, all before them where the one before these
- * would be. */
+/* There is room for `top` + 1 blocks before the query's own. When it chooses, the last `top` blocks stand behind
+ * the first of these, and all before them there; the chosen ones stand in their order, those of the last `top` at
+ * the end and the others at the beginning. */
 static int64_t place_of(const struct view *view, int64_t token)
 {
     const int64_t block = (token - view->first) / length_of(view), own = own_block(view);
     const int64_t top = i64_min(view->bed->spec.top, own);
-    return i64_max(0, block - (own - top) + 1) * length_of(view) + (token - view->first) % length_of(view);
+    int64_t slot = i64_max(0, block - (own - top) + 1);
+    if (view->seen && block < own) {
+        slot = block >= own - top;
+        for (int64_t b = 0; b < block; b++)
+            slot += view->seen[b];
+    }
+    return slot * length_of(view) + (token - view->first) % length_of(view);
 }
 
 static double score(const struct view *view, int64_t token)
@@ -97,6 +105,7 @@ static void define(const struct bed *bed, int64_t position, int head, double *ou
     row_of(&bed->shape, QUERY, position, head, view.q);
     rotate(&bed->shape, place_of(&view, position), view.q);
     choose(&view, seen);
+    view.seen = seen;
     memset(out, 0, (size_t)bed->shape.dim * sizeof *out);
     for (int64_t t = first; t < end; t++)
         sum += exp(score(&view, t));

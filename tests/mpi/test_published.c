@@ -131,6 +131,13 @@ static void landmarks_are_those_that_models_are_trained_with(void **state)
     check(NULL);
 }
 
+static void landmarks_choose_as_the_authors_inference_does(void **state)
+{
+    (void)state;
+    read_file("landmark", NULL, 0);
+    check(NULL);
+}
+
 static void heavy_hitters_are_those_of_the_authors_segment_by_segment(void **state)
 {
     (void)state;
@@ -167,6 +174,7 @@ int main(void)
         mpi_unit_test(snapkv_keeps_what_snapkv_press_keeps),
         mpi_unit_test(convolutions_are_those_of_conv_compress),
         mpi_unit_test(landmarks_are_those_that_models_are_trained_with),
+        mpi_unit_test(landmarks_choose_as_the_authors_inference_does),
         mpi_unit_test(heavy_hitters_are_those_of_the_authors_segment_by_segment),
         mpi_unit_test(heavy_hitters_are_those_of_the_authors_token_by_token),
         mpi_unit_test(a_memory_is_that_of_longllama),

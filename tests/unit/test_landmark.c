@@ -49,7 +49,8 @@ static void grouped_softmax(int64_t p, int64_t block, const bool *seen, const in
     }
 }
 
-/* Which blocks are seen, and where all tokens stand, by a choice of the `top` best landmarks. */
+/* Which blocks are seen, by a choice of the `top` best landmarks, and where their tokens then stand: one block
+ * behind the other from the one before the last `top` on, those of the last `top` one further. */
 static void look_up(int64_t p, int64_t block, int64_t top, bool *seen, int64_t *positions)
 {
     const int64_t length = block + 1, blocks = p / length, last = blocks - i64_min(top, blocks);
@@ -69,6 +70,9 @@ static void look_up(int64_t p, int64_t block, int64_t top, bool *seen, int64_t *
         }
         seen[best] = true;
     }
+    for (int64_t b = 0, i = 0; b < blocks; i += seen[b++])
+        for (int64_t t = b * length; t < (b + 1) * length && seen[b]; t++)
+            positions[t] = (last - 1 + i + (b >= last)) * length + t % length;
 }
 
 static void compare(const struct rope *rope, int64_t p, int64_t block, int64_t top)
