@@ -2,8 +2,9 @@
 
 #include <inttypes.h>
 
-/* Times the trained length that a method holds without training. */
-enum { POSITIONS_HOLD = 2 };
+/* Times the trained length that dynamic NTK holds without training; and what its context is rounded up to, with
+ * room for the instruction and the answer. */
+enum { POSITIONS_HOLD = 2, CONTEXT_STEP = 1024 };
 
 static bool is_chosen(const struct options *options)
 {
@@ -38,7 +39,8 @@ void advice_print(const struct plan *plan, FILE *out)
             " tokens of the model, the longest %.1f times (%s), and are read in pieces as planned; "
             "--strategy whole reads them in one, with a far memory",
             beyond, context, times, longest->id);
-    if (times <= POSITIONS_HOLD)
-        fprintf(out, "; --positions yarn --factor %d as well, and exactly", POSITIONS_HOLD);
+    const int64_t enough = i64_round_up(longest->work.n_tokens + CONTEXT_STEP, CONTEXT_STEP);
+    if (enough <= POSITIONS_HOLD * context)
+        fprintf(out, "; so does --positions dynamic --context %" PRId64 ", with all of it in view", enough);
     fputc('\n', out);
 }

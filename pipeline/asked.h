@@ -19,9 +19,9 @@ bool asked_extends(const struct options *options, const struct model *model);
 int asked_beyond(const struct options *options, const struct model *model, struct policy_spec *out,
                  struct error *err);
 
-/* --policy with --memory-budget in *general, full where nothing is said; policies [layers] of a model that has it and
- * --layers. ERROR_USAGE also for a policy that no layer would have, and for a budget that would bound nothing or
- * not all: of layers with windows of their own, of --layers, of no policy. */
+/* --policy with --memory-budget in *general, full where nothing is said; policies [layers] of a model that has it
+ * and --layers. ERROR_USAGE also for a policy that no layer would have, and for a budget that would bound nothing
+ * or not all: of layers with windows of their own, of --layers, of no policy. */
 int asked_policies(const struct options *options, const struct model *model, struct policy_spec *general,
                    struct policy_spec *policies, struct error *err);
 

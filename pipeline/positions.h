@@ -13,8 +13,8 @@
  * cannot go together or what this model cannot have. */
 int positions_choose(const struct options *options, struct model *model, struct error *err);
 
-/* Whether a method or factor of the user's stands in place of one that the file asks for; if so, out [size] says so:
- * "yarn, factor 2, in place of the file's yarn, factor 4". */
+/* Whether a method or factor of the user's stands in place of one that the file asks for; if so, out [size] says
+ * so: "yarn, factor 2, in place of the file's yarn, factor 4". */
 bool positions_replace(const struct model *model, char *out, size_t size);
 
 /* Whether the positions in force are in any way others than the file's. */

@@ -25,7 +25,7 @@ planned "beyond the 16384 tokens that the model's positions reach" --positions n
 
 # Advice goes by how far a document is beyond, and only to who has not chosen.
 document=$text
-planned "advice: 1 documents are beyond the 8192 .* 1.5 times (legal_long.txt).* --strategy whole .*--positions yarn --factor 2"
+planned "advice: 1 documents are beyond the 8192 .* 1.5 times (legal_long.txt).* --strategy whole .*--positions dynamic --context 13312"
 planned "tokens" --strategy whole
 ! grep -q "advice" "$work/plan" || fail "advice to a user who has chosen"
 document=$texts/prose.txt
