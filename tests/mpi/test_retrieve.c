@@ -143,21 +143,27 @@ static void check_found(const struct fixture *f, const int64_t *chosen, const in
     }
 }
 
+/* What all groups choose, of the best TOP. */
+static void choose(const struct fixture *f, int64_t *chosen, int64_t *counts)
+{
+    const struct retrieve_call call = {.far = &f->far,
+                                       .groups = f->groups,
+                                       .n_groups = f->n_groups,
+                                       .q = f->q,
+                                       .stride = HEADS * DIM,
+                                       .scale = 0.5f,
+                                       .top = TOP};
+    if (retrieve_choose(f->retrieve, &call, chosen, counts, &err) != 0)
+        fail_msg("%s", err.text);
+}
+
 static void check(int64_t blocks)
 {
     struct fixture f;
     int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
     open_fixture(&f, blocks, blocks);
     deal_groups(&f);
-    const struct retrieve_call call = {.far = &f.far,
-                                       .groups = f.groups,
-                                       .n_groups = f.n_groups,
-                                       .q = f.q,
-                                       .stride = HEADS * DIM,
-                                       .scale = 0.5f,
-                                       .top = TOP};
-    if (retrieve_choose(f.retrieve, &call, chosen, counts, &err) != 0)
-        fail_msg("%s", err.text);
+    choose(&f, chosen, counts);
     check_found(&f, chosen, counts);
     close_fixture(&f);
 }
@@ -187,15 +193,7 @@ static void check_spans(int64_t blocks)
         f.groups[g].first = blocks / 3 * (g % 2) + 7 * (f.n_groups - g);
         f.groups[g].end = blocks - 5 * g;
     }
-    const struct retrieve_call call = {.far = &f.far,
-                                       .groups = f.groups,
-                                       .n_groups = f.n_groups,
-                                       .q = f.q,
-                                       .stride = HEADS * DIM,
-                                       .scale = 0.5f,
-                                       .top = TOP};
-    if (retrieve_choose(f.retrieve, &call, chosen, counts, &err) != 0)
-        fail_msg("%s", err.text);
+    choose(&f, chosen, counts);
     for (int64_t g = 0; g < f.n_groups; g++)
         for (int head = 0; head < KV_HEADS; head++) {
             const int64_t *of = chosen + (g * KV_HEADS + head) * TOP;

@@ -28,20 +28,11 @@ from compressive_transformer_pytorch.compressive_transformer_pytorch import Conv
 from kvpress import ObservedAttentionPress, SnapKVPress
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
+from bed_numbers import number
+
 HEADS, KV_HEADS, DIM, BASE, SCALE = 4, 2, 16, 10000.0, 0.9
 QUERY, KEY, VALUE = range(3)
 TOKENS, AFTER = 200, 6  # in one segment, and one by one behind it
-
-
-def number(kind, tokens, elements):
-    """As tests/mpi/dense.h has it: [tokens][elements] in -1 .. 1."""
-    with np.errstate(over="ignore"):
-        x = np.arange(tokens, dtype=np.uint64)[:, None] * np.uint64(3) + np.uint64(kind)
-        x = (x * np.uint64(100003) + np.arange(elements, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(40)).astype(np.float64) / 8388608.0 - 1.0
 
 
 def rows(kind, heads):
