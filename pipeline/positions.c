@@ -103,14 +103,19 @@ static void name_method(const struct position_method *method, char *out, size_t 
         snprintf(out, size, "%s, factor %.6g", position_kind_name(method->kind), method->factor);
 }
 
-bool positions_replace(const struct model *model, char *out, size_t size)
+static bool replaces_the_files(const struct model *model)
 {
     const struct position_method *own = &model->file_positions, *now = &model->positions;
+    return own->kind != POSITION_NONE && (now->kind != own->kind || now->factor != own->factor);
+}
+
+bool positions_replace(const struct model *model, char *out, size_t size)
+{
     char asked[64], of_file[64];
-    if (own->kind == POSITION_NONE || (now->kind == own->kind && now->factor == own->factor))
+    if (!replaces_the_files(model))
         return false;
-    name_method(now, asked, sizeof asked);
-    name_method(own, of_file, sizeof of_file);
+    name_method(&model->positions, asked, sizeof asked);
+    name_method(&model->file_positions, of_file, sizeof of_file);
     snprintf(out, size, "%s, in place of the file's %s", asked, of_file);
     return true;
 }
@@ -124,17 +129,17 @@ bool positions_differ(const struct model *model)
 /* Why it is this method and this factor. */
 static void describe_reason(const struct options *options, const struct model *model, char *out, size_t size)
 {
-    const struct position_method *m = &model->positions, *own = &model->file_positions;
-    char replaced[160], of_file[64] = "";
+    const struct position_method *m = &model->positions;
+    const bool replaces = replaces_the_files(model);
+    char of_file[64] = "";
     if (!is_asked(options)) {
         snprintf(out, size, "the model's own");
         return;
     }
     const bool from_context =
         options->factor == 0 && options->context > 0 && m->kind != POSITION_NONE && !position_method_follows(m);
-    const bool replaces = positions_replace(model, replaced, sizeof replaced);
     if (replaces)
-        name_method(own, of_file, sizeof of_file);
+        name_method(&model->file_positions, of_file, sizeof of_file);
     snprintf(out, size, "--positions%s%s%s", from_context ? ", for --context" : "",
              replaces ? " in place of the file's " : "", of_file);
 }
