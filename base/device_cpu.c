@@ -84,10 +84,13 @@ const struct device *device_cpu(void)
 {
     static const struct device cpu = {
         .name = "cpu",
+        .model = "CPU",
         .host_visible = true,
         .alloc = cpu_alloc,
         .free = free,
         .memory_free = cpu_memory_free,
+        .host_alloc = cpu_alloc,
+        .host_free = free,
         .stream_create = cpu_stream_create,
         .stream_free = cpu_stream_free,
         .stream_wait = cpu_stream_wait,

@@ -1,0 +1,322 @@
+/* The part of the CUDA runtime that the program calls, over memory of this machine.
+ *
+ * Everything is over when a call returns. The device's memory is one stretch of address space that is closed to the
+ * host but while a kernel or a copy is under way: a host that reads or writes it ends with a segmentation fault, as
+ * it would with a GPU. SIMT_MEMORY says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80).
+ */
+#include "simt.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <map>
+#include <sys/mman.h>
+
+static const size_t ALIGN = 512;
+
+static size_t number_of(const char *name, size_t otherwise)
+{
+    const char *text = getenv(name);
+    return text ? strtoull(text, nullptr, 10) : otherwise;
+}
+
+/* ---- memory ---- */
+
+struct arena {
+    char *start;
+    size_t bytes, used;
+    std::map<size_t, size_t> stretches; /* offset -> bytes, of what is allocated */
+    int open;
+};
+
+static struct arena *arena()
+{
+    static struct arena *only;
+    if (!only) {
+        only = new struct arena();
+        only->bytes = number_of("SIMT_MEMORY", (size_t)2 << 30);
+        only->start =
+            (char *)mmap(nullptr, only->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (only->start == MAP_FAILED)
+            simt::wrong("no address space for the device's memory");
+    }
+    return only;
+}
+
+void simt::device_opens()
+{
+    struct arena *a = arena();
+    if (a->open++ == 0)
+        mprotect(a->start, a->bytes, PROT_READ | PROT_WRITE);
+}
+
+void simt::device_closes()
+{
+    struct arena *a = arena();
+    if (--a->open == 0)
+        mprotect(a->start, a->bytes, PROT_NONE);
+}
+
+static thread_local cudaError_t last = cudaSuccess;
+
+static cudaError_t said(cudaError_t code)
+{
+    if (code != cudaSuccess)
+        last = code;
+    return code;
+}
+
+cudaError_t cudaMalloc(void **out, size_t asked)
+{
+    struct arena *a = arena();
+    const size_t bytes = (asked + ALIGN - 1) / ALIGN * ALIGN;
+    size_t at = 0;
+    for (const auto &stretch : a->stretches) {
+        if (stretch.first - at >= bytes)
+            break;
+        at = stretch.first + stretch.second;
+    }
+    if (asked == 0 || at + bytes > a->bytes)
+        return said(cudaErrorMemoryAllocation);
+    a->stretches[at] = bytes;
+    a->used += bytes;
+    *out = a->start + at;
+    simt::device_opens();
+    memset(*out, 0xff, bytes); /* NaN: what is not written is not 0 */
+    simt::device_closes();
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    struct arena *a = arena();
+    if (!memory)
+        return cudaSuccess;
+    const auto stretch = a->stretches.find((size_t)((char *)memory - a->start));
+    if (stretch == a->stretches.end())
+        return said(cudaErrorInvalidValue);
+    a->used -= stretch->second;
+    a->stretches.erase(stretch);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **out, size_t bytes)
+{
+    *out = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    return *out ? cudaSuccess : said(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *unused, size_t *all)
+{
+    *unused = arena()->bytes - arena()->used;
+    *all = arena()->bytes;
+    return cudaSuccess;
+}
+
+static bool on_device(const void *at)
+{
+    const struct arena *a = arena();
+    return (const char *)at >= a->start && (const char *)at < a->start + a->bytes;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t)
+{
+    const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind != cudaMemcpyDefault && bytes > 0 && (on_device(to) != to_device || on_device(from) != from_device))
+        return said(cudaErrorInvalidValue);
+    simt::device_opens();
+    memmove(to, from, bytes);
+    simt::device_closes();
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
+{
+    return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    cudaError_t code = cudaSuccess;
+    for (size_t row = 0; row < height && code == cudaSuccess; row++)
+        code = cudaMemcpyAsync((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width, kind,
+                               stream);
+    return code;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+{
+    if (!on_device(memory))
+        return said(cudaErrorInvalidValue);
+    simt::device_opens();
+    memset(memory, value, bytes);
+    simt::device_closes();
+    return cudaSuccess;
+}
+
+/* ---- streams and events: everything is over at once ---- */
+
+struct CUstream_st {
+    int unused;
+};
+
+struct CUevent_st {
+    std::chrono::steady_clock::time_point when;
+};
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
+{
+    *out = new CUstream_st();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
+{
+    *out = new CUevent_st();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+{
+    event->when = std::chrono::steady_clock::now();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to)
+{
+    *milliseconds = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+    return cudaSuccess;
+}
+
+/* ---- the device ---- */
+
+cudaError_t cudaGetDeviceCount(int *out)
+{
+    *out = (int)number_of("SIMT_DEVICES", 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    return device == 0 ? cudaSuccess : said(cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int *out)
+{
+    *out = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr what, int)
+{
+    const int capability = (int)number_of("SIMT_CAPABILITY", 80);
+    switch (what) {
+    case cudaDevAttrComputeCapabilityMajor:
+        *out = capability / 10;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        *out = capability % 10;
+        return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+        *out = 2;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *out = 227 * 1024;
+        return cudaSuccess;
+    default:
+        return said(cudaErrorInvalidValue);
+    }
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int)
+{
+    memset(out, 0, sizeof *out);
+    strcpy(out->name, "simt");
+    out->totalGlobalMem = arena()->bytes;
+    out->major = (int)number_of("SIMT_CAPABILITY", 80) / 10;
+    out->minor = (int)number_of("SIMT_CAPABILITY", 80) % 10;
+    out->multiProcessorCount = 2;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize()
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError()
+{
+    const cudaError_t code = last;
+    last = cudaSuccess;
+    return code;
+}
+
+cudaError_t cudaPeekAtLastError()
+{
+    return last;
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    switch (code) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    default:
+        return "another error";
+    }
+}
