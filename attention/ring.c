@@ -15,27 +15,23 @@ static const int64_t PIECE_TOKENS = 32768;
 
 /* ---- making a ring -------------------------------------------------------------------------------------- */
 
-/* The most that any kind of work item needs. */
-static size_t scratch_bytes(const struct ring_options *o)
+static const struct ring_arithmetic *arithmetic_of(const struct ring_options *options)
 {
-    const size_t pack = ring_message_scratch_bytes(), attend = o->kernel->scratch_bytes(o->dim);
-    return ((pack > attend ? pack : attend) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
+    return options->device->host_visible ? &ring_on_cpu : ring_on_cuda();
 }
 
 static bool plan_make(const struct ring_options *o, struct ring_plan *plan)
 {
-    const size_t ranks = (size_t)o->group->size, others = ranks > 1;
-    size_t message, block, total = 0;
+    const size_t others = o->group->size > 1;
+    size_t message, block, scratch, total = 0;
     *plan = (struct ring_plan){0};
     if (!ring_message_bytes(o, i64_min(o->max_piece, o->max_shard), &message) ||
-        !ring_block_bytes(o, o->max_block, &block))
+        !ring_block_bytes(o, o->max_block, &block) || !arithmetic_of(o)->scratch_bytes(o, &scratch))
         return false;
-    plan->scratch_bytes = scratch_bytes(o);
     bool fits = layout_reserve(&total, 1, message, &plan->messages[0]) &&
                 layout_reserve(&total, others, message > block ? message : block, &plan->messages[1]) &&
                 layout_reserve(&total, 1, block, &plan->blocks[0]) &&
-                layout_reserve(&total, ranks, sizeof(struct ring_share), &plan->shares) &&
-                layout_reserve(&total, (size_t)pool_threads(o->pool), plan->scratch_bytes, &plan->scratch);
+                layout_reserve(&total, 1, scratch, &plan->scratch);
     plan->blocks[1] = plan->messages[1];
     plan->total = total;
     return fits;
@@ -69,6 +65,19 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
     return 0;
 }
 
+static int create_parts(struct ring *ring, struct error *err)
+{
+    const struct ring_options *o = &ring->options;
+    if (o->group->size > 1 && !o->transport)
+        return error_set(err, ERROR_INTERNAL, "a ring of %d ranks has no transport", o->group->size);
+    if (!(ring->shares = calloc((size_t)o->group->size, sizeof *ring->shares)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the shares of %d ranks", o->group->size);
+    if (!(ring->memory = o->device->alloc(ring->plan.total, "the buffers of the ring", err)))
+        return -1;
+    ring->rates = ring_rates_default(pool_threads(o->pool));
+    return ring->arithmetic->create ? ring->arithmetic->create(ring, err) : 0;
+}
+
 struct ring *ring_create(const struct ring_options *options, struct error *err)
 {
     struct ring *ring = calloc(1, sizeof *ring);
@@ -76,38 +85,32 @@ struct ring *ring_create(const struct ring_options *options, struct error *err)
         error_set(err, ERROR_RESOURCE, "no memory for the description of a ring");
         return NULL;
     }
-    if (settle(options, &ring->options, &ring->plan, err) < 0)
-        goto fail;
-    if (options->group->size > 1 && !options->transport) {
-        error_set(err, ERROR_INTERNAL, "a ring of %d ranks has no transport", options->group->size);
-        goto fail;
+    if (settle(options, &ring->options, &ring->plan, err) < 0) {
+        free(ring);
+        return NULL;
     }
-    ring->rates = ring_rates_default(pool_threads(options->pool));
-    ring->memory = options->device->alloc(ring->plan.total, "the buffers of the ring", err);
-    if (!ring->memory)
-        goto fail;
+    ring->arithmetic = arithmetic_of(options);
+    if (create_parts(ring, err) < 0) {
+        ring_free(ring);
+        return NULL;
+    }
     return ring;
-fail:
-    free(ring);
-    return NULL;
 }
 
 void ring_free(struct ring *ring)
 {
     if (!ring)
         return;
+    if (ring->arithmetic->free)
+        ring->arithmetic->free(ring);
     ring->options.device->free(ring->memory);
+    free(ring->shares);
     free(ring);
 }
 
 struct ring_stats ring_stats(const struct ring *ring)
 {
     return ring->stats;
-}
-
-void *ring_scratch(const struct ring *ring, int thread)
-{
-    return ring->memory + ring->plan.scratch + (size_t)thread * ring->plan.scratch_bytes;
 }
 
 int ring_rank_before(const struct ring *ring, int hops)
@@ -126,11 +129,6 @@ static void hop_over(struct ring *ring, bool waited)
     ring_rates_hop(&ring->rates, ring->hop_bytes, seconds, waited);
 }
 
-static void push_on(void *context)
-{
-    ring_poll(context);
-}
-
 void ring_poll(struct ring *ring)
 {
     const struct ring_options *o = &ring->options;
@@ -143,14 +141,6 @@ void ring_poll(struct ring *ring)
     }
     if (o->poll)
         o->poll(o->poll_context);
-}
-
-void ring_run(struct ring *ring, int64_t items, void (*work)(void *context, int64_t item, int thread),
-              void *context)
-{
-    const struct pool_job job = {
-        .n_items = items, .work = work, .context = context, .poll = push_on, .poll_context = ring};
-    pool_run(ring->options.pool, &job);
 }
 
 int ring_hop_start(struct ring *ring, const struct transport_hop *hop, struct error *err)
@@ -272,22 +262,8 @@ static enum ring_way choose_way(struct ring *ring, const struct ring_share *shar
     return way;
 }
 
-/* What the work items that pack a piece see. */
-struct packing {
-    struct ring *ring;
-    const struct ring_message *piece;
-    struct ring_message_source source;
-};
-
-static void pack_item(void *context, int64_t item, int thread)
-{
-    const struct packing *packing = context;
-    ring_message_pack_tile(packing->piece, &packing->ring->options, &packing->source, item,
-                           ring_scratch(packing->ring, thread));
-}
-
 /* The piece of this rank's shard that is the round's. */
-static void pack_piece(struct ring_round *round, const struct ring_message_source *source)
+static int pack_piece(struct ring_round *round, const struct ring_message_source *source, struct error *err)
 {
     struct ring *ring = round->ring;
     const int64_t rest = i64_max(0, source->memory->length - source->first);
@@ -295,10 +271,23 @@ static void pack_piece(struct ring_round *round, const struct ring_message_sourc
     round->first = source->first;
     round->piece = ring_message_at(&ring->options, ring->memory + ring->plan.messages[0],
                                    i64_min(rest, ring->options.max_piece));
-    ring_message_positions(&round->piece, source->memory->positions + source->first);
-    struct packing packing = {ring, &round->piece, *source};
-    ring_run(ring, round->piece.tiles, pack_item, &packing);
+    if (ring->arithmetic->pack(ring, &round->piece, source, err) < 0)
+        return -1;
     ring->stats.pack_seconds += clock_seconds() - start;
+    return 0;
+}
+
+int ring_attend_message(struct ring *ring, const struct ring_block *block, const struct ring_message *message,
+                        struct error *err)
+{
+    double pairs = 0;
+    const double start = clock_seconds();
+    if (block->tokens > 0 && message->tokens > 0 && ring->arithmetic->attend(ring, block, message, &pairs, err) < 0)
+        return -1;
+    const double seconds = clock_seconds() - start;
+    ring->stats.attend_seconds += seconds;
+    ring_rates_attend(&ring->rates, pairs * ring_pair_flops(&ring->options), seconds);
+    return 0;
 }
 
 /* All pieces of all shards, one round each. */
@@ -308,7 +297,8 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
     const int64_t longest = longest_shard(ring, round->shares);
     const enum ring_way way = choose_way(ring, round->shares, source->layer);
     for (source->first = 0; source->first < longest; source->first += ring->options.max_piece) {
-        pack_piece(round, source);
+        if (pack_piece(round, source, err) < 0)
+            return -1;
         const double start = clock_seconds();
         if ((way == RING_PASS_Q ? ring_pass_q : ring_pass_kv)(round, err) < 0)
             return -1;
@@ -337,21 +327,20 @@ static void find_still(const struct rope *rope, int dim, float *still)
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err)
 {
-    struct ring_share *shares = (struct ring_share *)(ring->memory + ring->plan.shares);
     const struct ring_share own = {memory->length, queries->tokens, ring->rates};
     float still[ATTN_MAX_DIM];
-    if (check_call(ring, memory, layer, queries, err) < 0 || gather_shares(ring, &own, shares, err) < 0)
+    if (check_call(ring, memory, layer, queries, err) < 0 || gather_shares(ring, &own, ring->shares, err) < 0)
         return -1;
     find_still(queries->rope, ring->options.dim, still);
     struct ring_message_source source = {.memory = memory, .rope = queries->rope, .still = still, .layer = layer};
     struct ring_round round = {
         .ring = ring,
         .block = ring_block_at(&ring->options, ring->memory + ring->plan.blocks[0], queries->tokens),
-        .shares = shares,
+        .shares = ring->shares,
     };
-    ring_block_begin(ring, &round.block, queries, memory->positions + memory->length - queries->tokens);
-    if (go_round(&round, &source, err) < 0)
+    const int64_t *positions = memory->positions + memory->length - queries->tokens;
+    if (ring->arithmetic->begin(ring, &round.block, queries, positions, err) < 0 ||
+        go_round(&round, &source, err) < 0)
         return -1;
-    ring_block_finish(ring, &round.block, queries->out);
-    return 0;
+    return ring->arithmetic->finish(ring, &round.block, queries->out, err);
 }

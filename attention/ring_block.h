@@ -13,7 +13,6 @@
 #include <stdbool.h>
 
 #include "attention/ring.h"
-#include "attention/ring_message.h"
 
 /* A view of a block in a buffer; the buffer is borrowed. */
 struct ring_block {
@@ -30,15 +29,5 @@ bool ring_block_bytes(const struct ring_options *options, int64_t tokens, size_t
 
 /* The view of a block of so many tokens at `start`, which is aligned to ATTN_ALIGN. */
 struct ring_block ring_block_at(const struct ring_options *options, void *start, int64_t tokens);
-
-/* Rotate the queries, whose positions [tokens] these are, fold in the scale, and begin their sums. */
-void ring_block_begin(struct ring *ring, const struct ring_block *block, const struct ring_queries *queries,
-                      const int64_t *positions);
-
-/* Carry the sums over the keys of a message that are not behind the queries. */
-void ring_block_attend(struct ring *ring, const struct ring_block *block, const struct ring_message *message);
-
-/* Close the sums and hand the rows out. */
-void ring_block_finish(struct ring *ring, const struct ring_block *block, void *out);
 
 #endif

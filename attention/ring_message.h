@@ -28,10 +28,8 @@ bool ring_message_bytes(const struct ring_options *options, int64_t tokens, size
 /* The view of a message of so many tokens at `start`, which is aligned to ATTN_ALIGN. */
 struct ring_message ring_message_at(const struct ring_options *options, void *start, int64_t tokens);
 
-void ring_message_positions(struct ring_message *message, const int64_t *positions);
-
 /* The packed run of a kv head from `first_key` on, a multiple of ATTN_KEY_TILE. */
-const void *ring_message_run(const struct ring_message *message, int kv_head, int64_t first_key);
+void *ring_message_run(const struct ring_message *message, int kv_head, int64_t first_key);
 
 /* Where the keys of a message are taken from. */
 struct ring_message_source {
@@ -41,10 +39,5 @@ struct ring_message_source {
     int layer;
     int64_t first; /* index in memory of the message's first token */
 };
-
-/* Rotate and pack one tile of every kv head. scratch: ring_message_scratch_bytes(), aligned. Any thread. */
-void ring_message_pack_tile(const struct ring_message *message, const struct ring_options *options,
-                            const struct ring_message_source *source, int64_t tile, void *scratch);
-size_t ring_message_scratch_bytes(void);
 
 #endif

@@ -22,8 +22,7 @@ int ring_pass_kv(struct ring_round *round, struct error *err)
                 0)
                 return -1;
         }
-        ring_block_attend(ring, &round->block, &here);
-        if (ring_hop_finish(ring, err) < 0)
+        if (ring_attend_message(ring, &round->block, &here, err) < 0 || ring_hop_finish(ring, err) < 0)
             return -1;
     }
     return 0;

@@ -12,7 +12,8 @@ int ring_pass_q(struct ring_round *round, struct error *err)
     for (int hop = 0; hop < ring->options.group->size; hop++) {
         const struct ring_block here = round->block;
         const int64_t tokens = round->shares[ring_rank_before(ring, hop + 1)].block;
-        ring_block_attend(ring, &here, &round->piece);
+        if (ring_attend_message(ring, &here, &round->piece, err) < 0)
+            return -1;
         place = 1 - place;
         round->block = ring_block_at(&ring->options, ring->memory + places[place], tokens);
         const struct transport_hop way = {here.start, here.bytes, round->block.start, round->block.bytes};
