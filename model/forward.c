@@ -1,6 +1,5 @@
 #include "model/forward_state.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,31 +27,9 @@ static int64_t landmark_block(const struct forward_options *options)
 
 /* ---- sizes ---- */
 
-/* Elements of a thread's two tile buffers. Only scoring has outputs as wide as the vocabulary. */
-static size_t scratch_in(const struct model *model)
+static const struct forward_arithmetic *arithmetic_of(const struct forward_options *options)
 {
-    const int64_t widest = i64_max(i64_max(model->shape.width, model->shape.ffn), forward_q_width(&model->shape));
-    return (size_t)LINEAR_TILE_ROWS * (size_t)widest;
-}
-
-static size_t scratch_out(const struct forward_options *options)
-{
-    const struct model *model = options->model;
-    int64_t widest = i64_max(forward_qkv_width(&model->shape), 2 * (int64_t)model->shape.ffn);
-    if (options->scores)
-        widest = i64_max(widest, model->shape.vocab);
-    return (size_t)LINEAR_TILE_ROWS * (size_t)widest;
-}
-
-/* All layers have the same shapes. */
-static size_t linear_scratch(const struct model *model)
-{
-    size_t most = model->packed_head ? linear_scratch_bytes(model->packed_head) : 0;
-    for (int k = 0; k < LINEARS_PER_LAYER; k++) {
-        const size_t bytes = linear_scratch_bytes(model->layers[0].linears[k]);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
+    return options->device->host_visible ? &forward_on_cpu : forward_on_cuda();
 }
 
 static size_t token_floats(const struct model_shape *shape)
@@ -71,9 +48,8 @@ int forward_bytes(const struct forward_options *asked, size_t *out, struct error
     const size_t element = dtype_size(options->kernel->dtype);
     const size_t row = sizeof(float) * (size_t)(model->shape.width + forward_q_width(&model->shape)) +
                        element * (size_t)forward_q_width(&model->shape) + sizeof(int64_t);
-    const size_t per_thread = element * scratch_in(model) + sizeof(float) * scratch_out(options);
-    *out = of_attention + row * (size_t)forward_attention_block(options) +
-           per_thread * (size_t)pool_threads(options->pool) + sizeof(float) * token_floats(&model->shape);
+    *out = of_attention + row * (size_t)forward_attention_block(options) + arithmetic_of(options)->bytes(options) +
+           sizeof(float) * token_floats(&model->shape);
     return 0;
 }
 
@@ -82,34 +58,24 @@ int forward_bytes(const struct forward_options *asked, size_t *out, struct error
 static int create_buffers(struct forward *f, struct error *err)
 {
     const struct device *device = f->options.device;
-    const struct model_shape *shape = &f->model->shape;
     const size_t rows = (size_t)forward_attention_block(&f->options),
                  element = dtype_size(f->options.kernel->dtype);
-    const size_t q = (size_t)forward_q_width(shape);
-    f->row_positions = device->alloc(rows * sizeof *f->row_positions, "positions", err);
-    f->x = device->alloc(rows * (size_t)shape->width * sizeof *f->x, "activations", err);
+    const size_t q = (size_t)forward_q_width(&f->model->shape);
+    f->row_positions = device->host_alloc(rows * sizeof *f->row_positions, "positions", err);
+    f->x = device->alloc(rows * (size_t)f->model->shape.width * sizeof *f->x, "activations", err);
     f->q = device->alloc(rows * q * sizeof *f->q, "queries", err);
     f->attended = device->alloc(rows * q * element, "attention output", err);
-    f->scratch = calloc((size_t)pool_threads(f->options.pool), sizeof *f->scratch);
     if (!f->row_positions || !f->x || !f->q || !f->attended)
         return -1;
-    if (!f->scratch)
-        return error_set(err, ERROR_RESOURCE, "no memory for %d threads", pool_threads(f->options.pool));
-    for (int i = 0; i < pool_threads(f->options.pool); i++) {
-        struct forward_scratch *scratch = &f->scratch[i];
-        scratch->in = device->alloc(scratch_in(f->model) * element, "a thread's inputs", err);
-        scratch->y = device->alloc(scratch_out(&f->options) * sizeof(float), "a thread's outputs", err);
-        scratch->linear = device->alloc(linear_scratch(f->model), "a thread's matrix products", err);
-        if (!scratch->in || !scratch->y || !scratch->linear)
-            return -1;
-    }
-    return 0;
+    f->host_q = f->q;
+    f->host_attended = f->attended;
+    return f->arithmetic->create(f, err);
 }
 
 static int create_token(struct forward *f, struct error *err)
 {
     const struct model_shape *shape = &f->model->shape;
-    float *floats = f->options.device->alloc(token_floats(shape) * sizeof *floats, "decode vectors", err);
+    float *floats = f->options.device->host_alloc(token_floats(shape) * sizeof *floats, "decode vectors", err);
     if (!floats)
         return -1;
     struct forward_token *t = &f->token;
@@ -135,6 +101,7 @@ struct forward *forward_create(const struct forward_options *options, struct err
     f->landmark = f->landmark_block ? (int32_t)options->policies->token : -1;
     f->options = count_landmarks(options, f->landmark_block);
     f->model = options->model;
+    f->arithmetic = arithmetic_of(options);
     if (forward_attention_create(&f->attention, &f->options, err) != 0 || create_buffers(f, err) != 0 ||
         create_token(f, err) != 0) {
         forward_free(f);
@@ -148,17 +115,12 @@ void forward_free(struct forward *f)
     if (!f)
         return;
     const struct device *device = f->options.device;
-    for (int i = 0; f->scratch && i < pool_threads(f->options.pool); i++) {
-        device->free(f->scratch[i].in);
-        device->free(f->scratch[i].y);
-        device->free(f->scratch[i].linear);
-    }
-    free(f->scratch);
-    device->free(f->row_positions);
+    f->arithmetic->free(f);
+    device->host_free(f->row_positions);
     device->free(f->x);
     device->free(f->q);
     device->free(f->attended);
-    device->free(f->token.x);
+    device->host_free(f->token.x);
     free(f->token.parts);
     forward_attention_free(&f->attention);
     free(f);
@@ -192,24 +154,6 @@ struct ring_stats forward_ring_stats(const struct forward *f)
 
 /* ---- one segment ---- */
 
-/* A layer's end and the next one's beginning, on a tile of rows: between them the rows stay in the cache. */
-struct layer_step {
-    struct forward *forward;
-    const int32_t *tokens;        /* of the block, before the first layer */
-    const struct layer *finished; /* NULL before the first layer */
-    const struct layer *begun;    /* NULL behind the last */
-    int begun_index;
-};
-
-/* scratch->y = the linear layer of x; the first failure of a thread is kept for run_tiles. */
-static void apply(const struct linear *linear, const void *x, int64_t rows, struct forward_scratch *scratch)
-{
-    struct error err;
-    const struct linear_rows of_tile = {x, scratch->y, rows};
-    if (linear_apply(linear, &of_tile, scratch->linear, &err) != 0 && scratch->err.code == ERROR_NONE)
-        scratch->err = err;
-}
-
 void forward_norm(const struct model *model, const float *weight, float *x, int64_t rows)
 {
     const struct rms_norm norm = {weight, model->shape.width, (float)model->shape.norm_eps};
@@ -227,95 +171,6 @@ void forward_head_norms(const struct model *model, const struct layer *layer, fl
         ops_rms_norm(&queries, qkv, qkv, DTYPE_F32, shape->heads);
     if (layer->key_norm)
         ops_rms_norm(&keys, k, k, DTYPE_F32, shape->kv_heads);
-}
-
-/* Attention output, feed-forward. */
-static void finish_layer(struct forward *f, const struct layer *layer, int64_t row, int64_t rows,
-                         struct forward_scratch *scratch)
-{
-    const struct model_shape *shape = &f->model->shape;
-    const enum dtype dtype = f->model->dtype;
-    const size_t q_bytes = (size_t)forward_q_width(shape) * dtype_size(dtype);
-    float *x = f->x + row * shape->width;
-    const struct rms_norm norm = {layer->ffn_norm, shape->width, (float)shape->norm_eps};
-    const struct ops_gate gate = {f->model->arch->activation, shape->ffn};
-
-    apply(layer->linears[LINEAR_OUT], (const char *)f->attended + (size_t)row * q_bytes, rows, scratch);
-    forward_norm(f->model, layer->attention_post_norm, scratch->y, rows);
-    ops_add(x, scratch->y, rows * shape->width);
-    ops_rms_norm(&norm, x, scratch->in, dtype, rows);
-    apply(layer->linears[LINEAR_GATE_UP], scratch->in, rows, scratch);
-    ops_gate(&gate, scratch->y, scratch->in, dtype, rows);
-    apply(layer->linears[LINEAR_DOWN], scratch->in, rows, scratch);
-    forward_norm(f->model, layer->ffn_post_norm, scratch->y, rows);
-    ops_add(x, scratch->y, rows * shape->width);
-}
-
-/* Queries to their buffer, keys and values to memory. */
-static void begin_layer(const struct layer_step *step, int64_t row, int64_t rows, struct forward_scratch *scratch)
-{
-    struct forward *f = step->forward;
-    const struct model_shape *shape = &f->model->shape;
-    const int64_t q_width = forward_q_width(shape), qkv_width = forward_qkv_width(shape);
-    const struct rms_norm norm = {step->begun->attention_norm, shape->width, (float)shape->norm_eps};
-
-    ops_rms_norm(&norm, f->x + row * shape->width, scratch->in, f->model->dtype, rows);
-    apply(step->begun->linears[LINEAR_QKV], scratch->in, rows, scratch);
-    for (int64_t i = 0; i < rows; i++) {
-        float *qkv = scratch->y + i * qkv_width;
-        forward_head_norms(f->model, step->begun, qkv);
-        memcpy(f->q + (row + i) * q_width, qkv, (size_t)q_width * sizeof *qkv);
-        forward_attention_put(&f->attention, step->begun_index, row + i, qkv + q_width,
-                              qkv + q_width + (int64_t)shape->kv_heads * shape->dim);
-    }
-}
-
-static void layer_tile(void *context, int64_t item, int thread)
-{
-    const struct layer_step *step = context;
-    struct forward *f = step->forward;
-    const int64_t row = item * f->tile_rows, rows = i64_min(f->tile_rows, f->rows - row);
-    if (step->finished)
-        finish_layer(f, step->finished, row, rows, &f->scratch[thread]);
-    else
-        ops_embed(f->model->embedding, step->tokens + row, rows, f->model->shape.embedding_scale,
-                  f->x + row * f->model->shape.width);
-    if (step->begun)
-        begin_layer(step, row, rows, &f->scratch[thread]);
-}
-
-static int run_tiles(struct forward *f, void (*work)(void *, int64_t, int), void *context, struct error *err)
-{
-    const struct pool_job job = {i64_ceil_div(f->rows, f->tile_rows), work, context, f->options.poll,
-                                 f->options.poll_context};
-    pool_run(f->options.pool, &job);
-    for (int i = 0; i < pool_threads(f->options.pool); i++)
-        if (f->scratch[i].err.code != ERROR_NONE) {
-            *err = f->scratch[i].err;
-            return -1;
-        }
-    return 0;
-}
-
-/* Rows of a tile: the size that ends soonest when the tiles are dealt to the threads. A whole tile is the fastest a
- * row; 128 and 64 rows take about 7% and 25% more (bench_linear), but may leave no thread idle at the end. */
-static int64_t choose_tile_rows(int64_t rows, int threads)
-{
-    static const struct {
-        int64_t rows;
-        double cost; /* of a row */
-    } sizes[] = {{LINEAR_TILE_ROWS, 1.0}, {128, 1.07}, {64, 1.25}};
-    int64_t best = LINEAR_TILE_ROWS;
-    double least = INFINITY;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        const int64_t rounds = i64_ceil_div(i64_ceil_div(rows, sizes[i].rows), threads);
-        const double time = (double)(rounds * sizes[i].rows) * sizes[i].cost;
-        if (time < least) {
-            least = time;
-            best = sizes[i].rows;
-        }
-    }
-    return best;
 }
 
 static int check_tokens(const struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
@@ -353,9 +208,16 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
             (*block_tokens)[f->rows] = token_at(f, tokens, p);
             f->row_positions[f->rows++] = p;
         }
-    f->tile_rows = choose_tile_rows(f->rows, pool_threads(f->options.pool));
     return forward_attention_begin(&f->attention, (struct stretch){f->first, f->end}, f->row_positions, f->rows,
                                    err);
+}
+
+/* The ring's arithmetic is the device's; bounded memory is the host's. */
+static int attend(struct forward *f, int layer, struct error *err)
+{
+    const bool bounded = forward_attention_is_bounded(&f->attention, layer);
+    return forward_attention_attend(&f->attention, layer, bounded ? f->host_q : f->q,
+                                    bounded ? f->host_attended : f->attended, err);
 }
 
 int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct error *err)
@@ -368,16 +230,15 @@ int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct 
     f->end = forward_place(f, forward_length(f) + n - 1) + 1;
     int status = take_block(f, tokens, &block_tokens, err);
     for (int layer = 0; layer <= layers && status == 0; layer++) {
-        struct layer_step step = {
-            .forward = f,
+        const struct layer_step step = {
             .tokens = block_tokens,
             .finished = layer > 0 ? &f->model->layers[layer - 1] : NULL,
             .begun = layer < layers ? &f->model->layers[layer] : NULL,
             .begun_index = layer,
         };
-        status = run_tiles(f, layer_tile, &step, err);
+        status = f->arithmetic->carry(f, &step, err);
         if (status == 0 && layer < layers)
-            status = forward_attention_attend(&f->attention, layer, f->q, f->attended, err);
+            status = attend(f, layer, err);
     }
     free(block_tokens);
     f->length = f->prefilled = f->end;
@@ -386,32 +247,13 @@ int forward_segment(struct forward *f, const int32_t *tokens, int64_t n, struct 
 
 /* ---- what the segment says ---- */
 
-struct score_step {
-    struct forward *forward;
-    const struct forward_scores *scores;
-};
-
-static void score_tile(void *context, int64_t item, int thread)
+/* Where a row of the block stands among the text's tokens of the segment; -1: it is a landmark. */
+int64_t forward_scored(const struct forward *f, int64_t row)
 {
-    const struct score_step *step = context;
-    struct forward *f = step->forward;
-    struct forward_scratch *scratch = &f->scratch[thread];
-    const int64_t row = item * f->tile_rows, rows = i64_min(f->tile_rows, f->rows - row);
-    const struct rms_norm norm = {f->model->output_norm, f->model->shape.width, (float)f->model->shape.norm_eps};
-    ops_rms_norm(&norm, f->x + row * f->model->shape.width, scratch->in, f->model->dtype, rows);
-    apply(f->model->packed_head, scratch->in, rows, scratch);
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t place = f->row_positions[row + i];
-        const int64_t at = forward_tokens(f, place) - forward_tokens(f, f->first);
-        if (f->landmark_block && landmark_is(place, f->landmark_block))
-            continue;
-        const int32_t target = step->scores->target[at];
-        const struct ops_logprob said =
-            ops_log_softmax(scratch->y + i * f->model->shape.vocab, f->model->shape.vocab, target < 0 ? 0 : target);
-        if (target >= 0)
-            step->scores->logprob[at] = said.logprob;
-        step->scores->top1[at] = said.top;
-    }
+    const int64_t place = f->row_positions[row];
+    if (f->landmark_block && landmark_is(place, f->landmark_block))
+        return -1;
+    return forward_tokens(f, place) - forward_tokens(f, f->first);
 }
 
 /* Every rank tells the others the scores of its stretches. */
@@ -434,10 +276,9 @@ static int share_scores(struct forward *f, const struct forward_scores *scores, 
 
 int forward_score(struct forward *f, const struct forward_scores *scores, struct error *err)
 {
-    if (!f->model->packed_head)
-        return error_set(err, ERROR_INTERNAL, "scores were asked of a model packed without its head");
-    struct score_step step = {f, scores};
-    if (run_tiles(f, score_tile, &step, err) != 0)
+    if (!f->options.scores)
+        return error_set(err, ERROR_INTERNAL, "scores were asked of a forward pass made without them");
+    if (f->arithmetic->score(f, scores, err) != 0)
         return -1;
     return share_scores(f, scores, err);
 }

@@ -30,7 +30,8 @@ struct forward_options {
     const struct comm *group;
     struct pool *pool;
     const struct device *device;
-    const struct attn_kernel *kernel;
+    const struct attn_kernel *kernel;        /* of the device */
+    const struct attn_kernel *host_kernel;   /* beside a device that the host cannot reach: of bounded memory */
     const struct policy_spec *policies;      /* [layers], or NULL: all of them full */
     const struct position_method *positions; /* or NULL: those of the model */
     bool scores;                             /* forward_score will be called: the model is packed with its head */

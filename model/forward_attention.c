@@ -41,6 +41,12 @@ static bool is_full(const struct forward_options *options, int layer)
     return !options->policies || options->policies[layer].kind == POLICY_FULL;
 }
 
+/* Of bounded memory and of decode, which are the host's. */
+static const struct attn_kernel *host_kernel(const struct forward_options *options)
+{
+    return options->device->host_visible ? options->kernel : options->host_kernel;
+}
+
 static int count_full(const struct forward_options *options)
 {
     int n = 0;
@@ -88,8 +94,8 @@ static struct bounded_options bounded_options(const struct forward_options *opti
     return (struct bounded_options){
         .group = options->group,
         .pool = options->pool,
-        .device = options->device,
-        .kernel = options->kernel,
+        .device = device_cpu(),
+        .kernel = host_kernel(options),
         .specs = specs,
         .layers = shape->layers - count_full(options),
         .heads = shape->heads,
@@ -139,8 +145,8 @@ static struct decoder_options decoder_options(const struct forward_options *opti
     return (struct decoder_options){
         .group = options->group,
         .pool = options->pool,
-        .device = options->device,
-        .dtype = options->kernel->dtype,
+        .device = device_cpu(),
+        .dtype = host_kernel(options)->dtype,
         .heads = shape->heads,
         .kv_heads = shape->kv_heads,
         .dim = shape->dim,
@@ -270,6 +276,11 @@ void forward_attention_reset(struct forward_attention *a)
         memory_reset(a->memory);
     if (a->bounded)
         bounded_reset(a->bounded);
+}
+
+bool forward_attention_is_bounded(const struct forward_attention *a, int layer)
+{
+    return !is_full(a->options, layer);
 }
 
 size_t forward_attention_resident(const struct forward_attention *a)

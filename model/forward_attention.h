@@ -46,6 +46,9 @@ int forward_attention_create(struct forward_attention *attention, const struct f
 void forward_attention_free(struct forward_attention *attention);
 void forward_attention_reset(struct forward_attention *attention);
 
+/* Whether the layer's memory is the bounded one. */
+bool forward_attention_is_bounded(const struct forward_attention *attention, int layer);
+
 /* Bytes of keys and values that this rank holds now. */
 size_t forward_attention_resident(const struct forward_attention *attention);
 
@@ -61,7 +64,8 @@ int forward_attention_begin(struct forward_attention *attention, struct stretch 
 void forward_attention_put(struct forward_attention *attention, int layer, int64_t row, const float *k,
                            const float *v);
 
-/* out [rows][heads * dim] in the kernel's dtype = the attention of q [rows][heads * dim] f32. */
+/* out [rows][heads * dim] in the kernel's dtype = the attention of q [rows][heads * dim] f32: both on the device,
+ * and the host's for layers with bounded memory. */
 int forward_attention_attend(struct forward_attention *attention, int layer, const float *q, void *out,
                              struct error *err);
 

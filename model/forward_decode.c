@@ -160,8 +160,8 @@ int forward_logits(struct forward *f, int64_t index, float *logits, struct error
     if (owner < 0)
         return error_set(err, ERROR_INTERNAL, "logits of token %lld of a segment of %lld", (long long)index,
                          (long long)n);
-    if (group->rank == owner)
-        memcpy(f->token.x, f->x + row * width, (size_t)width * sizeof *f->token.x);
+    if (group->rank == owner && f->arithmetic->row(f, row, f->token.x, err) != 0)
+        return -1;
     if (comm_broadcast(group, f->token.x, (size_t)width * sizeof *f->token.x, owner, err) != 0)
         return -1;
     return head_token(f, logits, err);

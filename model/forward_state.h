@@ -7,17 +7,41 @@
 #include "model/forward_attention.h"
 #include "model/ops.h"
 
-/* A thread's workspace for one tile of rows. */
-struct forward_scratch {
-    void *in;         /* [LINEAR_TILE_ROWS][widest input of a matrix] in the model's dtype */
-    float *y;         /* [LINEAR_TILE_ROWS][widest output] */
-    void *linear;     /* linear_scratch_bytes() */
-    struct error err; /* the first failure of this thread, ERROR_NONE while all is well */
+/* A layer's end and the next one's beginning, on this rank's rows of a segment. */
+struct layer_step {
+    const int32_t *tokens;        /* [rows] of the block, before the first layer */
+    const struct layer *finished; /* NULL before the first layer */
+    const struct layer *begun;    /* NULL behind the last */
+    int begun_index;
 };
+
+/* The arithmetic on the rows of a segment, where the device holds them. What a function has computed is there when
+ * it returns. */
+struct forward_arithmetic {
+    /* Bytes that create allocates. */
+    size_t (*bytes)(const struct forward_options *options);
+    /* What it needs in forward->own; host_q and host_attended where the host cannot reach the device's. */
+    int (*create)(struct forward *forward, struct error *err);
+    void (*free)(struct forward *forward); /* also of what create could not finish */
+
+    /* A step on all rows: from forward->attended (or the tokens) to forward->x, q, and keys and values in memory;
+     * for a layer with bounded memory from and to the host's. */
+    int (*carry)(struct forward *forward, const struct layer_step *step, struct error *err);
+    /* What the rows say of their targets. */
+    int (*score)(struct forward *forward, const struct forward_scores *scores, struct error *err);
+    /* x [width] = the residual stream of a row. */
+    int (*row)(struct forward *forward, int64_t row, float *x, struct error *err);
+};
+
+extern const struct forward_arithmetic forward_on_cpu;
+/* NULL in a program that was built without CUDA. */
+const struct forward_arithmetic *forward_on_cuda(void);
 
 struct forward {
     struct forward_options options;
     const struct model *model;
+    const struct forward_arithmetic *arithmetic;
+    void *own; /* the arithmetic's */
     struct forward_attention attention;
 
     /* Landmark tokens, one after every `landmark_block` tokens of the text; 0: none. A landmark is carried with the
@@ -33,12 +57,16 @@ struct forward {
     int64_t first, end;
     struct zigzag block;
     int64_t rows;
-    int64_t tile_rows;               /* at most LINEAR_TILE_ROWS: what a thread takes at a time */
-    int64_t *row_positions;          /* [max_block] */
-    float *x;                        /* [max_block][width]: the residual stream */
-    float *q;                        /* [max_block][heads * dim] */
-    void *attended;                  /* [max_block][heads * dim] in the model's dtype */
-    struct forward_scratch *scratch; /* [threads] */
+    int64_t *row_positions; /* [max_block], the host's */
+
+    /* On the device. */
+    float *x;       /* [max_block][width]: the residual stream */
+    float *q;       /* [max_block][heads * dim] */
+    void *attended; /* [max_block][heads * dim] in the model's dtype */
+
+    /* q and attended of layers with bounded memory, which is the host's; on a CPU they are the same. */
+    float *host_q;
+    void *host_attended;
 
     /* One token in decode: vectors that every rank holds whole. */
     struct forward_token {
@@ -72,6 +100,9 @@ static inline int64_t forward_tokens(const struct forward *forward, int64_t plac
 {
     return forward->landmark_block ? landmark_tokens(place, forward->landmark_block) : place;
 }
+
+/* Where a row of the block stands among the text's tokens of the segment in hand; -1: it is a landmark. */
+int64_t forward_scored(const struct forward *forward, int64_t row);
 
 /* x [rows][width] normed in place, where the layer has that norm: weight is not NULL. */
 void forward_norm(const struct model *model, const float *weight, float *x, int64_t rows);
