@@ -81,6 +81,10 @@ const struct attn_kernel *const *attn_kernels(int *n_out);
  * Fails with ERROR_USAGE when the name is unknown or the CPU lacks it. */
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err);
 
+/* How keys are packed for a GPU: tile_bytes and dtype alone; NULL in a program that was built without CUDA. All
+ * else is that of attention/attend_cuda.h. */
+const struct attn_kernel *attn_kernel_cuda(void);
+
 /* m = -inf, l = 0, o = 0 */
 void attn_state_reset(const struct attn_state *state, int rows, int dim);
 

@@ -23,6 +23,8 @@ struct device {
     const char *model; /* what a user calls it: "NVIDIA H100 80GB HBM3" */
     bool host_visible; /* the host may read and write its memory directly */
 
+    int (*count)(void); /* devices of its kind that the ranks of a node share */
+
     /* Zeroed memory aligned to 64 bytes; NULL with ERROR_RESOURCE naming `what` and the bytes. */
     void *(*alloc)(size_t bytes, const char *what, struct error *err);
     void (*free)(void *memory);
@@ -45,8 +47,8 @@ struct device {
 /* The CPU; always there. */
 const struct device *device_cpu(void);
 
-/* The GPU of this rank: the ranks of a node take its GPUs in turn. From then on this thread works with it. NULL with
- * ERROR_RESOURCE where there is none, and ERROR_USAGE in a program that was built without CUDA. */
+/* The GPU of this rank: the ranks of a node take its GPUs in turn. From then on this thread works with it. NULL
+ * with ERROR_RESOURCE where there is none, and ERROR_USAGE in a program that was built without CUDA. */
 const struct device *device_cuda(int node_rank, struct error *err);
 
 #endif

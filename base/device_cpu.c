@@ -24,6 +24,11 @@ static void *cpu_alloc(size_t bytes, const char *what, struct error *err)
     return memset(memory, 0, bytes);
 }
 
+static int cpu_count(void)
+{
+    return 1;
+}
+
 static size_t cpu_memory_free(void)
 {
     return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
@@ -86,6 +91,7 @@ const struct device *device_cpu(void)
         .name = "cpu",
         .model = "CPU",
         .host_visible = true,
+        .count = cpu_count,
         .alloc = cpu_alloc,
         .free = free,
         .memory_free = cpu_memory_free,

@@ -28,6 +28,12 @@ int gpu_capability(void)
     return 10 * major + minor;
 }
 
+static int cuda_count(void)
+{
+    int devices = 0;
+    return cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0;
+}
+
 /* ---- memory ---- */
 
 static size_t cuda_memory_free(void)
@@ -146,6 +152,7 @@ const struct device *device_cuda(int node_rank, struct error *err)
         .name = "cuda",
         .model = properties.name,
         .host_visible = false,
+        .count = cuda_count,
         .alloc = cuda_alloc,
         .free = cuda_free,
         .memory_free = cuda_memory_free,
@@ -160,9 +167,9 @@ const struct device *device_cuda(int node_rank, struct error *err)
         .event_record = cuda_event_record,
         .event_query = cuda_event_query,
     };
-    int devices = 0;
-    const cudaError_t code = cudaGetDeviceCount(&devices);
-    if (code != cudaSuccess || devices < 1) {
+    const int devices = cuda_count();
+    if (devices < 1) {
+        const cudaError_t code = cudaGetLastError();
         error_set(err, ERROR_RESOURCE, "no GPU here: %s",
                   code == cudaSuccess ? "CUDA sees none" : cudaGetErrorString(code));
         return NULL;

@@ -38,18 +38,22 @@ static size_t token_floats(const struct model_shape *shape)
            2 * (size_t)shape->ffn;
 }
 
-int forward_bytes(const struct forward_options *asked, size_t *out, struct error *err)
+int forward_bytes(const struct forward_options *asked, struct forward_memory *out, struct error *err)
 {
     const struct forward_options counting = count_landmarks(asked, landmark_block(asked)), *options = &counting;
     const struct model *model = options->model;
-    size_t of_attention;
-    if (forward_attention_bytes(options, &of_attention, err) != 0)
+    if (forward_attention_bytes(options, out, err) != 0)
         return -1;
-    const size_t element = dtype_size(options->kernel->dtype);
     const size_t row = sizeof(float) * (size_t)(model->shape.width + forward_q_width(&model->shape)) +
-                       element * (size_t)forward_q_width(&model->shape) + sizeof(int64_t);
-    *out = of_attention + row * (size_t)forward_attention_block(options) + arithmetic_of(options)->bytes(options) +
-           sizeof(float) * token_floats(&model->shape);
+                       dtype_size(options->kernel->dtype) * (size_t)forward_q_width(&model->shape);
+    const size_t rows = (size_t)forward_attention_block(options);
+    out->device += row * rows;
+    out->host += sizeof(int64_t) * rows + sizeof(float) * token_floats(&model->shape);
+    const struct forward_memory own = arithmetic_of(options)->bytes(options);
+    out->device += own.device;
+    out->host += own.host;
+    if (options->device->host_visible)
+        *out = (struct forward_memory){.host = out->host + out->device};
     return 0;
 }
 

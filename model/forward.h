@@ -42,9 +42,12 @@ struct forward_options {
     void *poll_context;
 };
 
-/* Bytes that forward_create will allocate on each rank, small change aside. The model need not be packed, and of
- * the group only its size is looked at. */
-int forward_bytes(const struct forward_options *options, size_t *out, struct error *err);
+/* Bytes that forward_create will allocate on each rank, small change aside: the host's, and those of a device that
+ * the host cannot reach. The model need not be packed, and of the group only its size is looked at. */
+struct forward_memory {
+    size_t host, device;
+};
+int forward_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
 
 struct forward *forward_create(const struct forward_options *options, struct error *err);
 void forward_free(struct forward *forward);

@@ -156,9 +156,9 @@ static struct decoder_options decoder_options(const struct forward_options *opti
     };
 }
 
-int forward_attention_bytes(const struct forward_options *options, size_t *out, struct error *err)
+int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err)
 {
-    size_t parts[4] = {0};
+    size_t of_memory = 0, of_ring = 0, of_bounded = 0, of_decoder = 0;
     struct policy_spec *specs = bounded_specs(options, err);
     if (!specs)
         return -1;
@@ -166,13 +166,13 @@ int forward_attention_bytes(const struct forward_options *options, size_t *out, 
     const struct ring_options ring = ring_options(options, NULL);
     const struct bounded_options bounded = bounded_options(options, specs);
     const struct decoder_options decoder = decoder_options(options, specs);
-    int status = decoder_bytes(&decoder, &parts[0], err);
+    int status = decoder_bytes(&decoder, &of_decoder, err);
     if (status == 0 && memory.layers > 0)
-        status = memory_bytes(&memory, &parts[1], err) | ring_bytes(&ring, &parts[2], err);
+        status = memory_bytes(&memory, &of_memory, err) | ring_bytes(&ring, &of_ring, err);
     if (status == 0 && bounded.layers > 0)
-        status = bounded_bytes(&bounded, &parts[3], err);
+        status = bounded_bytes(&bounded, &of_bounded, err);
     free(specs);
-    *out = parts[0] + parts[1] + parts[2] + parts[3];
+    *out = (struct forward_memory){.host = of_bounded + of_decoder, .device = of_memory + of_ring};
     return status;
 }
 

@@ -40,7 +40,8 @@ struct forward_attention {
 /* Most tokens of one rank's block in any segment. */
 int64_t forward_attention_block(const struct forward_options *options);
 
-int forward_attention_bytes(const struct forward_options *options, size_t *out, struct error *err);
+/* Bytes of the ring and its memory, and of bounded memory and decode. */
+int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
 int forward_attention_create(struct forward_attention *attention, const struct forward_options *options,
                              struct error *err);
 void forward_attention_free(struct forward_attention *attention);

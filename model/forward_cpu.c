@@ -44,11 +44,11 @@ static size_t linear_scratch(const struct model *model)
     return most;
 }
 
-static size_t cpu_bytes(const struct forward_options *options)
+static struct forward_memory cpu_bytes(const struct forward_options *options)
 {
     const size_t element = dtype_size(options->kernel->dtype);
     const size_t per_thread = element * scratch_in(options->model) + sizeof(float) * scratch_out(options);
-    return per_thread * (size_t)pool_threads(options->pool);
+    return (struct forward_memory){.host = per_thread * (size_t)pool_threads(options->pool)};
 }
 
 /* ---- life ---- */

@@ -19,7 +19,7 @@ struct layer_step {
  * it returns. */
 struct forward_arithmetic {
     /* Bytes that create allocates. */
-    size_t (*bytes)(const struct forward_options *options);
+    struct forward_memory (*bytes)(const struct forward_options *options);
     /* What it needs in forward->own; host_q and host_attended where the host cannot reach the device's. */
     int (*create)(struct forward *forward, struct error *err);
     void (*free)(struct forward *forward); /* also of what create could not finish */

@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include "model/model_cuda.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,6 +308,7 @@ void model_free(struct model *model)
         for (int k = 0; k < LINEARS_PER_LAYER; k++)
             linear_free(model->layers[i].linears[k]);
     linear_free(model->packed_head);
+    model_cuda_free(model->cuda);
     shared_memory_free(&model->packed);
     free(model->layers);
     free(model->floats);

@@ -10,6 +10,7 @@
 #include "attention/convolution.h"
 #include "base/bundle.h"
 #include "base/comm.h"
+#include "base/device.h"
 #include "base/error.h"
 #include "base/num.h"
 #include "base/pool.h"
@@ -53,6 +54,7 @@ struct model {
     int64_t file_context;
     struct layer *layers;       /* [layers] */
     struct linear *packed_head; /* NULL unless packed with it */
+    struct model_cuda *cuda;    /* all of it on a GPU, in place of the packed matrices (model_cuda.h); or NULL */
     enum dtype dtype;           /* of the packed matrices */
     struct shared_memory packed;
     float *floats; /* owns norms, biases and divisors */
@@ -67,9 +69,10 @@ struct model_pack_options {
     enum dtype dtype;
     bool with_head; /* also the output head: needed to score, not to generate */
     struct pool *pool;
-    const struct comm *node; /* the ranks that share memory; each packs a part */
+    const struct comm *node;     /* the ranks that share memory; each packs a part */
+    const struct device *device; /* where the matrices go: a GPU has all of them by itself */
 };
-/* Bytes that packing takes on a node. */
+/* Bytes that packing takes on a node, or on a rank's GPU. */
 int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
                        struct error *err);
 /* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */

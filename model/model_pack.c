@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "model/model.h"
+#include "model/model_cuda.h"
 
 /* The matrices to pack, in the order in which they lie in the node's shared memory: those of each layer, then,
  * if it is wanted, the head. */
@@ -35,6 +36,8 @@ int model_packed_bytes(const struct model *model, const struct model_pack_option
                        struct error *err)
 {
     *out = 0;
+    if (!options->device->host_visible)
+        return model_cuda_bytes(model, options, out, err);
     for (int64_t i = 0; i < matrix_count(model, options); i++) {
         const struct linear_shape shape = matrix_shape(model, i, options->dtype);
         size_t bytes;
@@ -100,10 +103,12 @@ static int pack_share(struct model *model, const struct model_pack_options *opti
 int model_pack(struct model *model, const struct model_pack_options *options, struct error *err)
 {
     size_t bytes;
+    model->dtype = options->dtype;
+    if (!options->device->host_visible)
+        return (model->cuda = model_cuda_create(model, options, err)) ? 0 : -1;
     if (model_packed_bytes(model, options, &bytes, err) != 0 ||
         shared_memory_create(options->node, bytes, &model->packed, err) != 0)
         return -1;
-    model->dtype = options->dtype;
     if (attach_all(model, options, err) != 0 || pack_share(model, options, err) != 0)
         return -1;
     return shared_memory_sync(options->node, &model->packed, err);

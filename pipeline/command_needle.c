@@ -205,7 +205,7 @@ static int set_up(struct needles *n, struct error *err)
     setup->settings[NEEDLE_UNTOUCHED] = (struct setup_reading){
         .general = {.kind = POLICY_FULL}, .max_tokens = counts.longest[NEEDLE_UNTOUCHED], .file_positions = 1};
     const int64_t longest = i64_max(counts.longest[NEEDLE_ASKED], counts.longest[NEEDLE_UNTOUCHED]);
-    setup->segment = i64_min(s->options->segment, i64_max(1, longest));
+    setup->segment = i64_min(options_segment(s->options), i64_max(1, longest));
     struct policy_spec *policies =
         calloc(NEEDLE_SETTINGS * (size_t)s->opened.model->shape.layers, sizeof *policies);
     if (!policies)

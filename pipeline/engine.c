@@ -13,7 +13,7 @@ enum { REPORT_EVERY = 8 };
 struct engine {
     struct engine_options options;
     struct pool *pool;
-    const struct attn_kernel *kernel;
+    const struct attn_kernel *kernel, *host_kernel; /* the second beside a GPU */
     struct forward *forwards[ENGINE_SETTINGS];
     struct forward *forward;          /* that of the job in hand */
     struct forward *reference;        /* what it is held against, or NULL */
@@ -35,8 +35,9 @@ static struct forward_options forward_options(struct engine *engine, int setting
         .model = options->model,
         .group = options->group,
         .pool = engine->pool,
-        .device = device_cpu(),
+        .device = options->device,
         .kernel = engine->kernel,
+        .host_kernel = engine->host_kernel,
         .policies = options->settings[setting].policies,
         .positions = options->settings[setting].positions,
         .max_generated = options->max_new,
@@ -46,6 +47,16 @@ static struct forward_options forward_options(struct engine *engine, int setting
         .poll = options->hooks.poll ? poll_hook : NULL,
         .poll_context = engine,
     };
+}
+
+/* What the host does beside a GPU it does in f32, which every CPU has. */
+static int choose_kernels(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    if (options->device->host_visible)
+        return (engine->kernel = attn_kernel_choose(options->dtype, NULL, err)) ? 0 : -1;
+    engine->kernel = attn_kernel_cuda();
+    return (engine->host_kernel = attn_kernel_choose(DTYPE_F32, NULL, err)) ? 0 : -1;
 }
 
 struct engine *engine_create(const struct engine_options *options, struct error *err)
@@ -63,10 +74,10 @@ struct engine *engine_create(const struct engine_options *options, struct error 
         goto fail;
     }
     engine->reference_logits = engine->logits + vocab;
-    if (!(engine->pool = pool_create(options->threads, err)) ||
-        !(engine->kernel = attn_kernel_choose(options->dtype, NULL, err)))
+    if (!(engine->pool = pool_create(options->threads, err)) || choose_kernels(engine, err) != 0)
         goto fail;
-    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool, options->node};
+    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool, options->node,
+                                            options->device};
     if (model_pack(options->model, &pack, err) != 0)
         goto fail;
     for (int i = 0; i < options->n_settings; i++) {
@@ -331,19 +342,21 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
 {
     struct engine planned = {.options = *options};
     const struct comm group = {MPI_COMM_NULL, 0, ring};
-    const struct model_pack_options pack = {options->dtype, options->scores, NULL, NULL};
+    const struct model_pack_options pack = {options->dtype, options->scores, NULL, NULL, options->device};
+    size_t weights;
     planned.options.group = &group;
-    if (!(planned.kernel = attn_kernel_choose(options->dtype, NULL, err)) ||
-        model_packed_bytes(options->model, &pack, &out->weights, err) != 0 ||
+    if (choose_kernels(&planned, err) != 0 || model_packed_bytes(options->model, &pack, &weights, err) != 0 ||
         !(planned.pool = pool_create(options->threads, err)))
         return -1;
     int status = 0;
-    out->forward = 0;
+    *out = (struct engine_memory){0};
+    *(options->device->host_visible ? &out->weights : &out->device) = weights;
     for (int i = 0; i < options->n_settings && status == 0; i++) {
-        size_t bytes;
+        struct forward_memory of_setting;
         const struct forward_options forward = forward_options(&planned, i);
-        status = forward_bytes(&forward, &bytes, err);
-        out->forward += bytes;
+        status = forward_bytes(&forward, &of_setting, err);
+        out->forward += of_setting.host;
+        out->device += of_setting.device;
     }
     pool_free(planned.pool);
     return status;

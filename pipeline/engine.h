@@ -37,8 +37,9 @@ struct engine_options {
     struct model *model; /* borrowed, as all pointers; engine_create packs it */
     const struct tokenizer *tokenizer;
     const struct comm *group, *node;
-    enum dtype dtype;
-    bool scores; /* JOB_SCORE will be asked */
+    const struct device *device;
+    enum dtype dtype; /* bf16 on a GPU */
+    bool scores;      /* JOB_SCORE will be asked */
     int threads;
     int64_t segment;
     int64_t max_new; /* most tokens that a job generates */
@@ -62,6 +63,7 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
 struct engine_memory {
     size_t weights; /* packed, per node */
     size_t forward; /* per rank: keys, values, activations, ring buffers */
+    size_t device;  /* per rank, on a GPU: weights and all that is computed there */
 };
 int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err);
 

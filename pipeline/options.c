@@ -102,7 +102,9 @@ static const struct option_row rows[] = {
     {"Machine", "ring", 0, KIND_COUNT, RUNS, 0, FIELD(ring), 1, 1e6, "RANKS",
      "ranks that share a chunk (default: the fewest that do)"},
     {NULL, "segment", 0, KIND_COUNT, RUNS, 0, FIELD(segment), 1, 1e9, "TOKENS",
-     "carried through the model at a time (default 2048)"},
+     "carried through the model at a time (default 2048, on GPUs 16384)"},
+    {NULL, "device", 0, KIND_CHOICE, RUNS, 0, FIELD(device), 0, 0, "auto|cpu|cuda",
+     "that computes (default: cuda where there is one)"},
     {NULL, "dtype", 0, KIND_CHOICE, RUNS, 1, FIELD(dtype), 0, 0, "auto|f32|bf16",
      "arithmetic (default: the faster)"},
     {NULL, "ranks", 0, KIND_COUNT, PLAN, 0, FIELD(ranks), 1, 1e6, "N",
@@ -141,10 +143,15 @@ static void *field(struct options *options, const struct option_row *row)
     return (char *)options + row->where;
 }
 
+int64_t options_segment(const struct options *options)
+{
+    enum { DEFAULT_SEGMENT = 2048 };
+    return options->segment ? options->segment : DEFAULT_SEGMENT;
+}
+
 static void options_defaults(struct options *options)
 {
     *options = (struct options){
-        .segment = 2048,
         .overlap = -1,
         .max_new = 200,
         .top_p = 1,

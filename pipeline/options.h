@@ -27,6 +27,7 @@ enum command {
 
 enum strategy { STRATEGY_AUTO, STRATEGY_WHOLE, STRATEGY_MAP_REDUCE, STRATEGY_REFINE };
 enum dtype_choice { DTYPE_CHOICE_AUTO, DTYPE_CHOICE_F32, DTYPE_CHOICE_BF16 };
+enum device_choice { DEVICE_CHOICE_AUTO, DEVICE_CHOICE_CPU, DEVICE_CHOICE_CUDA };
 /* Behind AUTO the methods, as enum position_kind has them. */
 enum positions_choice { POSITIONS_CHOICE_AUTO, POSITIONS_CHOICE_METHODS };
 enum format_choice { FORMAT_CHOICE_AUTO, FORMAT_CHOICE_JSONL, FORMAT_CHOICE_MD, FORMAT_CHOICE_CSV };
@@ -44,12 +45,13 @@ struct options {
 
     const char *model, *output, *prompt, *log_level;
     const char *policy, *layers, *against, *memory_budget; /* NULL: not said */
-    int64_t ring, ranks, segment, chunk, context, threads, max_new;
+    int64_t ring, ranks, chunk, context, threads, max_new;
+    int64_t segment; /* 0: not said */
     int64_t overlap; /* -1: not said */
     int64_t top_k, seed;
     double temperature, top_p, min_p, repeat_penalty, max_error_rate;
-    int64_t strategy, dtype, format, positions; /* the enums above */
-    double factor;                              /* of positions; 0: not said */
+    int64_t strategy, device, dtype, format, positions; /* the enums above */
+    double factor;                                      /* of positions; 0: not said */
     int64_t truncate, retry_failed, dry_run;
     struct string_list include, exclude;
     struct string_list haystack;
@@ -64,6 +66,9 @@ void options_free(struct options *options);
 /* The help of one command, with HELP_POLICIES of the policies, or with COMMAND_HELP of the program. */
 void options_help(enum command command, FILE *out);
 const char *command_name(enum command command);
+
+/* Tokens that are carried through the model at a time on a CPU. */
+int64_t options_segment(const struct options *options);
 
 /* The options that shape the results and what came of `positions`, as a JSON object in a buffer to be freed; the
  * same for two runs whose results may stand together. NULL: out of memory. */

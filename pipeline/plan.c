@@ -78,7 +78,7 @@ static int limit_receipts(struct plan *plan, struct error *err)
                             layers_choose(&beyond, NULL, model, policies[1], err) != 0))
         return -1;
     for (int i = 0; i < 2 && !positions_differ(model); i++)
-        limits->intact[i] = layers_intact(policies[i], model, plan->options->segment, model->file_context);
+        limits->intact[i] = layers_intact(policies[i], model, options_segment(plan->options), model->file_context);
     return 0;
 }
 
@@ -307,7 +307,7 @@ static int choose_settings(struct plan *plan, struct error *err)
     int64_t longest = 0;
     for (int i = 0; i < setup->n_settings; i++)
         longest = i64_max(longest, setup->settings[i].max_tokens);
-    setup->segment = i64_min(plan->options->segment, longest);
+    setup->segment = i64_min(options_segment(plan->options), longest);
     return 0;
 }
 

@@ -138,6 +138,8 @@ static int build_engine(struct session *s, struct error *err)
     const struct setup_machine machine = {.options = s->options, .model = s->opened.model, .policies = s->policies};
     if (setup_engine(&s->setup, &machine, &options, err) != 0)
         return -1;
+    if (!(options.device = setup_device(&s->setup, s->node.rank, err)))
+        return -1;
     options.tokenizer = s->opened.tokenizer;
     options.group = &s->group;
     options.node = &s->node;

@@ -7,6 +7,10 @@
 #include "base/device.h"
 #include "pipeline/layers.h"
 
+/* Tokens of a segment on a GPU, where nothing is said: enough rows to fill it in every product. Where memory is
+ * short they are halved, down to the least. */
+enum { CUDA_SEGMENT = 16384, CUDA_LEAST_SEGMENT = 512 };
+
 static enum dtype choose_dtype(const struct setup_machine *machine)
 {
     const int64_t asked = machine->options->dtype;
@@ -46,34 +50,106 @@ int setup_engine(const struct setup *setup, const struct setup_machine *machine,
     return 0;
 }
 
-static bool fits_memory(const struct setup *setup, int ranks_on_node)
+const struct device *setup_device(const struct setup *setup, int node_rank, struct error *err)
+{
+    return setup->cuda ? device_cuda(node_rank, err) : device_cpu();
+}
+
+/* Whether the ranks compute on GPUs: -1 where they are asked to and cannot. */
+static int choose_device(const struct setup_machine *machine, struct error *err)
+{
+    const struct options *options = machine->options;
+    struct error none;
+    const bool f32 = options->dtype == DTYPE_CHOICE_F32;
+    if (options->device == DEVICE_CHOICE_CUDA && f32)
+        return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
+    if (options->device == DEVICE_CHOICE_CUDA)
+        return device_cuda(0, err) ? 1 : -1;
+    const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
+    return options->device == DEVICE_CHOICE_AUTO && !f32 && !f32_before && device_cuda(0, &none);
+}
+
+/* Bytes that a rank can have on its GPU. */
+static size_t device_memory(const struct device *device, int ranks_on_node)
+{
+    return device->memory_free() / (size_t)i64_ceil_div(ranks_on_node, device->count());
+}
+
+static bool fits_host(const struct setup *setup, int ranks_on_node)
 {
     const size_t there = device_cpu()->memory_free();
     return setup->memory.weights + setup->memory.forward * (size_t)ranks_on_node < there;
 }
 
-/* The smallest ring that fits memory and leaves no rank without a job. */
-static int choose_ring(struct setup *setup, const struct setup_machine *machine,
-                       const struct engine_options *engine, struct error *err)
+static bool fits_device(const struct setup *setup, const struct engine_options *engine, int ranks_on_node)
 {
-    const int asked = (int)machine->options->ring, ranks = machine->ranks;
-    for (int ring = asked ? asked : 1; ring <= ranks; ring++) {
-        if (ranks % ring != 0)
-            continue;
-        if (engine_memory(engine, ring, &setup->memory, err) != 0)
+    return engine->device->host_visible || setup->memory.device < device_memory(engine->device, ranks_on_node);
+}
+
+/* The memory of a ring of that size. On a GPU segments are cut until it fits, unless the user has said how long
+ * they are. */
+static int measure_memory(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                          struct error *err)
+{
+    const bool may_cut = !engine->device->host_visible && !machine->options->segment;
+    engine->segment = setup->segment;
+    if (engine_memory(engine, setup->ring, &setup->memory, err) != 0)
+        return -1;
+    while (may_cut && engine->segment >= 2 * CUDA_LEAST_SEGMENT &&
+           !fits_device(setup, engine, machine->ranks_on_node)) {
+        engine->segment /= 2;
+        if (engine_memory(engine, setup->ring, &setup->memory, err) != 0)
             return -1;
-        const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
-        setup->ring = ring;
-        if (asked || (all_busy && fits_memory(setup, machine->ranks_on_node)))
-            break;
     }
-    if (fits_memory(setup, machine->ranks_on_node))
-        return 0;
+    return 0;
+}
+
+static int refuse(const struct setup *setup, const struct setup_machine *machine,
+                  const struct engine_options *engine, struct error *err)
+{
+    const double gib = 1 << 30;
+    if (!fits_device(setup, engine, machine->ranks_on_node))
+        return error_set(err, ERROR_RESOURCE,
+                         "this needs %.2f GiB on the GPU of each rank; a rank has %.2f GiB of %s (more GPUs, a "
+                         "shorter --context or --segment, a --memory-budget would do)",
+                         (double)setup->memory.device / gib,
+                         (double)device_memory(engine->device, machine->ranks_on_node) / gib,
+                         engine->device->model);
     return error_set(err, ERROR_RESOURCE,
                      "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
                      "(more nodes, a shorter --chunk or --context, a --memory-budget would do)",
-                     (double)setup->memory.weights / (1 << 30), (double)setup->memory.forward / (1 << 30),
-                     machine->ranks_on_node, (double)device_cpu()->memory_free() / (1 << 30));
+                     (double)setup->memory.weights / gib, (double)setup->memory.forward / gib,
+                     machine->ranks_on_node, (double)device_cpu()->memory_free() / gib);
+}
+
+/* The smallest ring that fits memory and leaves no rank without a job. */
+static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                       struct error *err)
+{
+    const int asked = (int)machine->options->ring, ranks = machine->ranks;
+    bool fits = false;
+    for (int ring = asked ? asked : 1; ring <= ranks; ring++) {
+        if (ranks % ring != 0)
+            continue;
+        setup->ring = ring;
+        if (measure_memory(setup, machine, engine, err) != 0)
+            return -1;
+        const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
+        fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, engine, machine->ranks_on_node);
+        if (asked || (all_busy && fits))
+            break;
+    }
+    setup->segment = engine->segment;
+    return fits ? 0 : refuse(setup, machine, engine, err);
+}
+
+/* As long as the longest job has tokens, and no longer than is good for a GPU. */
+static void lengthen_segment(struct setup *setup)
+{
+    int64_t longest = 1;
+    for (int i = 0; i < setup->n_settings; i++)
+        longest = i64_max(longest, setup->settings[i].max_tokens);
+    setup->segment = i64_min(longest, CUDA_SEGMENT);
 }
 
 int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err)
@@ -82,12 +158,18 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
     const int cores = cpu_cores() / machine->ranks_on_node;
     setup->ring = 1;
     setup->threads = options->threads ? (int32_t)options->threads : cores > 1 ? cores : 1;
-    setup->dtype = choose_dtype(machine);
+    if ((setup->cuda = choose_device(machine, err)) < 0)
+        return -1;
+    setup->dtype = setup->cuda ? DTYPE_BF16 : choose_dtype(machine);
     if (setup->n_settings == 0)
         return 0;
     if (options->ring && machine->ranks % (int)options->ring != 0)
         return error_set(err, ERROR_USAGE, "--ring %d does not divide the %d ranks into equal groups",
                          (int)options->ring, machine->ranks);
+    if (setup->cuda && !options->segment)
+        lengthen_segment(setup);
     struct engine_options engine;
-    return setup_engine(setup, machine, &engine, err) == 0 ? choose_ring(setup, machine, &engine, err) : -1;
+    if (setup_engine(setup, machine, &engine, err) != 0 || !(engine.device = setup_device(setup, 0, err)))
+        return -1;
+    return choose_ring(setup, machine, &engine, err);
 }

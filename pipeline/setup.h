@@ -12,6 +12,7 @@
 /* Plain data, sent as bytes. */
 struct setup {
     int32_t ring, threads;
+    int32_t cuda;   /* every rank computes on a GPU */
     int32_t dtype;  /* enum dtype */
     int32_t scores; /* the task scores */
     int64_t segment, max_new;
@@ -36,14 +37,19 @@ struct setup_machine {
     struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], filled with those of the settings */
 };
 
-/* Fill in ring, threads, dtype and memory; what is to be read, and how, is there already. The arithmetic is the
- * user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
- * with, whatever machine it is on now. ERROR_USAGE for a --ring that does not divide the ranks, ERROR_RESOURCE when
- * no ring fits the memory. */
+/* Fill in ring, threads, device, dtype and memory; what is to be read, and how, is there already. The arithmetic is
+ * the user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
+ * with, whatever machine it is on now. GPUs compute in bf16; they are taken where there are some, unless the user
+ * or f32 speaks against it, and segments are then longer, or shorter where memory is short. ERROR_USAGE for a
+ * --ring that does not divide the ranks or a --dtype that the --device does not have, ERROR_RESOURCE when no ring
+ * fits the memory or there is no such device. */
 int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err);
 
-/* What the set-up says of an engine, which has its policies from machine->policies; tokenizer, groups and hooks are
- * still to be filled in. */
+/* The device that a rank of a node computes on. */
+const struct device *setup_device(const struct setup *setup, int node_rank, struct error *err);
+
+/* What the set-up says of an engine, which has its policies from machine->policies; device, tokenizer, groups and
+ * hooks are still to be filled in. */
 int setup_engine(const struct setup *setup, const struct setup_machine *machine, struct engine_options *out,
                  struct error *err);
 

@@ -58,7 +58,7 @@ static struct work work_open(const char *name, const struct ways *ways)
     if (ways->positions)
         assert_int_equal(model_set_positions(w.model, ways->positions, TOKENS, &err), 0);
     assert_non_null(w.pool = pool_create(1, &err));
-    assert_int_equal(model_pack(w.model, &(struct model_pack_options){DTYPE_F32, true, w.pool, &world}, &err), 0);
+    assert_int_equal(model_pack(w.model, &(struct model_pack_options){DTYPE_F32, true, w.pool, &world, device_cpu()}, &err), 0);
     assert_non_null(w.policies = calloc((size_t)w.model->shape.layers, sizeof *w.policies));
     for (int layer = 0; layer < w.model->shape.layers; layer++)
         if (w.model->shape.window > 0 && model_layer_is_local(w.model, layer))
@@ -85,10 +85,11 @@ static size_t bytes_under(const char *policy)
 {
     struct work w = work_open("llama-tied-f32", &(struct ways){.policy = policy});
     const struct forward_options options = options_of(&w);
-    size_t bytes;
+    struct forward_memory bytes;
     assert_int_equal(forward_bytes(&options, &bytes, &err), 0);
+    assert_int_equal(bytes.device, 0);
     work_close(&w);
-    return bytes;
+    return bytes.host;
 }
 
 static void carry(struct work *w, const int32_t *tokens, int n, int segment)
