@@ -1,0 +1,85 @@
+/* Rows of numbers on a GPU: four at a time where they are aligned, bf16 or f32 in memory and f32 in registers, and
+ * sums over the threads of a block. For files *_cuda.cu. */
+#ifndef LONGHAUL_BASE_GPU_ROWS_CUH
+#define LONGHAUL_BASE_GPU_ROWS_CUH
+
+#include "base/gpu.cuh"
+
+enum { GPU_WARP = 32, GPU_ROW_THREADS = 256 /* of a block that has a row to itself, at most */ };
+
+/* ---- V numbers at once: 1, or 4 from an address aligned to 4 of them ---- */
+
+template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V], const float *at)
+{
+    if constexpr (V == 4) {
+        const float4 four = *reinterpret_cast<const float4 *>(at);
+        out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
+    } else {
+        out[0] = *at;
+    }
+}
+
+template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V], const __nv_bfloat16 *at)
+{
+    if constexpr (V == 4) {
+        const uint2 four = *reinterpret_cast<const uint2 *>(at);
+        out[0] = __uint_as_float(four.x << 16), out[1] = __uint_as_float(four.x & 0xffff0000u);
+        out[2] = __uint_as_float(four.y << 16), out[3] = __uint_as_float(four.y & 0xffff0000u);
+    } else {
+        out[0] = __bfloat162float(*at);
+    }
+}
+
+template <int V> static __device__ __forceinline__ void gpu_store(float *at, const float (&x)[V])
+{
+    if constexpr (V == 4)
+        *reinterpret_cast<float4 *>(at) = float4{x[0], x[1], x[2], x[3]};
+    else
+        *at = x[0];
+}
+
+template <int V> static __device__ __forceinline__ void gpu_store(__nv_bfloat16 *at, const float (&x)[V])
+{
+    if constexpr (V == 4)
+        *reinterpret_cast<uint2 *>(at) = uint2{gpu_pack_bf16(x[0], x[1]), gpu_pack_bf16(x[2], x[3])};
+    else
+        *at = __float2bfloat16_rn(x[0]);
+}
+
+/* Whether rows that begin at `at`, `stride` numbers apart, can be read four numbers at a time; true of NULL. */
+template <class T> static inline bool gpu_in_fours(const T *at, int64_t stride)
+{
+    return stride % 4 == 0 && reinterpret_cast<uintptr_t>(at) % (4 * sizeof(T)) == 0;
+}
+
+/* Threads for a row of so many vectors: whole warps. */
+static inline unsigned gpu_row_threads(int64_t vectors)
+{
+    const int64_t warps = (vectors + GPU_WARP - 1) / GPU_WARP, most = GPU_ROW_THREADS / GPU_WARP;
+    return (unsigned)(GPU_WARP * (warps < 1 ? 1 : warps < most ? warps : most));
+}
+
+/* ---- sums, in the same order every time ---- */
+
+template <class T> static __device__ __forceinline__ T gpu_warp_sum(T x)
+{
+    for (int far = GPU_WARP / 2; far > 0; far /= 2)
+        x += __shfl_xor_sync(~0u, x, far);
+    return x;
+}
+
+/* Of all threads of the block, to all of them; parts [GPU_WARP] lies in shared memory. */
+template <class T> static __device__ __forceinline__ T gpu_block_sum(T x, T *parts)
+{
+    x = gpu_warp_sum(x);
+    __syncthreads(); /* the parts of the sum before have been read */
+    if (threadIdx.x % GPU_WARP == 0)
+        parts[threadIdx.x / GPU_WARP] = x;
+    __syncthreads();
+    T sum = 0;
+    for (unsigned warp = 0; warp < blockDim.x / GPU_WARP; warp++)
+        sum += parts[warp];
+    return sum;
+}
+
+#endif
