@@ -114,6 +114,11 @@ int64_t rope_revision(const struct rope *rope)
     return rope->revision;
 }
 
+struct rope_tables rope_tables(const struct rope *rope)
+{
+    return (struct rope_tables){rope->table, LOW_ROWS + rope->high_rows, rope->half, rope->pairs};
+}
+
 /* (cos a + i sin a)(cos b + i sin b) = cos(a + b) + i sin(a + b) */
 void rope_angles(const struct rope *rope, int64_t position, float *restrict cosines, float *restrict sines)
 {

@@ -51,4 +51,15 @@ void rope_angles(const struct rope *rope, int64_t position, float *cosines, floa
 void rope_rotate(const struct rope *rope, const float *cosines, const float *sines, const float *x, float *out,
                  int dim, float scale);
 
+/* What angles are composed of, to be copied elsewhere. With the numbers of a row as cosine + i sine, those of a
+ * position are row[position % ROPE_LEAST] * row[ROPE_LEAST + position / ROPE_LEAST]. Borrowed; other numbers where
+ * rope_revision has changed. */
+struct rope_tables {
+    const float *rows; /* [n_rows][cosine, sine][half] */
+    int64_t n_rows;
+    int half; /* pairs: dims / 2 */
+    enum rope_pairs pairs;
+};
+struct rope_tables rope_tables(const struct rope *rope);
+
 #endif
