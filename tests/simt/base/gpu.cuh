@@ -49,14 +49,14 @@ static inline void gpu_load_matrices_turned(uint32_t (&out)[4], const void *row)
     const auto slots = simt::tell_warp(&row, sizeof row);
     const int lane = simt::current->lane;
     for (int i = 0; i < 4; i++)
-        for (int half = 0; half < 2; half++)
-            memcpy((char *)&out[i] + 2 * half,
-                   simt::told<const char *>(slots, 8 * i + 2 * (lane % 4) + half) + 2 * (lane / 4), 2);
+        for (int odd = 0; odd < 2; odd++)
+            memcpy((char *)&out[i] + 2 * odd,
+                   simt::told<const char *>(slots, 8 * i + 2 * (lane % 4) + odd) + 2 * (lane / 4), 2);
 }
 
-static inline float gpu_bf16_of(uint32_t pair, int half)
+static inline float gpu_bf16_of(uint32_t pair, int odd)
 {
-    return __uint_as_float(half ? pair & 0xffff0000u : pair << 16);
+    return __uint_as_float(odd ? pair & 0xffff0000u : pair << 16);
 }
 
 static inline void gpu_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
