@@ -15,7 +15,7 @@
 
 enum { SKIPPED = 77 };
 
-static const struct attend_cuda_kernel *const kernels[] = {&attend_cuda_plain};
+static const struct attend_cuda_kernel *const kernels[] = {&attend_cuda_sm80, &attend_cuda_plain};
 static const int dims[] = {64, 80, 96, 128, 256};
 
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0], N_DIMS = sizeof dims / sizeof dims[0] };
