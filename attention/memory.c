@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "attention/kernel.h"
 #include "attention/rows.h"
 
 /* Bytes of all keys (or all values) and of the positions. */
@@ -108,6 +109,35 @@ void memory_put(struct memory *memory, int layer, int64_t index, const float *k,
         row_from_f32(shape->dtype, k + from, (char *)memory->keys + offset, shape->dim);
         row_from_f32(shape->dtype, v + from, (char *)memory->values + offset, shape->dim);
     }
+}
+
+/* A row of the memory's dtype to where it lies. */
+static int copy_row(struct memory *memory, const float *row, void *to, struct error *err)
+{
+    const struct memory_shape *shape = &memory->shape;
+    float rounded[ATTN_MAX_DIM];
+    row_from_f32(shape->dtype, row, rounded, shape->dim);
+    return memory->device->copy(to, rounded, (size_t)shape->dim * dtype_size(shape->dtype), DEVICE_FROM_HOST, NULL,
+                                err) |
+           memory->device->stream_wait(NULL, err);
+}
+
+int memory_put_one(struct memory *memory, int layer, int64_t index, const float *k, const float *v,
+                   struct error *err)
+{
+    const struct memory_shape *shape = &memory->shape;
+    if (memory->device->host_visible) {
+        memory_put(memory, layer, index, k, v);
+        return 0;
+    }
+    for (int head = 0; head < shape->kv_heads; head++) {
+        const size_t offset = offset_of(shape, layer, head, index);
+        const size_t from = (size_t)head * (size_t)shape->dim;
+        if (copy_row(memory, k + from, (char *)memory->keys + offset, err) != 0 ||
+            copy_row(memory, v + from, (char *)memory->values + offset, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 const void *memory_keys(const struct memory *memory, int layer, int kv_head)

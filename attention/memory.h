@@ -45,8 +45,11 @@ void memory_reset(struct memory *memory);
  * nothing has changed. The keys and values follow through memory_put. */
 int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err);
 
-/* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. */
+/* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. Where the
+ * host can reach the memory; else memory_put_one, which goes through the device's copies. */
 void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v);
+int memory_put_one(struct memory *memory, int layer, int64_t index, const float *k, const float *v,
+                   struct error *err);
 
 /* What is to be added to the raw keys of a head, [dim], or NULL. */
 const float *memory_key_offset(const struct memory *memory, int layer, int kv_head);

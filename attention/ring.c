@@ -65,6 +65,19 @@ int ring_bytes(const struct ring_options *options, size_t *out, struct error *er
     return 0;
 }
 
+int ring_hop_bytes(const struct ring_options *options, size_t *out, struct error *err)
+{
+    struct ring_options settled;
+    struct ring_plan plan = {0};
+    size_t block = 0;
+    if (settle(options, &settled, &plan, err) < 0)
+        return -1;
+    ring_message_bytes(&settled, i64_min(settled.max_piece, settled.max_shard), out);
+    ring_block_bytes(&settled, settled.max_block, &block);
+    *out = block > *out ? block : *out;
+    return 0;
+}
+
 static int create_parts(struct ring *ring, struct error *err)
 {
     const struct ring_options *o = &ring->options;

@@ -54,6 +54,9 @@ struct ring_options {
  */
 int ring_bytes(const struct ring_options *options, size_t *out, struct error *err);
 
+/* Most bytes of a hop, either way. */
+int ring_hop_bytes(const struct ring_options *options, size_t *out, struct error *err);
+
 /* ERROR_INPUT for heads it cannot do, ERROR_RESOURCE without memory. Nothing is allocated later. */
 struct ring *ring_create(const struct ring_options *options, struct error *err);
 void ring_free(struct ring *ring);

@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "base/comm.h"
+#include "base/device.h"
 #include "base/error.h"
 
 struct transport_hop {
@@ -29,8 +30,21 @@ struct transport {
     void (*free)(struct transport *self);
 };
 
-/* Hops by MPI point-to-point messages within the ring group. Every rank of it calls this, and self->free() at the
- * end, with no hop in flight. */
+/* The transport for buffers on that device: MPI for the host's memory; NCCL where every rank of the group has a GPU
+ * of its own; else MPI by way of the host's memory. Every rank of the group calls this, and self->free() at the
+ * end, with no hop in flight. most_bytes: of a hop, either way. The choice is logged. */
+struct transport *transport_create(const struct comm *group, const struct device *device, size_t most_bytes,
+                                   struct error *err);
+
+/* Hops by MPI point-to-point messages within the ring group. */
 struct transport *transport_mpi_create(const struct comm *group, struct error *err);
+
+/* The same for buffers that the host cannot reach: what is sent is copied to the host's memory first, what arrives
+ * is copied from it. */
+struct transport *transport_staged_create(const struct comm *group, const struct device *device, size_t most_bytes,
+                                          struct error *err);
+
+/* Hops by ncclSend and ncclRecv in a stream of their own. NULL with ERROR_USAGE in a program built without NCCL. */
+struct transport *transport_nccl_create(const struct comm *group, const struct device *device, struct error *err);
 
 #endif

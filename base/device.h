@@ -21,6 +21,7 @@ enum device_copy { DEVICE_FROM_HOST, DEVICE_TO_HOST, DEVICE_WITHIN };
 struct device {
     const char *name;  /* "cpu", "cuda" */
     const char *model; /* what a user calls it: "NVIDIA H100 80GB HBM3" */
+    const char *place; /* where it sits in its node: "0000:3b:00.0"; ranks that share a device have the same */
     bool host_visible; /* the host may read and write its memory directly */
 
     int (*count)(void); /* devices of its kind that the ranks of a node share */

@@ -90,6 +90,7 @@ const struct device *device_cpu(void)
     static const struct device cpu = {
         .name = "cpu",
         .model = "CPU",
+        .place = "",
         .host_visible = true,
         .count = cpu_count,
         .alloc = cpu_alloc,

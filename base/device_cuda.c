@@ -144,13 +144,16 @@ static int cuda_event_query(struct device_event *event, bool *over, struct error
 
 /* ---- choosing ---- */
 
-static struct cudaDeviceProp properties; /* its name outlives device_cuda(): the table below points to it */
+/* What the table below points to. */
+static struct cudaDeviceProp properties;
+static char place[32];
 
 const struct device *device_cuda(int node_rank, struct error *err)
 {
     static const struct device cuda = {
         .name = "cuda",
         .model = properties.name,
+        .place = place,
         .host_visible = false,
         .count = cuda_count,
         .alloc = cuda_alloc,
@@ -175,7 +178,10 @@ const struct device *device_cuda(int node_rank, struct error *err)
         return NULL;
     }
     if (gpu_check(cudaSetDevice(node_rank % devices), "taking a GPU", err) != 0 ||
-        gpu_check(cudaGetDeviceProperties(&properties, node_rank % devices), "asking the GPU what it is", err) != 0)
+        gpu_check(cudaGetDeviceProperties(&properties, node_rank % devices), "asking the GPU what it is", err) !=
+            0 ||
+        gpu_check(cudaDeviceGetPCIBusId(place, sizeof place, node_rank % devices), "asking the GPU where it is",
+                  err) != 0)
         return NULL;
     return &cuda;
 }

@@ -172,7 +172,10 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
     if (status == 0 && bounded.layers > 0)
         status = bounded_bytes(&bounded, &of_bounded, err);
     free(specs);
-    *out = (struct forward_memory){.host = of_bounded + of_decoder, .device = of_memory + of_ring};
+    size_t staged = 0;
+    if (status == 0 && memory.layers > 0 && options->group->size > 1 && !options->device->host_visible)
+        status = ring_hop_bytes(&ring, &staged, err);
+    *out = (struct forward_memory){.host = of_bounded + of_decoder + 2 * staged, .device = of_memory + of_ring};
     return status;
 }
 
@@ -203,11 +206,21 @@ static int sort_layers(struct forward_attention *a, struct error *err)
     return 0;
 }
 
+/* Of the ring, in a group of more than one. */
+static int create_transport(struct forward_attention *a, struct error *err)
+{
+    const struct ring_options ring = ring_options(a->options, NULL);
+    size_t most;
+    if (ring_hop_bytes(&ring, &most, err) != 0)
+        return -1;
+    return (a->transport = transport_create(a->options->group, a->options->device, most, err)) ? 0 : -1;
+}
+
 static int create_full(struct forward_attention *a, struct error *err)
 {
     struct memory_shape shape = memory_shape(a->options);
     shape.key_offsets = a->key_offsets;
-    if (a->options->group->size > 1 && !(a->transport = transport_mpi_create(a->options->group, err)))
+    if (a->options->group->size > 1 && create_transport(a, err) != 0)
         return -1;
     const struct ring_options ring = ring_options(a->options, a->transport);
     return (a->ring = ring_create(&ring, err)) && (a->memory = memory_create(&shape, a->options->device, err)) ? 0

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention/transport_mpi.h"
+#include "base/device.h"
 
 static unsigned char byte_of(int rank, int hop, size_t i)
 {
@@ -52,6 +53,20 @@ static void messages_above_the_piece_size_arrive_whole(void **state)
 {
     (void)state;
     hops_with_pieces_of(1000, (const size_t[]){100000, 1000, 1001, 999});
+}
+
+static void messages_through_other_buffers_arrive_whole(void **state)
+{
+    (void)state;
+    struct transport *transport = transport_staged_create(&world, device_cpu(), 100000, &err);
+    assert_non_null(transport);
+    for (int number = 0; number < 6; number++)
+        hop(transport, (const size_t[]){100000, 3, 0, 65536}, number, number % 2 == 0);
+    const unsigned char none = 0;
+    struct transport_hop too_large = {&none, 100001, (void *)&none, 0};
+    assert_int_equal(transport->start(transport, &too_large, &err), -1);
+    assert_int_equal(err.code, ERROR_INTERNAL);
+    transport->free(transport);
 }
 
 static void pieces_of_one_byte_arrive_in_order(void **state)
@@ -108,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         mpi_unit_test(unequal_messages_arrive_whole),
         mpi_unit_test(messages_above_the_piece_size_arrive_whole),
+        mpi_unit_test(messages_through_other_buffers_arrive_whole),
         mpi_unit_test(pieces_of_one_byte_arrive_in_order),
         mpi_unit_test(empty_messages_are_over_at_once),
         mpi_unit_test(a_short_message_is_an_error),

@@ -7,6 +7,7 @@
 #include "simt.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <sys/mman.h>
@@ -280,6 +281,12 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int)
     out->major = (int)number_of("SIMT_CAPABILITY", 80) / 10;
     out->minor = (int)number_of("SIMT_CAPABILITY", 80) % 10;
     out->multiProcessorCount = 2;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
+{
+    snprintf(out, (size_t)size, "simt:%d", device);
     return cudaSuccess;
 }
 

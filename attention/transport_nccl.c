@@ -1,0 +1,137 @@
+/* Hops by NCCL: a send to the next rank and a receive from the one before, in one group, in a stream of their own,
+ * so that the next keys are under way while the GPU attends to the last ones. The communicator does not block: a
+ * peer that has died shows as an error of the communicator, which is asked whenever a hop is looked at.
+ */
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+#include <stdlib.h>
+
+#include "attention/transport.h"
+#include "base/gpu.h"
+
+struct transport_nccl {
+    struct transport base;
+    ncclComm_t nccl;
+    cudaStream_t stream;
+    cudaEvent_t over;
+    int next, previous;
+    bool in_flight;
+};
+
+static int nccl_check(ncclResult_t code, const char *what, struct error *err)
+{
+    if (code == ncclSuccess || code == ncclInProgress)
+        return 0;
+    return error_set(err, ERROR_CLUSTER, "%s: %s", what, ncclGetErrorString(code));
+}
+
+/* What the communicator says of itself and of its peers. */
+static int check_peers(struct transport_nccl *self, bool *busy, struct error *err)
+{
+    ncclResult_t state = ncclSuccess;
+    if (nccl_check(ncclCommGetAsyncError(self->nccl, &state), "asking NCCL", err) < 0)
+        return -1;
+    *busy = state == ncclInProgress;
+    return nccl_check(state, "a rank of the ring", err);
+}
+
+/* Until what was asked of the communicator is queued. */
+static int wait_queued(struct transport_nccl *self, struct error *err)
+{
+    for (bool busy = true; busy;)
+        if (check_peers(self, &busy, err) < 0)
+            return -1;
+    return 0;
+}
+
+static int nccl_start(struct transport *base, const struct transport_hop *hop, struct error *err)
+{
+    struct transport_nccl *self = (struct transport_nccl *)base;
+    if (nccl_check(ncclGroupStart(), "a hop of the ring", err) < 0)
+        return -1;
+    int status = 0;
+    if (hop->send_bytes > 0)
+        status |= nccl_check(ncclSend(hop->send, hop->send_bytes, ncclUint8, self->next, self->nccl, self->stream),
+                             "sending keys round the ring", err);
+    if (hop->receive_bytes > 0)
+        status |= nccl_check(
+            ncclRecv(hop->receive, hop->receive_bytes, ncclUint8, self->previous, self->nccl, self->stream),
+            "receiving keys round the ring", err);
+    status |= nccl_check(ncclGroupEnd(), "a hop of the ring", err);
+    if (status < 0 || wait_queued(self, err) < 0)
+        return -1;
+    self->in_flight = true;
+    return gpu_check(cudaEventRecord(self->over, self->stream), "a hop of the ring", err);
+}
+
+static int nccl_test(struct transport *base, bool *over, struct error *err)
+{
+    struct transport_nccl *self = (struct transport_nccl *)base;
+    bool busy;
+    *over = !self->in_flight;
+    if (*over)
+        return 0;
+    const cudaError_t code = cudaEventQuery(self->over);
+    if (code == cudaErrorNotReady)
+        return check_peers(self, &busy, err);
+    self->in_flight = false;
+    *over = true;
+    return gpu_check(code, "moving keys round the ring", err);
+}
+
+static int nccl_finish(struct transport *base, struct error *err)
+{
+    for (bool over = false; !over;)
+        if (nccl_test(base, &over, err) < 0)
+            return -1;
+    return 0;
+}
+
+static void nccl_free(struct transport *base)
+{
+    struct transport_nccl *self = (struct transport_nccl *)base;
+    if (!self)
+        return;
+    if (self->nccl)
+        ncclCommAbort(self->nccl); /* no hop is in flight, and a dead peer must not hold us */
+    if (self->over)
+        cudaEventDestroy(self->over);
+    if (self->stream)
+        cudaStreamDestroy(self->stream);
+    free(self);
+}
+
+static int connect_ranks(struct transport_nccl *self, const struct comm *group, struct error *err)
+{
+    ncclUniqueId id;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (group->rank == 0 && nccl_check(ncclGetUniqueId(&id), "setting up NCCL", err) < 0)
+        return -1;
+    return comm_broadcast(group, &id, sizeof id, 0, err) == 0 &&
+                   nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
+                              "connecting the ring by NCCL", err) == 0
+               ? wait_queued(self, err)
+               : -1;
+}
+
+struct transport *transport_nccl_create(const struct comm *group, const struct device *device, struct error *err)
+{
+    struct transport_nccl *self = calloc(1, sizeof *self);
+    (void)device; /* the one that this thread works with */
+    if (!self) {
+        error_set(err, ERROR_RESOURCE, "no memory for the ring's transport");
+        return NULL;
+    }
+    self->base = (struct transport){
+        .name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free};
+    self->next = (group->rank + 1) % group->size;
+    self->previous = (group->rank + group->size - 1) % group->size;
+    if (gpu_check(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking), "a stream for NCCL", err) < 0 ||
+        gpu_check(cudaEventCreateWithFlags(&self->over, cudaEventDisableTiming), "an event for NCCL", err) < 0 ||
+        connect_ranks(self, group, err) < 0) {
+        nccl_free(&self->base);
+        return NULL;
+    }
+    return &self->base;
+}
