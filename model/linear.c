@@ -6,6 +6,8 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
+#include "model/unpack.h"
+
 /* oneDNN's threads are GNU OpenMP's; its header is not part of every compiler, so the one call is declared here. */
 extern void omp_set_num_threads(int threads);
 
@@ -192,46 +194,6 @@ int linear_packed_bytes(const struct linear_shape *shape, size_t *out, struct er
 
 /* ---- packing ---- */
 
-/* Where the next row of the stacked tensors comes from. */
-struct row_source {
-    const struct tensor *const *part;
-    int64_t row;
-};
-
-/* True when every x is finite, and still so when rounded to dtype. */
-static int all_finite(const float *x, int64_t n, enum dtype dtype)
-{
-    /* the largest magnitudes that do not round to infinity, as bits */
-    const uint32_t limit = dtype == DTYPE_BF16 ? 0x7f7f7fffU : 0x7f7fffffU;
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        bits &= 0x7fffffffU;
-        largest = bits > largest ? bits : largest;
-    }
-    return largest <= limit;
-}
-
-static int unpack_rows(struct row_source *source, int64_t rows, const struct linear_shape *shape, float *out,
-                       struct error *err)
-{
-    for (int64_t i = 0; i < rows; i++, source->row++) {
-        if (source->row == tensor_rows(*source->part))
-            source->part++, source->row = 0;
-        const struct tensor *tensor = *source->part;
-        const size_t row_bytes = tensor_row_bytes(tensor->type, shape->n_in);
-        tensor_row_to_f32(tensor->type, (const char *)tensor->data + (size_t)source->row * row_bytes, out,
-                          shape->n_in);
-        if (!all_finite(out, shape->n_in, shape->dtype))
-            return error_set(err, ERROR_INPUT,
-                             "tensor %s: row %lld of %lld holds a weight that is not finite in %s", tensor->name,
-                             (long long)source->row, (long long)tensor_rows(tensor), dtype_name(shape->dtype));
-        out += shape->n_in;
-    }
-    return 0;
-}
-
 static dnnl_status_t reorder_run(dnnl_engine_t engine, const dnnl_memory_desc_t layouts[2], void *const places[2])
 {
     dnnl_primitive_desc_t desc = NULL;
@@ -277,37 +239,22 @@ static int panel_store(const struct linear *linear, float *panel, int64_t first,
     return dnnl_check(status, "reordering weights", err);
 }
 
-static int parts_check(const struct linear_shape *shape, const struct tensor *const *parts, int n_parts,
-                       struct error *err)
-{
-    int64_t rows = 0;
-    for (int i = 0; i < n_parts; i++) {
-        if (parts[i]->dims[0] != shape->n_in)
-            return error_set(err, ERROR_INPUT, "tensor %s has rows of %lld, not %lld", parts[i]->name,
-                             (long long)parts[i]->dims[0], (long long)shape->n_in);
-        rows += tensor_rows(parts[i]);
-    }
-    if (rows != shape->n_out)
-        return error_set(err, ERROR_INPUT, "tensor %s and those stacked on it have %lld rows, not %lld",
-                         parts[0]->name, (long long)rows, (long long)shape->n_out);
-    return 0;
-}
-
 int linear_pack(const struct linear *linear, const struct tensor *const *parts, int n_parts, struct error *err)
 {
     const struct linear_shape *shape = &linear->shape;
-    if (parts_check(shape, parts, n_parts, err) != 0)
+    const struct unpack_shape rows_shape = {shape->n_in, shape->n_out, shape->dtype};
+    struct unpack source;
+    if (unpack_begin(&source, &rows_shape, parts, n_parts, err) != 0)
         return -1;
     omp_set_num_threads(1);
     const int64_t most = i64_min(PANEL_ROWS, shape->n_out);
     float *panel = malloc((size_t)most * (size_t)shape->n_in * sizeof *panel);
     if (!panel)
         return error_set(err, ERROR_RESOURCE, "no memory to pack tensor %s", parts[0]->name);
-    struct row_source source = {.part = parts, .row = 0};
     int status = 0;
     for (int64_t first = 0; status == 0 && first < shape->n_out; first += most) {
         int64_t rows = i64_min(most, shape->n_out - first);
-        status = unpack_rows(&source, rows, shape, panel, err);
+        status = unpack_rows(&source, rows, panel, err);
         if (status == 0)
             status = panel_store(linear, panel, first, rows, err);
     }
