@@ -357,3 +357,20 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
         return -1;
     return ring->arithmetic->finish(ring, &round.block, queries->out, err);
 }
+
+int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *one,
+                    struct error *err)
+{
+    const struct ring_queries none = {.rope = one->rope};
+    const struct ring_block block = ring_block_at(&ring->options, ring->memory + ring->plan.blocks[0], 1);
+    float still[ATTN_MAX_DIM];
+    if (check_call(ring, memory, layer, &none, err) < 0 || ring->arithmetic->begin_one(ring, &block, one, err) < 0)
+        return -1;
+    find_still(one->rope, ring->options.dim, still);
+    struct ring_round round = {.ring = ring};
+    struct ring_message_source source = {.memory = memory, .rope = one->rope, .still = still, .layer = layer};
+    for (source.first = 0; source.first < memory->length; source.first += ring->options.max_piece)
+        if (pack_piece(&round, &source, err) < 0 || ring_attend_message(ring, &block, &round.piece, err) < 0)
+            return -1;
+    return ring->arithmetic->finish_one(ring, &block, one, err);
+}

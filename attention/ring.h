@@ -90,6 +90,19 @@ struct ring_queries {
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err);
 
+/* One token's query over this rank's own shard, all of which it sees; nothing goes round. For memory on a device
+ * that the host cannot reach: elsewhere decoder.h has no need of packed keys. The results of all ranks are to be
+ * merged. */
+struct ring_one {
+    const float *q;   /* [heads][dim] raw, of the host */
+    int64_t position; /* not before any key's */
+    float scale;
+    const struct rope *rope;
+    float *o, *lse; /* [heads][dim] and [heads], of the host; natural, -inf where the shard is empty */
+};
+int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *one,
+                    struct error *err);
+
 /* What the ring has done since it was made, for the log and the benches. Seconds of this rank's calling thread. */
 struct ring_stats {
     double pack_seconds, attend_seconds;

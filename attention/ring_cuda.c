@@ -9,6 +9,7 @@
 #include "attention/attend_cuda.h"
 #include "attention/ring_parts.h"
 #include "attention/rotate_cuda.h"
+#include "attention/rows.h"
 #include "base/gpu.h"
 
 /* The ropes of a model's layers: global and local ones. */
@@ -22,6 +23,9 @@ struct gpu_ring {
     float *offset;                  /* [kv_heads][dim] */
     float *still;                   /* [dim] */
     struct attend_span *host_spans; /* [max_block] */
+    float *one_q, *one_lse;         /* of one token, on the device: [heads][dim], [heads] */
+    void *one_out;                  /* [heads][dim] bf16 */
+    void *host_out;                 /* the same, and [heads] f32 behind it, of the host */
     const struct rope *ropes[MOST_ROPES];
     struct rope_cuda copies[MOST_ROPES];
     int n_ropes;
@@ -70,7 +74,8 @@ static void *values_of(const struct ring *ring, const struct ring_message *messa
 
 static bool gpu_scratch_bytes(const struct ring_options *options, size_t *out)
 {
-    const size_t floats = ((size_t)options->kv_heads + 1) * (size_t)options->dim;
+    const size_t heads = (size_t)options->heads;
+    const size_t floats = ((size_t)options->kv_heads + 1 + 2 * heads) * (size_t)options->dim + heads;
     return size_mul((size_t)options->max_block, sizeof(struct attend_span), out) &&
            size_add(*out, floats * sizeof(float), out);
 }
@@ -78,15 +83,20 @@ static bool gpu_scratch_bytes(const struct ring_options *options, size_t *out)
 static int gpu_create(struct ring *ring, struct error *err)
 {
     const struct ring_options *o = &ring->options;
+    const size_t one = (size_t)o->heads * (size_t)o->dim;
     struct gpu_ring *gpu = calloc(1, sizeof *gpu);
     if (!gpu)
         return error_set(err, ERROR_RESOURCE, "no memory for the ring of a GPU");
     ring->own = gpu;
     gpu->offset = (float *)(ring->memory + ring->plan.scratch);
     gpu->still = gpu->offset + (size_t)o->kv_heads * (size_t)o->dim;
-    gpu->spans = (struct attend_span *)(gpu->still + o->dim);
+    gpu->one_q = gpu->still + o->dim;
+    gpu->one_out = gpu->one_q + one;
+    gpu->one_lse = gpu->one_q + 2 * one;
+    gpu->spans = (struct attend_span *)(gpu->one_lse + o->heads);
+    gpu->host_out = o->device->host_alloc(one * sizeof(bf16) + (size_t)o->heads * sizeof(float), "a token", err);
     gpu->host_spans = o->device->host_alloc((size_t)o->max_block * sizeof *gpu->host_spans, "spans", err);
-    return gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
+    return gpu->host_out && gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
                    o->device->stream_create(&gpu->stream, err) == 0 && o->device->event_create(&gpu->over, err) == 0
                ? 0
                : -1;
@@ -103,6 +113,7 @@ static void gpu_free(struct ring *ring)
     device->event_free(gpu->over);
     device->stream_free(gpu->stream);
     device->host_free(gpu->host_spans);
+    device->host_free(gpu->host_out);
     free(gpu);
 }
 
@@ -273,6 +284,45 @@ static int gpu_finish(struct ring *ring, const struct ring_block *block, void *o
     return rotate_cuda_finish(&call, stream_of(ring), err) == 0 ? settle(ring, err) : -1;
 }
 
+static int gpu_begin_one(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
+                         struct error *err)
+{
+    const struct ring_options *o = &ring->options;
+    const struct ring_queries queries = {
+        .q = gpu_of(ring)->one_q, .stride = (int64_t)o->heads * o->dim, .scale = one->scale, .rope = one->rope};
+    return upload(ring, gpu_of(ring)->one_q, one->q, (size_t)queries.stride * sizeof *one->q, err) == 0
+               ? gpu_begin(ring, block, &queries, &one->position, err)
+               : -1;
+}
+
+static int gpu_finish_one(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
+                          struct error *err)
+{
+    const struct ring_options *o = &ring->options;
+    struct gpu_ring *gpu = gpu_of(ring);
+    const size_t n = (size_t)o->heads * (size_t)o->dim;
+    float *lse = (float *)((char *)gpu->host_out + n * sizeof(bf16));
+    const struct rotate_cuda_finish call = {
+        .heads = o->heads,
+        .kv_heads = o->kv_heads,
+        .dim = o->dim,
+        .tokens = 1,
+        .o = block->state.o,
+        .m = block->state.m,
+        .l = block->state.l,
+        .out = gpu->one_out,
+        .lse = gpu->one_lse,
+    };
+    if (rotate_cuda_finish(&call, stream_of(ring), err) < 0 ||
+        o->device->copy(gpu->host_out, gpu->one_out, n * sizeof(bf16), DEVICE_TO_HOST, gpu->stream, err) < 0 ||
+        o->device->copy(lse, gpu->one_lse, (size_t)o->heads * sizeof *lse, DEVICE_TO_HOST, gpu->stream, err) < 0 ||
+        settle(ring, err) < 0)
+        return -1;
+    row_to_f32(DTYPE_BF16, gpu->host_out, one->o, (int64_t)n);
+    memcpy(one->lse, lse, (size_t)o->heads * sizeof *lse);
+    return 0;
+}
+
 const struct ring_arithmetic *ring_on_cuda(void)
 {
     static const struct ring_arithmetic on_cuda = {
@@ -283,6 +333,8 @@ const struct ring_arithmetic *ring_on_cuda(void)
         .begin = gpu_begin,
         .attend = gpu_attend,
         .finish = gpu_finish,
+        .begin_one = gpu_begin_one,
+        .finish_one = gpu_finish_one,
     };
     return &on_cuda;
 }

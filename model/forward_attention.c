@@ -223,6 +223,10 @@ static int create_full(struct forward_attention *a, struct error *err)
     if (a->options->group->size > 1 && create_transport(a, err) != 0)
         return -1;
     const struct ring_options ring = ring_options(a->options, a->transport);
+    const size_t heads = (size_t)a->options->model->shape.heads;
+    if (!(a->one_o = malloc(heads * (size_t)(a->options->model->shape.dim + 1) * sizeof *a->one_o)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the attention of one token");
+    a->one_lse = a->one_o + heads * (size_t)a->options->model->shape.dim;
     return (a->ring = ring_create(&ring, err)) && (a->memory = memory_create(&shape, a->options->device, err)) ? 0
                                                                                                                : -1;
 }
@@ -275,6 +279,7 @@ void forward_attention_free(struct forward_attention *a)
         a->transport->free(a->transport);
     rope_free(a->rope);
     rope_free(a->local_rope);
+    free(a->one_o);
     free(a->places);
     free(a->bounded_specs);
     free(a->convolutions);
@@ -366,6 +371,17 @@ void forward_attention_put(struct forward_attention *a, int layer, int64_t row, 
         bounded_put(a->bounded, place, a->positions[row], k, v);
 }
 
+struct forward_attention_place forward_attention_place(const struct forward_attention *a, int layer, int64_t row)
+{
+    const struct memory *memory = a->memory;
+    return (struct forward_attention_place){
+        .keys = (void *)memory_keys(memory, a->places[layer], 0),
+        .values = (void *)memory_values(memory, a->places[layer], 0),
+        .capacity = memory->shape.capacity,
+        .first = a->begun + row,
+    };
+}
+
 int forward_attention_attend(struct forward_attention *a, int layer, const float *q, void *out, struct error *err)
 {
     const int64_t stride = forward_q_width(&a->options->model->shape);
@@ -409,6 +425,24 @@ static struct decoder_part shard_part(const struct memory *memory, int layer, in
     };
 }
 
+/* The shard is the device's; what ranks make of theirs is merged as ever. */
+static int attend_one_on_device(struct forward_attention *a, int place, const struct decoder_query *query,
+                                int64_t position, struct error *err)
+{
+    struct decoder_query merging = *query;
+    const struct decoder_result own = {a->one_o, a->one_lse};
+    const struct ring_one one = {.q = query->q,
+                                 .position = position,
+                                 .scale = query->scale,
+                                 .rope = query->rope,
+                                 .o = a->one_o,
+                                 .lse = a->one_lse};
+    merging.beside = &own;
+    return ring_attend_one(a->ring, a->memory, place, &one, err) == 0
+               ? decoder_attend(a->decoder, &merging, NULL, 0, err)
+               : -1;
+}
+
 int forward_attention_attend_one(struct forward_attention *a, int layer, const struct forward_one *one,
                                  struct error *err)
 {
@@ -421,8 +455,10 @@ int forward_attention_attend_one(struct forward_attention *a, int layer, const s
         bounded_put(a->bounded, place, one->position, k, v);
         return bounded_attend_one(a->bounded, place, &query, err);
     }
-    if (one->owned)
-        memory_put(a->memory, place, a->memory->length - 1, k, v);
+    if (one->owned && memory_put_one(a->memory, place, a->memory->length - 1, k, v, err) != 0)
+        return -1;
+    if (!a->options->device->host_visible)
+        return attend_one_on_device(a, place, &query, one->position, err);
     const struct decoder_part part = shard_part(a->memory, place, one->position);
     return decoder_attend(a->decoder, &query, &part, 1, err);
 }

@@ -29,6 +29,7 @@ struct forward_attention {
     int full_layers, bounded_layers;
     struct ring *ring; /* with the memory of the full layers; NULL where there are none */
     struct memory *memory;
+    float *one_o, *one_lse;  /* [heads][dim], [heads]: what this rank's shard on a device gives one token */
     struct bounded *bounded; /* NULL where there are no bounded layers */
 
     int64_t prefilled;        /* end of the last segment; what came since came one by one */
@@ -64,6 +65,14 @@ int forward_attention_begin(struct forward_attention *attention, struct stretch 
 /* Keys and values of a row of the block, f32. Different rows from different threads at once. */
 void forward_attention_put(struct forward_attention *attention, int layer, int64_t row, const float *k,
                            const float *v);
+
+/* Where a full layer's memory keeps the block's rows from `row` on, for arithmetic that puts them there itself. */
+struct forward_attention_place {
+    void *keys, *values;     /* [kv_heads][capacity][dim] */
+    int64_t capacity, first; /* the row goes to index `first` */
+};
+struct forward_attention_place forward_attention_place(const struct forward_attention *attention, int layer,
+                                                       int64_t row);
 
 /* out [rows][heads * dim] in the kernel's dtype = the attention of q [rows][heads * dim] f32: both on the device,
  * and the host's for layers with bounded memory. */

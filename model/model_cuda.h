@@ -1,11 +1,28 @@
-/* A model's weights on a GPU: its matrices in bf16, its norms and biases in f32, all resident. Private to model/.
+/* A model's weights on a GPU: its matrices in bf16, its norms in f32, all resident. The embedding stays the host's,
+ * which looks up a segment's tokens. Private to model/.
  */
 #ifndef LONGHAUL_MODEL_MODEL_CUDA_H
 #define LONGHAUL_MODEL_MODEL_CUDA_H
 
 #include "model/model.h"
 
-struct model_cuda;
+struct linear_cuda;
+
+/* As struct layer: norms on the device, NULL where the layer has none. */
+struct layer_cuda {
+    struct linear_cuda *linears[LINEARS_PER_LAYER];
+    const float *attention_norm, *ffn_norm, *attention_post_norm, *ffn_post_norm, *query_norm, *key_norm;
+};
+
+struct model_cuda {
+    const struct device *device;         /* borrowed */
+    struct linear_cuda_library *library; /* of all linears */
+    int n_layers;
+    struct layer_cuda *layers;
+    struct linear_cuda *head; /* NULL unless packed with it */
+    const float *output_norm;
+    float *norms; /* owns them */
+};
 
 /* Bytes that model_cuda_create allocates on the GPU. */
 int model_cuda_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,

@@ -1,0 +1,185 @@
+#include "model/model_cuda.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "model/linear_cuda.h"
+
+/* ---- sizes ---- */
+
+static struct linear_shape shape_of(const struct model *model, int layer, enum layer_linear which)
+{
+    const struct stack *stack = &model->layers[layer].stacks[which];
+    const float *bias = which == LINEAR_QKV ? model->layers[layer].qkv_bias : NULL;
+    return (struct linear_shape){stack->n_in, stack->n_out, DTYPE_BF16, bias};
+}
+
+static struct linear_shape head_shape(const struct model *model)
+{
+    return (struct linear_shape){model->head.n_in, model->head.n_out, DTYPE_BF16, NULL};
+}
+
+/* Norms that a layer may have: four of the width, two of a head; and one behind the last layer. */
+static size_t norm_floats(const struct model *model)
+{
+    const struct model_shape *shape = &model->shape;
+    return (size_t)shape->layers * (4 * (size_t)shape->width + 2 * (size_t)shape->dim) + (size_t)shape->width;
+}
+
+int model_cuda_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
+                     struct error *err)
+{
+    (void)err;
+    *out = norm_floats(model) * sizeof(float);
+    for (int layer = 0; layer < model->shape.layers; layer++)
+        for (int which = 0; which < LINEARS_PER_LAYER; which++) {
+            const struct linear_shape shape = shape_of(model, layer, which);
+            *out += linear_cuda_bytes(&shape);
+        }
+    const struct linear_shape head = head_shape(model);
+    *out += options->with_head ? linear_cuda_bytes(&head) : 0;
+    return 0;
+}
+
+/* ---- norms ---- */
+
+/* Where the next norm goes, on the host and on the device. */
+struct norm_copy {
+    float *host;
+    const float *device;
+};
+
+/* The device's copy of a norm of n; NULL of NULL. */
+static const float *copy_norm(struct norm_copy *copy, const float *norm, int n)
+{
+    const float *there = copy->device;
+    if (!norm)
+        return NULL;
+    memcpy(copy->host, norm, (size_t)n * sizeof *norm);
+    copy->host += n;
+    copy->device += n;
+    return there;
+}
+
+static void copy_norms(struct model_cuda *cuda, const struct model *model, float *host)
+{
+    const int width = model->shape.width, dim = model->shape.dim;
+    struct norm_copy copy = {host, cuda->norms};
+    for (int i = 0; i < cuda->n_layers; i++) {
+        const struct layer *from = &model->layers[i];
+        struct layer_cuda *to = &cuda->layers[i];
+        to->attention_norm = copy_norm(&copy, from->attention_norm, width);
+        to->attention_post_norm = copy_norm(&copy, from->attention_post_norm, width);
+        to->ffn_norm = copy_norm(&copy, from->ffn_norm, width);
+        to->ffn_post_norm = copy_norm(&copy, from->ffn_post_norm, width);
+        to->query_norm = copy_norm(&copy, from->query_norm, dim);
+        to->key_norm = copy_norm(&copy, from->key_norm, dim);
+    }
+    cuda->output_norm = copy_norm(&copy, model->output_norm, width);
+}
+
+static int create_norms(struct model_cuda *cuda, const struct model *model, struct error *err)
+{
+    const size_t bytes = norm_floats(model) * sizeof(float);
+    float *host = calloc(1, bytes);
+    if (!host)
+        return error_set(err, ERROR_RESOURCE, "no memory for the norms of a model");
+    int status = (cuda->norms = cuda->device->alloc(bytes, "norms", err)) ? 0 : -1;
+    if (status == 0) {
+        copy_norms(cuda, model, host);
+        status = cuda->device->copy(cuda->norms, host, bytes, DEVICE_FROM_HOST, NULL, err) |
+                 cuda->device->stream_wait(NULL, err);
+    }
+    free(host);
+    return status;
+}
+
+/* ---- matrices ---- */
+
+static int create_matrices(struct model_cuda *cuda, const struct model *model, bool with_head, struct error *err)
+{
+    for (int layer = 0; layer < cuda->n_layers; layer++)
+        for (int which = 0; which < LINEARS_PER_LAYER; which++) {
+            const struct linear_shape shape = shape_of(model, layer, which);
+            if (!(cuda->layers[layer].linears[which] = linear_cuda_create(cuda->library, &shape, err)))
+                return -1;
+        }
+    const struct linear_shape head = head_shape(model);
+    return !with_head || (cuda->head = linear_cuda_create(cuda->library, &head, err)) ? 0 : -1;
+}
+
+/* The threads load matrices, one at a time each. The first failure is kept. */
+struct loading {
+    struct model_cuda *cuda;
+    const struct model *model;
+    atomic_int failed;
+    struct error err;
+};
+
+static void load_matrix(void *context, int64_t item, int thread)
+{
+    (void)thread;
+    struct loading *loading = context;
+    const int64_t layer = item / LINEARS_PER_LAYER;
+    const bool head = layer == loading->cuda->n_layers;
+    const struct stack *stack =
+        head ? &loading->model->head : &loading->model->layers[layer].stacks[item % LINEARS_PER_LAYER];
+    struct linear_cuda *linear =
+        head ? loading->cuda->head : loading->cuda->layers[layer].linears[item % LINEARS_PER_LAYER];
+    struct error err;
+    if (linear_cuda_load(linear, stack->parts, stack->n_parts, &err) != 0 &&
+        atomic_exchange(&loading->failed, 1) == 0)
+        loading->err = err;
+}
+
+static int load_matrices(struct model_cuda *cuda, const struct model *model, struct pool *pool, struct error *err)
+{
+    struct loading loading = {.cuda = cuda, .model = model};
+    const struct pool_job job = {
+        .n_items = (int64_t)cuda->n_layers * LINEARS_PER_LAYER + (cuda->head ? 1 : 0),
+        .work = load_matrix,
+        .context = &loading,
+    };
+    pool_run(pool, &job);
+    if (!loading.failed)
+        return 0;
+    return error_set(err, loading.err.code, "%s: %.400s", model->bundle->path, loading.err.text);
+}
+
+/* ---- life ---- */
+
+struct model_cuda *model_cuda_create(const struct model *model, const struct model_pack_options *options,
+                                     struct error *err)
+{
+    struct model_cuda *cuda = calloc(1, sizeof *cuda);
+    if (cuda)
+        cuda->layers = calloc((size_t)model->shape.layers, sizeof *cuda->layers);
+    if (!cuda || !cuda->layers) {
+        free(cuda);
+        error_set(err, ERROR_RESOURCE, "no memory for %d layers of a model", model->shape.layers);
+        return NULL;
+    }
+    cuda->device = options->device;
+    cuda->n_layers = model->shape.layers;
+    if (!(cuda->library = linear_cuda_open(options->device, err)) || create_norms(cuda, model, err) != 0 ||
+        create_matrices(cuda, model, options->with_head, err) != 0 ||
+        load_matrices(cuda, model, options->pool, err) != 0) {
+        model_cuda_free(cuda);
+        return NULL;
+    }
+    return cuda;
+}
+
+void model_cuda_free(struct model_cuda *cuda)
+{
+    if (!cuda)
+        return;
+    for (int layer = 0; layer < cuda->n_layers; layer++)
+        for (int which = 0; which < LINEARS_PER_LAYER; which++)
+            linear_cuda_free(cuda->layers[layer].linears[which]);
+    linear_cuda_free(cuda->head);
+    linear_cuda_close(cuda->library);
+    cuda->device->free(cuda->norms);
+    free(cuda->layers);
+    free(cuda);
+}
