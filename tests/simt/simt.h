@@ -200,6 +200,15 @@ static inline float __uint_as_float(unsigned bits)
 {
     return __int_as_float((int)bits);
 }
+/* Byte i of the result is the byte of (high, low) that nibble i of `which` names. */
+static inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which)
+{
+    const uint64_t both = (uint64_t)high << 32 | low;
+    unsigned out = 0;
+    for (int i = 0; i < 4; i++)
+        out |= (unsigned)(both >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+    return out;
+}
 template <class T> T min(T a, T b)
 {
     return b < a ? b : a;
