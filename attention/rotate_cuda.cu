@@ -20,7 +20,10 @@ int rope_cuda_create(struct rope_cuda *copy, const struct rope *rope, const stru
     const size_t bytes = (size_t)tables.n_rows * 2 * (size_t)tables.half * sizeof *tables.rows;
     *copy = {device, tables, -1};
     copy->tables.rows = (const float *)device->alloc(bytes, "the angles of positions", err);
-    return copy->tables.rows ? rope_cuda_update(copy, rope, NULL, err) : -1;
+    if (copy->tables.rows && rope_cuda_update(copy, rope, NULL, err) == 0)
+        return 0;
+    rope_cuda_free(copy);
+    return -1;
 }
 
 void rope_cuda_free(struct rope_cuda *copy)
