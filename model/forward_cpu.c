@@ -1,11 +1,12 @@
-/* The arithmetic of a segment's rows on the CPU: tiles of rows dealt to the pool's threads. A tile goes through a
- * layer's end and the next one's beginning while it is in the cache. */
+/* The forward pass's arithmetic on the CPU. Of a segment: tiles of rows dealt to the pool's threads. A tile goes
+ * through a layer's end and the next one's beginning while it is in the cache. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/forward_state.h"
 #include "model/linear.h"
+#include "model/matvec.h"
 
 /* A thread's workspace for one tile of rows. */
 struct tile_scratch {
@@ -245,6 +246,39 @@ static int cpu_row(struct forward *f, int64_t row, float *x, struct error *err)
     return 0;
 }
 
+/* ---- one token ---- */
+
+/* Rows of a matrix in one item of work: enough to pay for the dealing, few enough to balance. */
+enum { MATVEC_ROWS = 64 };
+
+static void product_item(void *context, int64_t item, int thread)
+{
+    (void)thread;
+    const struct forward_product *product = context;
+    int64_t row = product->first + item * MATVEC_ROWS;
+    const int64_t end = i64_min(row + MATVEC_ROWS, product->end);
+    int64_t part_first = 0;
+    for (int i = 0; i < product->stack->n_parts; i++) {
+        const struct tensor *part = product->stack->parts[i];
+        const int64_t part_end = part_first + tensor_rows(part);
+        if (row < part_end && row < end) {
+            const int64_t stop = i64_min(end, part_end);
+            matvec_rows(part, product->x, product->y + part_first, row - part_first, stop - part_first);
+            row = stop;
+        }
+        part_first = part_end;
+    }
+}
+
+static int cpu_multiply(struct forward *f, const struct forward_product *product, struct error *err)
+{
+    (void)err;
+    const struct pool_job job = {i64_ceil_div(product->end - product->first, MATVEC_ROWS), product_item,
+                                 (void *)product, f->options.poll, f->options.poll_context};
+    pool_run(f->options.pool, &job);
+    return 0;
+}
+
 const struct forward_arithmetic forward_on_cpu = {
     .bytes = cpu_bytes,
     .create = cpu_create,
@@ -252,4 +286,5 @@ const struct forward_arithmetic forward_on_cpu = {
     .carry = cpu_carry,
     .score = cpu_score,
     .row = cpu_row,
+    .multiply = cpu_multiply,
 };

@@ -1,5 +1,5 @@
-/* The arithmetic of a segment's rows on a GPU: all rows at once, in chunks that bound what lies between two
- * matrices. One stream; each function waits for it, and polls meanwhile.
+/* The forward pass's arithmetic on a GPU. Of a segment: all rows at once, in chunks that bound what lies between
+ * two matrices. One stream; each function waits for it, and polls meanwhile.
  *
  * The host looks up the tokens' embeddings, and keeps the memory of bounded layers: their keys, values and queries
  * are brought to it and what they attended to is taken back.
@@ -12,6 +12,7 @@
 #include "base/gpu.h"
 #include "model/forward_state.h"
 #include "model/linear_cuda.h"
+#include "model/matvec_cuda.h"
 #include "model/model_cuda.h"
 #include "model/ops_cuda.h"
 
@@ -30,6 +31,7 @@ struct gpu_rows {
     float *host_rows;              /* [chunk][widest of what goes to or from the host], pinned */
     int32_t *host_ids;             /* [scored], pinned */
     struct ops_logprob *host_said; /* [scored], pinned */
+    float *one_x, *one_y;          /* of one token in decode: [widest input], [widest output] */
 };
 
 static struct gpu_rows *gpu_of(const struct forward *f)
@@ -73,6 +75,20 @@ static size_t host_floats(const struct forward_options *options)
     return (size_t)chunk_rows(options) * (size_t)i64_max(shape->width, forward_qkv_width(shape));
 }
 
+/* The vectors of one token: x, behind it y. */
+static size_t one_x_floats(const struct forward_options *options)
+{
+    const struct model_shape *shape = &options->model->shape;
+    return (size_t)i64_round_up(i64_max(i64_max(shape->width, shape->ffn), forward_q_width(shape)), 16);
+}
+
+static size_t one_floats(const struct forward_options *options)
+{
+    const struct model_shape *shape = &options->model->shape;
+    const int64_t widest = i64_max(i64_max(shape->vocab, shape->ffn), forward_qkv_width(shape));
+    return options->max_generated > 0 ? one_x_floats(options) + (size_t)widest : 0;
+}
+
 static bool any_bounded(const struct forward_options *options)
 {
     for (int layer = 0; options->policies && layer < options->model->shape.layers; layer++)
@@ -94,7 +110,8 @@ static struct forward_memory gpu_bytes(const struct forward_options *options)
     const size_t of_scores = (size_t)scored_rows(options) * a_score;
     return (struct forward_memory){
         .host = (host_floats(options) + beside_floats(options)) * sizeof(float) + of_scores,
-        .device = in_elements(options) * sizeof(bf16) + y_floats(options) * sizeof(float) + of_scores,
+        .device = in_elements(options) * sizeof(bf16) + (y_floats(options) + one_floats(options)) * sizeof(float) +
+                  of_scores,
     };
 }
 
@@ -113,6 +130,18 @@ static int create_scores(struct forward *f, struct error *err)
                    (gpu->host_said = device->host_alloc(n * sizeof *gpu->host_said, "scores", err))
                ? 0
                : -1;
+}
+
+static int create_one(struct forward *f, struct error *err)
+{
+    const size_t floats = one_floats(&f->options);
+    struct gpu_rows *gpu = gpu_of(f);
+    if (floats == 0)
+        return 0;
+    if (!(gpu->one_x = f->options.device->alloc(floats * sizeof(float), "the vectors of a token", err)))
+        return -1;
+    gpu->one_y = gpu->one_x + one_x_floats(&f->options);
+    return 0;
 }
 
 /* q and attended of the layers whose memory is the host's. */
@@ -143,7 +172,7 @@ static int gpu_create(struct forward *f, struct error *err)
                    (gpu->y = device->alloc(y_floats(&f->options) * sizeof(float), "outputs", err)) &&
                    (gpu->host_rows =
                         device->host_alloc(host_floats(&f->options) * sizeof(float), "rows of the host", err)) &&
-                   create_scores(f, err) == 0 && create_beside(f, err) == 0
+                   create_scores(f, err) == 0 && create_one(f, err) == 0 && create_beside(f, err) == 0
                ? 0
                : -1;
 }
@@ -162,6 +191,7 @@ static void gpu_free(struct forward *f)
     device->free(gpu->y);
     device->free(gpu->ids);
     device->free(gpu->said);
+    device->free(gpu->one_x);
     device->event_free(gpu->over);
     device->stream_free(gpu->stream);
     free(gpu);
@@ -429,6 +459,44 @@ static int gpu_row(struct forward *f, int64_t row, float *x, struct error *err)
     return copy(f, x, stream_row(f, row), bytes, DEVICE_TO_HOST, err) == 0 ? settle(f, err) : -1;
 }
 
+/* ---- one token ---- */
+
+/* y over the rows of the product that are in a part of its stack, which begins at `part_first`. */
+static int multiply_part(struct forward *f, const struct forward_product *product, const struct tensor *part,
+                         int64_t part_first, struct error *err)
+{
+    const int64_t first = i64_max(product->first, part_first);
+    const int64_t end = i64_min(product->end, part_first + tensor_rows(part));
+    struct tensor rows;
+    if (first >= end)
+        return 0;
+    if (model_cuda_tensor(f->model->cuda, part, &rows, err) != 0)
+        return -1;
+    const size_t row_bytes = tensor_row_bytes(part->type, part->dims[0]);
+    rows.data = (const char *)rows.data + (size_t)(first - part_first) * row_bytes;
+    rows.dims[1] = end - first;
+    rows.dims[2] = rows.dims[3] = 1;
+    const struct matvec_cuda_vector vector = {gpu_of(f)->one_x, gpu_of(f)->one_y + first};
+    return matvec_cuda(&rows, &vector, stream_of(f), err);
+}
+
+static int gpu_multiply(struct forward *f, const struct forward_product *product, struct error *err)
+{
+    const struct stack *stack = product->stack;
+    int64_t part_first = 0;
+    if (copy(f, gpu_of(f)->one_x, product->x, (size_t)stack->n_in * sizeof(float), DEVICE_FROM_HOST, err) != 0)
+        return -1;
+    for (int i = 0; i < stack->n_parts; i++) {
+        if (multiply_part(f, product, stack->parts[i], part_first, err) != 0)
+            return -1;
+        part_first += tensor_rows(stack->parts[i]);
+    }
+    const size_t bytes = (size_t)(product->end - product->first) * sizeof(float);
+    return copy(f, product->y + product->first, gpu_of(f)->one_y + product->first, bytes, DEVICE_TO_HOST, err) == 0
+               ? settle(f, err)
+               : -1;
+}
+
 const struct forward_arithmetic *forward_on_cuda(void)
 {
     static const struct forward_arithmetic on_cuda = {
@@ -438,6 +506,7 @@ const struct forward_arithmetic *forward_on_cuda(void)
         .carry = gpu_carry,
         .score = gpu_score,
         .row = gpu_row,
+        .multiply = gpu_multiply,
     };
     return &on_cuda;
 }

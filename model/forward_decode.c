@@ -1,53 +1,14 @@
 /* Decode: one token through all layers, the rows of every matrix shared by the ranks of the group. */
 #include "model/forward_state.h"
 
-#include <string.h>
-
-#include "model/matvec.h"
-
-/* Rows of a matrix in one item of work: enough to pay for the dealing, few enough to balance. */
-enum { MATVEC_ROWS = 64 };
-
-/* y [n_out] = stack * x over the rows first .. end, by items of MATVEC_ROWS. */
-struct product {
-    const struct stack *stack;
-    const float *x;
-    float *y;
-    int64_t first, end;
-};
-
-static void product_item(void *context, int64_t item, int thread)
-{
-    (void)thread;
-    const struct product *product = context;
-    int64_t row = product->first + item * MATVEC_ROWS;
-    const int64_t end = i64_min(row + MATVEC_ROWS, product->end);
-    int64_t part_first = 0;
-    for (int i = 0; i < product->stack->n_parts; i++) {
-        const struct tensor *part = product->stack->parts[i];
-        const int64_t part_end = part_first + tensor_rows(part);
-        if (row < part_end && row < end) {
-            const int64_t stop = i64_min(end, part_end);
-            matvec_rows(part, product->x, product->y + part_first, row - part_first, stop - part_first);
-            row = stop;
-        }
-        part_first = part_end;
-    }
-}
-
-static void run_product(struct forward *f, const struct product *product)
-{
-    const struct pool_job job = {i64_ceil_div(product->end - product->first, MATVEC_ROWS), product_item,
-                                 (void *)product, f->options.poll, f->options.poll_context};
-    pool_run(f->options.pool, &job);
-}
-
-/* Even shares of n rows: rank r computes parts[r] .. parts[r + 1]. */
+/* Even shares of n rows: rank r computes parts[r] .. parts[r + 1]. Borders lie where rows of any type begin at 16
+ * bytes. */
 static void share_rows(struct forward *f, int64_t n)
 {
+    enum { GRAIN = 16 };
     const int64_t ranks = f->options.group->size;
     for (int64_t r = 0; r <= ranks; r++)
-        f->token.parts[r] = n / ranks * r + n % ranks * r / ranks;
+        f->token.parts[r] = r == ranks ? n : n / GRAIN * r / ranks * GRAIN;
 }
 
 /* y = stack * x, complete on every rank. */
@@ -55,8 +16,9 @@ static int multiply(struct forward *f, const struct stack *stack, const float *x
 {
     const int rank = f->options.group->rank;
     share_rows(f, stack->n_out);
-    const struct product product = {stack, x, y, f->token.parts[rank], f->token.parts[rank + 1]};
-    run_product(f, &product);
+    const struct forward_product product = {stack, x, y, f->token.parts[rank], f->token.parts[rank + 1]};
+    if (f->arithmetic->multiply(f, &product, err) != 0)
+        return -1;
     return comm_share_parts(f->options.group, y, f->token.parts, err);
 }
 
@@ -74,10 +36,10 @@ static int multiply_gate_up(struct forward *f, const struct layer *layer, struct
     const struct stack up = stack_part(&layer->stacks[LINEAR_GATE_UP], 1);
     share_rows(f, f->model->shape.ffn);
     const int64_t first = t->parts[f->options.group->rank], end = t->parts[f->options.group->rank + 1];
-    const struct product gate_product = {&gate, t->normed, t->gate, first, end};
-    const struct product up_product = {&up, t->normed, t->hidden, first, end};
-    run_product(f, &gate_product);
-    run_product(f, &up_product);
+    const struct forward_product gate_product = {&gate, t->normed, t->gate, first, end};
+    const struct forward_product up_product = {&up, t->normed, t->hidden, first, end};
+    if (f->arithmetic->multiply(f, &gate_product, err) != 0 || f->arithmetic->multiply(f, &up_product, err) != 0)
+        return -1;
     ops_gate_apart(f->model->arch->activation, t->gate + first, t->hidden + first, end - first);
     return comm_share_parts(f->options.group, t->hidden, t->parts, err);
 }

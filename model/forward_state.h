@@ -15,8 +15,16 @@ struct layer_step {
     int begun_index;
 };
 
-/* The arithmetic on the rows of a segment, where the device holds them. What a function has computed is there when
- * it returns. */
+/* y = stack * x over the rows first .. end of the stack; both vectors are the host's. */
+struct forward_product {
+    const struct stack *stack;
+    const float *x; /* [n_in] */
+    float *y;       /* [n_out] */
+    int64_t first, end;
+};
+
+/* The arithmetic on the rows of a segment, and the products of one token, where the device holds them. What a
+ * function has computed is there when it returns. */
 struct forward_arithmetic {
     /* Bytes that create allocates. */
     struct forward_memory (*bytes)(const struct forward_options *options);
@@ -31,6 +39,9 @@ struct forward_arithmetic {
     int (*score)(struct forward *forward, const struct forward_scores *scores, struct error *err);
     /* x [width] = the residual stream of a row. */
     int (*row)(struct forward *forward, int64_t row, float *x, struct error *err);
+
+    /* In decode; options.max_generated is not 0. */
+    int (*multiply)(struct forward *forward, const struct forward_product *product, struct error *err);
 };
 
 extern const struct forward_arithmetic forward_on_cpu;

@@ -71,6 +71,7 @@ struct model_pack_options {
     struct pool *pool;
     const struct comm *node;     /* the ranks that share memory; each packs a part */
     const struct device *device; /* where the matrices go: a GPU has all of them by itself */
+    bool decodes;                /* a GPU also gets the quantised rows, which decode reads */
 };
 /* Bytes that packing takes on a node, or on a rank's GPU. */
 int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,

@@ -1,6 +1,7 @@
 #include "model/model_cuda.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "model/linear_cuda.h"
@@ -26,6 +27,20 @@ static size_t norm_floats(const struct model *model)
     return (size_t)shape->layers * (4 * (size_t)shape->width + 2 * (size_t)shape->dim) + (size_t)shape->width;
 }
 
+/* The tensors that decode multiplies with: part i of all stacks, the head's last; NULL where a stack has fewer. */
+static int64_t part_count(const struct model *model)
+{
+    return ((int64_t)model->shape.layers * LINEARS_PER_LAYER + 1) * STACK_MAX;
+}
+
+static const struct tensor *part_at(const struct model *model, int64_t i)
+{
+    const int64_t matrix = i / STACK_MAX, layer = matrix / LINEARS_PER_LAYER;
+    const struct stack *stack =
+        layer == model->shape.layers ? &model->head : &model->layers[layer].stacks[matrix % LINEARS_PER_LAYER];
+    return i % STACK_MAX < stack->n_parts ? stack->parts[i % STACK_MAX] : NULL;
+}
+
 int model_cuda_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
                      struct error *err)
 {
@@ -38,6 +53,8 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
         }
     const struct linear_shape head = head_shape(model);
     *out += options->with_head ? linear_cuda_bytes(&head) : 0;
+    for (int64_t i = 0; options->decodes && i < part_count(model); i++)
+        *out += part_at(model, i) ? part_at(model, i)->bytes : 0;
     return 0;
 }
 
@@ -146,6 +163,50 @@ static int load_matrices(struct model_cuda *cuda, const struct model *model, str
     return error_set(err, loading.err.code, "%s: %.400s", model->bundle->path, loading.err.text);
 }
 
+/* ---- quantised rows ---- */
+
+static int compare_rows(const void *a, const void *b)
+{
+    const uintptr_t x = (uintptr_t)((const struct resident_rows *)a)->host,
+                    y = (uintptr_t)((const struct resident_rows *)b)->host;
+    return (x > y) - (x < y);
+}
+
+static int copy_rows(struct model_cuda *cuda, const struct tensor *tensor, struct error *err)
+{
+    struct resident_rows *rows = &cuda->rows[cuda->n_rows];
+    rows->host = tensor->data;
+    if (!(rows->device = cuda->device->alloc(tensor->bytes, tensor->name, err)))
+        return -1;
+    cuda->n_rows++;
+    return cuda->device->copy(rows->device, tensor->data, tensor->bytes, DEVICE_FROM_HOST, NULL, err) |
+           cuda->device->stream_wait(NULL, err);
+}
+
+static int create_rows(struct model_cuda *cuda, const struct model *model, struct error *err)
+{
+    if (!(cuda->rows = calloc((size_t)part_count(model), sizeof *cuda->rows)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the list of a model's tensors");
+    for (int64_t i = 0; i < part_count(model); i++)
+        if (part_at(model, i) && copy_rows(cuda, part_at(model, i), err) != 0)
+            return -1;
+    qsort(cuda->rows, (size_t)cuda->n_rows, sizeof *cuda->rows, compare_rows);
+    return 0;
+}
+
+int model_cuda_tensor(const struct model_cuda *cuda, const struct tensor *tensor, struct tensor *out,
+                      struct error *err)
+{
+    const struct resident_rows key = {.host = tensor->data};
+    const struct resident_rows *found =
+        cuda->rows ? bsearch(&key, cuda->rows, (size_t)cuda->n_rows, sizeof key, compare_rows) : NULL;
+    if (!found)
+        return error_set(err, ERROR_INTERNAL, "%s is not on the GPU", tensor->name);
+    *out = *tensor;
+    out->data = found->device;
+    return 0;
+}
+
 /* ---- life ---- */
 
 struct model_cuda *model_cuda_create(const struct model *model, const struct model_pack_options *options,
@@ -163,7 +224,8 @@ struct model_cuda *model_cuda_create(const struct model *model, const struct mod
     cuda->n_layers = model->shape.layers;
     if (!(cuda->library = linear_cuda_open(options->device, err)) || create_norms(cuda, model, err) != 0 ||
         create_matrices(cuda, model, options->with_head, err) != 0 ||
-        load_matrices(cuda, model, options->pool, err) != 0) {
+        load_matrices(cuda, model, options->pool, err) != 0 ||
+        (options->decodes && create_rows(cuda, model, err) != 0)) {
         model_cuda_free(cuda);
         return NULL;
     }
@@ -179,6 +241,9 @@ void model_cuda_free(struct model_cuda *cuda)
             linear_cuda_free(cuda->layers[layer].linears[which]);
     linear_cuda_free(cuda->head);
     linear_cuda_close(cuda->library);
+    for (int64_t i = 0; i < cuda->n_rows; i++)
+        cuda->device->free(cuda->rows[i].device);
+    free(cuda->rows);
     cuda->device->free(cuda->norms);
     free(cuda->layers);
     free(cuda);

@@ -1,5 +1,5 @@
-/* A model's weights on a GPU: its matrices in bf16, its norms in f32, all resident. The embedding stays the host's,
- * which looks up a segment's tokens. Private to model/.
+/* A model's weights on a GPU: its matrices in bf16, their quantised rows where tokens are to be decoded, its norms
+ * in f32; all resident. The embedding stays the host's, which looks up a segment's tokens. Private to model/.
  */
 #ifndef LONGHAUL_MODEL_MODEL_CUDA_H
 #define LONGHAUL_MODEL_MODEL_CUDA_H
@@ -22,6 +22,11 @@ struct model_cuda {
     struct linear_cuda *head; /* NULL unless packed with it */
     const float *output_norm;
     float *norms; /* owns them */
+    struct resident_rows {
+        const void *host;
+        void *device;
+    } * rows; /* [n_rows], rising by host: of every tensor that decode multiplies with */
+    int64_t n_rows;
 };
 
 /* Bytes that model_cuda_create allocates on the GPU. */
@@ -32,5 +37,9 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
 struct model_cuda *model_cuda_create(const struct model *model, const struct model_pack_options *options,
                                      struct error *err);
 void model_cuda_free(struct model_cuda *cuda);
+
+/* *out = the tensor with its rows on the device. ERROR_INTERNAL in a model that was not made to decode. */
+int model_cuda_tensor(const struct model_cuda *cuda, const struct tensor *tensor, struct tensor *out,
+                      struct error *err);
 
 #endif

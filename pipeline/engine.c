@@ -76,8 +76,8 @@ struct engine *engine_create(const struct engine_options *options, struct error 
     engine->reference_logits = engine->logits + vocab;
     if (!(engine->pool = pool_create(options->threads, err)) || choose_kernels(engine, err) != 0)
         goto fail;
-    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool, options->node,
-                                            options->device};
+    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool,
+                                            options->node,  options->device, options->max_new > 0};
     if (model_pack(options->model, &pack, err) != 0)
         goto fail;
     for (int i = 0; i < options->n_settings; i++) {
@@ -342,7 +342,8 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
 {
     struct engine planned = {.options = *options};
     const struct comm group = {MPI_COMM_NULL, 0, ring};
-    const struct model_pack_options pack = {options->dtype, options->scores, NULL, NULL, options->device};
+    const struct model_pack_options pack = {options->dtype, options->scores, NULL,
+                                            NULL,           options->device, options->max_new > 0};
     size_t weights;
     planned.options.group = &group;
     if (choose_kernels(&planned, err) != 0 || model_packed_bytes(options->model, &pack, &weights, err) != 0 ||
