@@ -98,7 +98,9 @@ struct ring_one {
     int64_t position; /* not before any key's */
     float scale;
     const struct rope *rope;
-    float *o, *lse; /* [heads][dim] and [heads], of the host; natural, -inf where the shard is empty */
+    float *o; /* [heads][dim], of the host */
+    float
+        *lse; /* [heads], natural, -inf where the shard is empty; short of what all keys add, alike on all ranks */
 };
 int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *one,
                     struct error *err);

@@ -5,18 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/device.h"
-#include "pipeline/advice.h"
 #include "pipeline/asked.h"
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
-#include "pipeline/probe.h"
 
 /* Tokens that neighbouring chunks share, where the user does not say. */
 enum { DEFAULT_OVERLAP = 512 };
-
-/* The context where every layer's memory is bounded: no text is as long. */
-static const int64_t UNBOUNDED = INT64_C(1) << 40;
 
 /* Receipts are measured on as many first tokens of a document as the untouched model was trained to read, up to a
  * length that costs little beside a long document; where there is no memory for that on fewer, down to another. */
@@ -94,7 +88,7 @@ static int set_limits(struct plan *plan, struct error *err)
     *limits = (struct work_limits){
         .strategy = (enum strategy)options->strategy,
         .context = options->context ? options->context
-                   : bounded        ? UNBOUNDED
+                   : bounded        ? PLAN_UNBOUNDED
                                     : reach,
         .extends = asked_extends(options, model),
         .compares = options->against != NULL,
@@ -412,128 +406,4 @@ void plan_free(struct plan *plan)
     free(plan->instruction);
     free(plan->policies);
     free(plan);
-}
-
-/* ---- showing it ---- */
-
-/* A sequence of n tokens, and an answer if there is to be one. */
-static double sequence_seconds(const struct plan *plan, const struct probe_rates *rates, int setting, int64_t n)
-{
-    const struct model *model = plan->opened->model;
-    const struct policy_spec *policies = plan->policies + (size_t)setting * (size_t)model->shape.layers;
-    const bool writes = plan->task->job == JOB_GENERATE;
-    const double before = layers_keys_seen(policies, model->shape.layers, n);
-    const struct probe_work work = {
-        .model = model,
-        .read = n,
-        .keys_seen = before,
-        .scored = writes ? 0 : n,
-        .written = writes ? plan->limits.max_new : 0,
-        .keys_kept = layers_keys_seen(policies, model->shape.layers, n + 1) - before,
-    };
-    return probe_seconds(rates, &work);
-}
-
-/* A document, run one node after the other; reductions are counted as one more answer. */
-static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
-{
-    double seconds = 0;
-    for (int64_t i = 0; i < work->chunks.count; i++) {
-        const int64_t n = work->chunks.items[i].end_token - work->chunks.items[i].first_token;
-        seconds += sequence_seconds(plan, rates, work->setting, n);
-        if (plan->limits.compares)
-            seconds += sequence_seconds(plan, rates, plan->setup.reference, n);
-    }
-    if (plan->task->job == JOB_GENERATE && work->chunks.count > 1)
-        seconds += sequence_seconds(plan, rates, 0, plan->limits.max_new);
-    return seconds;
-}
-
-/* The beginning of a document, read under its setting and the reference; the few logits that are compared aside. */
-static double receipt_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
-{
-    const struct model *model = plan->opened->model;
-    const int layers = model->shape.layers, settings[] = {work->setting, plan->setup.reference};
-    double seconds = 0;
-    for (int i = 0; i < 2 && work->receipt_tokens > 0; i++) {
-        const struct policy_spec *policies = plan->policies + settings[i] * layers;
-        const struct probe_work reading = {.model = model,
-                                           .read = work->receipt_tokens,
-                                           .keys_seen = layers_keys_seen(policies, layers, work->receipt_tokens)};
-        seconds += probe_seconds(rates, &reading);
-    }
-    return seconds;
-}
-
-static void print_document(const struct plan_document *document, double seconds, FILE *out)
-{
-    const struct work *work = &document->work;
-    if (document->status == RESULT_PENDING && !document->done)
-        fprintf(out, "%12" PRId64 " %8" PRId64 "  %-10s %8.1f s  %s\n", work->n_tokens, work->chunks.count,
-                strategy_name(work->strategy), seconds, document->id);
-    else
-        fprintf(out, "%12s %8s  %-10s %10s  %s%s%s\n", "-", "-", result_status_name(document->status), "-",
-                document->id, document->reason[0] ? ": " : "", document->reason);
-}
-
-int plan_print(const struct plan *plan, FILE *out, struct error *err)
-{
-    const struct probe_options probe = {plan->opened->model, (enum dtype)plan->setup.dtype, plan->setup.threads};
-    struct probe_rates rates;
-    if (probe_rates(&probe, &rates, err) != 0)
-        return -1;
-    double seconds = 0;
-    fprintf(out, "%12s %8s  %-10s %10s  %s\n", "tokens", "chunks", "strategy", "one rank", "document");
-    for (int64_t i = 0; i < plan->n_documents; i++) {
-        const struct work *work = &plan->documents[i].work;
-        const double of_document = document_seconds(plan, &rates, work) + receipt_seconds(plan, &rates, work);
-        print_document(&plan->documents[i], of_document, out);
-        seconds += of_document;
-    }
-    char described[PLAN_DESCRIPTION];
-    plan_describe(plan, described, sizeof described);
-    fprintf(out, "\n%s\n", described);
-    fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank (%.1f MiB a node there)\n",
-            (double)plan->setup.memory.weights / (1 << 20), (double)plan->setup.memory.forward / (1 << 20),
-            (double)device_cpu()->memory_free() / (1 << 20));
-    fprintf(out,
-            "speed of a rank, measured now: linear %.0f GFLOP/s, attention %.0f GFLOP/s, decode %.2f Gweights/s\n",
-            rates.linear / 1e9, rates.attention / 1e9, rates.decode / 1e9);
-    fprintf(out, "predicted time: %.0f s on %d ranks, with answers of full length\n", seconds / plan->ranks,
-            plan->ranks);
-    advice_print(plan, out);
-    return ferror(out) || fflush(out) != 0 ? error_errno(err, "writing the plan") : 0;
-}
-
-/* "8192 tokens, full" and the like. */
-static void describe_context(const struct plan *plan, char *out, size_t size)
-{
-    const int layers = plan->opened->model->shape.layers;
-    char policy[256], other[256];
-    layers_describe(plan->policies, layers, policy, sizeof policy);
-    if (plan->limits.context == UNBOUNDED)
-        snprintf(out, size, "context without end, policy %s", policy);
-    else
-        snprintf(out, size, "context %" PRId64 ", policy %s", plan->limits.context, policy);
-    for (int i = 1; i < plan->setup.n_settings; i++) {
-        layers_describe(plan->policies + i * layers, layers, other, sizeof other);
-        const char *relation = i != plan->setup.reference ? "beyond it"
-                               : plan->options->against   ? "against"
-                                                          : "receipts against";
-        const size_t used = strlen(out);
-        snprintf(out + used, size - used, ", %s %s", relation, other);
-    }
-}
-
-void plan_describe(const struct plan *plan, char *out, size_t size)
-{
-    const struct setup *setup = &plan->setup;
-    char context[960], positions[POSITIONS_DESCRIPTION];
-    describe_context(plan, context, sizeof context);
-    positions_describe(plan->options, plan->opened->model, positions, sizeof positions);
-    snprintf(out, size,
-             "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
-             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s, %s, segments of %" PRId64,
-             plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), context, positions, setup->segment);
 }

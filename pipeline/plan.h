@@ -39,6 +39,9 @@ struct plan_document {
     struct result_receipt receipt; /* its numbers, without strings and arrays */
 };
 
+/* The effective context where every layer's memory is bounded: no text is as long. */
+static const int64_t PLAN_UNBOUNDED = INT64_C(1) << 40;
+
 struct plan {
     const struct options *options; /* borrowed, as the model */
     const struct opened_model *opened;

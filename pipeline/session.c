@@ -140,6 +140,8 @@ static int build_engine(struct session *s, struct error *err)
         return -1;
     if (!(options.device = setup_device(&s->setup, s->node.rank, err)))
         return -1;
+    if (s->setup.cuda)
+        log_info("GPU %s at %s", options.device->model, options.device->place);
     options.tokenizer = s->opened.tokenizer;
     options.group = &s->group;
     options.node = &s->node;
@@ -246,6 +248,8 @@ static void log_end(const struct session *s)
                  "%.1f MiB of the mapped model file and the corpus",
                  (double)s->setup.memory.weights / (1 << 20), (double)s->setup.memory.forward / (1 << 20),
                  (double)s->opened.model_bytes / (1 << 20));
+    if (s->world.rank == 0 && s->engine && s->setup.cuda)
+        log_info("planned on the GPU: %.1f MiB a rank", (double)s->setup.memory.device / (1 << 20));
     const struct ring_stats stats = s->engine ? engine_ring_stats(s->engine) : (struct ring_stats){0};
     if (stats.hops > 0)
         log_info("ring: %" PRId64 " hops, %.1f MiB sent, %.2f s under way, %.0f%% of it hidden behind computing",

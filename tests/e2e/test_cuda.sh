@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The whole program on a GPU: every architecture scores as on the CPU, within what bf16 gives; on 1 and 3 ranks, with
+# memory on the device and with bounded memory beside it; what it generates begins as on the CPU; and a GPU without the
+# memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
+. "$(dirname "$0")/common.sh"
+
+head -c 420 "$source/LICENSE" >"$work/short.txt"
+exit_code "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" --device cuda --dry-run \
+    >"$work/said" 2>&1
+case $code in
+0) ;;
+2 | 5) skip "$(cat "$work/said")" ;;
+*) fail "exit code $code: $(cat "$work/said")" ;;
+esac
+
+# alike NAME RANKS MODEL OPTIONS...: the same log-probabilities on the CPU in f32 and on the GPU.
+alike() {
+    local name=$1 ranks=$2 model=$3 device
+    local -A dtypes=([cpu]=f32 [cuda]=auto)
+    shift 3
+    for device in cpu cuda; do
+        on_ranks "$ranks" score "$work/short.txt" -m "$tiny/$model.gguf" -o "$work/$name-$device" --device "$device" \
+            --dtype "${dtypes[$device]}" --ring "$ranks" --segment 100 "$@" >/dev/null
+        "$longhaul" export "$work/$name-$device" --format csv >"$work/$name-$device.csv"
+    done
+    printf '%s: ' "$name"
+    python3 "$compare" "$work/$name-cpu.csv" "$work/$name-cuda.csv" --mean-diff 0.02 --ppl 0.005
+}
+
+alike llama 1 llama-tied-f32
+alike untied 1 llama-untied-f16
+alike qwen2 1 qwen2-f16
+alike gemma3 1 gemma3-q8
+alike mistral 1 mistral-f16
+alike ring 3 llama-tied-f32
+alike ring-and-bounded 2 qwen2-f16 --layers "0-0 full; 1-1 sinks:window=100"
+alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2
+
+for device in cpu cuda; do
+    on_ranks 2 summarize "$work/short.txt" -m "$tiny/qwen2-f16.gguf" -o "$work/answer-$device" --device "$device" \
+        --ring 2 --max-new 8 >/dev/null
+    answers "$work/answer-$device" >"$work/answer-$device.txt"
+done
+cmp "$work/answer-cpu.txt" "$work/answer-cuda.txt" || fail "the GPU answers otherwise"
+
+# Where the emulation of a GPU stands in for one it can be made small.
+if [ "$(SIMT_MEMORY=1 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" \
+    --device cuda --dry-run 2>&1 | grep -c "on the GPU of each rank")" -eq 1 ]; then
+    SIMT_MEMORY=1000000 exit_code "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/small" \
+        --device cuda 2>"$work/said"
+    [ "$code" -eq 5 ] || fail "exit code $code with a GPU too small"
+    cat "$work/said"
+fi

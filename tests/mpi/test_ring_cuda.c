@@ -1,0 +1,284 @@
+/* The ring on GPUs against dense attention in fp64 (tests/mpi/dense.h): either way round, in one piece and in
+ * several, and one token's query over each rank's shard. The ranks may share one GPU. */
+#include "tests/mpi/mpi_test.h"
+
+#include "attention/ring.h"
+#include "tests/mpi/dense.h"
+
+enum { LAYERS = 2, LAYER = 1, MAX_TOKENS = 512, NO_GPU = 77 };
+
+static const struct device *gpu;
+
+static const struct {
+    enum ring_way way;
+    int64_t piece;
+} WAYS[] = {{RING_PASS_KV, 0}, {RING_PASS_Q, 0}, {RING_PASS_KV, 100}, {RING_PASS_Q, 100}};
+
+enum { N_WAYS = sizeof WAYS / sizeof WAYS[0] };
+
+struct bed {
+    const struct shape *shape;
+    struct pool *pool;
+    struct rope *rope;
+    struct transport *transport;
+    struct ring *ring;
+    struct memory *memory;
+    float offset[4 * ATTN_MAX_DIM];
+    const float *offsets[LAYERS];
+    int64_t end, block;  /* tokens so far; this rank's of the last segment */
+    float *q, *device_q; /* [block][heads][dim] */
+    bf16 *out;           /* [block][heads * dim] */
+    void *device_out;
+};
+
+static void must(int status)
+{
+    if (status != 0)
+        fail_msg("%s", err.text);
+}
+
+static int row_of_all(const struct bed *bed)
+{
+    return bed->shape->heads * bed->shape->dim;
+}
+
+static void bed_make_ring(struct bed *bed, int way)
+{
+    const struct shape *shape = bed->shape;
+    struct ring_options options = {.group = &world,
+                                   .pool = bed->pool,
+                                   .device = gpu,
+                                   .kernel = attn_kernel_cuda(),
+                                   .heads = shape->heads,
+                                   .kv_heads = shape->kv_heads,
+                                   .dim = shape->dim,
+                                   .max_block = MAX_TOKENS,
+                                   .max_shard = MAX_TOKENS,
+                                   .max_piece = WAYS[way].piece,
+                                   .way = WAYS[way].way};
+    size_t most;
+    must(ring_hop_bytes(&options, &most, &err));
+    assert_non_null(bed->transport = transport_create(&world, gpu, most, &err));
+    options.transport = bed->transport;
+    if (!(bed->ring = ring_create(&options, &err)))
+        fail_msg("%s", err.text);
+}
+
+static void bed_make(struct bed *bed, const struct shape *shape, int way)
+{
+    *bed = (struct bed){.shape = shape, .offsets = {bed->offset, bed->offset}};
+    const size_t numbers = (size_t)MAX_TOKENS * (size_t)row_of_all(bed);
+    for (int e = 0; e < shape->kv_heads * shape->dim; e++)
+        bed->offset[e] = common(shape, e);
+    const struct rope_options rope = {
+        .dims = shape->rotated, .base = shape->base, .pairs = shape->pairs, .max_positions = MAX_TOKENS};
+    const struct memory_shape memory = {.layers = LAYERS,
+                                        .kv_heads = shape->kv_heads,
+                                        .dim = shape->dim,
+                                        .dtype = DTYPE_BF16,
+                                        .capacity = MAX_TOKENS,
+                                        .key_offsets = shape->common != 0 ? bed->offsets : NULL};
+    bed->pool = pool_create(1, &err);
+    bed->rope = rope_create(&rope, &err);
+    bed->memory = memory_create(&memory, gpu, &err);
+    bed->q = malloc(numbers * sizeof *bed->q);
+    bed->out = malloc(numbers * sizeof *bed->out);
+    bed->device_q = gpu->alloc(numbers * sizeof *bed->q, "queries", &err);
+    bed->device_out = gpu->alloc(numbers * sizeof *bed->out, "outputs", &err);
+    assert_true(bed->pool && bed->rope && bed->memory && bed->q && bed->out && bed->device_q && bed->device_out);
+    bed_make_ring(bed, way);
+}
+
+static void bed_free(struct bed *bed)
+{
+    ring_free(bed->ring);
+    bed->transport->free(bed->transport);
+    gpu->free(bed->device_out);
+    gpu->free(bed->device_q);
+    free(bed->out);
+    free(bed->q);
+    memory_free(bed->memory);
+    rope_free(bed->rope);
+    pool_free(bed->pool);
+}
+
+/* This rank takes up the token at `position`, in every layer; what is in the other layer must not matter. */
+static void take(struct bed *bed, int64_t position)
+{
+    const int n = bed->shape->kv_heads * bed->shape->dim;
+    float k[4 * ATTN_MAX_DIM], v[4 * ATTN_MAX_DIM], other[4 * ATTN_MAX_DIM];
+    must(memory_extend(bed->memory, &position, 1, &err));
+    for (int e = 0; e < n; e++) {
+        k[e] = number(KEY, position, e);
+        v[e] = number(VALUE, position, e);
+        other[e] = 3.0f;
+    }
+    must(memory_put_one(bed->memory, 1 - LAYER, bed->memory->length - 1, other, other, &err));
+    must(memory_put_one(bed->memory, LAYER, bed->memory->length - 1, k, v, &err));
+    for (int e = 0; e < row_of_all(bed); e++)
+        bed->q[bed->block * row_of_all(bed) + e] = number(QUERY, position, e);
+    bed->block++;
+}
+
+static void take_segment(struct bed *bed, int64_t n)
+{
+    const struct zigzag z = zigzag_block(bed->end, bed->end + n, world.rank, world.size);
+    bed->block = 0;
+    for (int part = 0; part < 2; part++)
+        for (int64_t p = z.first[part]; p < z.end[part]; p++)
+            take(bed, p);
+    bed->end += n;
+}
+
+static void attend(struct bed *bed)
+{
+    const size_t numbers = (size_t)(bed->block * row_of_all(bed));
+    const struct ring_queries queries = {.q = bed->device_q,
+                                         .stride = row_of_all(bed),
+                                         .tokens = bed->block,
+                                         .scale = bed->shape->scale,
+                                         .rope = bed->rope,
+                                         .out = bed->device_out};
+    must(gpu->copy(bed->device_q, bed->q, numbers * sizeof *bed->q, DEVICE_FROM_HOST, NULL, &err));
+    must(gpu->stream_wait(NULL, &err));
+    must(ring_attend(bed->ring, bed->memory, LAYER, &queries, &err));
+    must(gpu->copy(bed->out, bed->device_out, numbers * sizeof *bed->out, DEVICE_TO_HOST, NULL, &err));
+    must(gpu->stream_wait(NULL, &err));
+}
+
+/* out [dim] = what the query at `position` gets from the tokens that memory has up to it; returns the natural
+ * log-sum-exp. tokens [n]. */
+static double dense(const struct shape *shape, int64_t position, int head, const int64_t *tokens, int64_t n,
+                    double *out)
+{
+    static double scores[MAX_TOKENS];
+    const int kv_head = head / (shape->heads / shape->kv_heads);
+    double q[ATTN_MAX_DIM], k[ATTN_MAX_DIM], sum = 0;
+    row_of(shape, QUERY, position, head, q);
+    rotate(shape, position, q);
+    memset(out, 0, (size_t)shape->dim * sizeof *out);
+    for (int64_t i = 0; i < n; i++) {
+        row_of(shape, KEY, tokens[i], kv_head, k);
+        rotate(shape, tokens[i], k);
+        scores[i] = (double)shape->scale * dot(q, k, shape->dim);
+        sum += exp(scores[i]);
+    }
+    for (int64_t i = 0; i < n; i++)
+        for (int e = 0; e < shape->dim; e++)
+            out[e] += exp(scores[i]) / sum * kept(shape, VALUE, tokens[i], kv_head * shape->dim + e);
+    return log(sum);
+}
+
+static void check(const struct bed *bed)
+{
+    static int64_t all[MAX_TOKENS];
+    double expected[ATTN_MAX_DIM], worst = 0;
+    for (int64_t p = 0; p < bed->end; p++)
+        all[p] = p;
+    for (int64_t t = 0; t < bed->block; t += 3) {
+        const int64_t position = bed->memory->positions[bed->memory->length - bed->block + t];
+        for (int head = 0; head < bed->shape->heads; head++) {
+            const bf16 *out = bed->out + t * row_of_all(bed) + head * bed->shape->dim;
+            dense(bed->shape, position, head, all, position + 1, expected);
+            for (int e = 0; e < bed->shape->dim; e++)
+                worst = fmax(worst, fabs((double)bf16_to_f32(out[e]) - expected[e]));
+        }
+    }
+    if (!(worst <= bed->shape->tolerance))
+        fail_msg("rank %d differs from dense by %g", world.rank, worst);
+}
+
+/* The query of the token behind all, over this rank's shard. */
+static void check_one(struct bed *bed)
+{
+    float q[16 * ATTN_MAX_DIM], o[16 * ATTN_MAX_DIM], lse[16];
+    double expected[ATTN_MAX_DIM], worst = 0;
+    const struct ring_one one = {q, bed->end, bed->shape->scale, bed->rope, o, lse};
+    for (int e = 0; e < row_of_all(bed); e++)
+        q[e] = number(QUERY, bed->end, e);
+    must(ring_attend_one(bed->ring, bed->memory, LAYER, &one, &err));
+    for (int head = 0; head < bed->shape->heads; head++) {
+        const double log_sum =
+            dense(bed->shape, bed->end, head, bed->memory->positions, bed->memory->length, expected);
+        if (bed->memory->length == 0) {
+            assert_true(isinf(lse[head]));
+            continue;
+        }
+        if (bed->shape->common == 0)
+            worst = fmax(worst, fabs((double)lse[head] - log_sum));
+        for (int e = 0; e < bed->shape->dim; e++)
+            worst = fmax(worst, fabs((double)o[head * bed->shape->dim + e] - expected[e]));
+    }
+    if (!(worst <= 2 * bed->shape->tolerance))
+        fail_msg("rank %d: one token differs from dense by %g", world.rank, worst);
+}
+
+static void segments_equal_dense(const struct shape *shape, int way)
+{
+    static const int64_t lengths[] = {130, 1, 37};
+    struct bed bed;
+    bed_make(&bed, shape, way);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        take_segment(&bed, lengths[i]);
+        attend(&bed);
+        check(&bed);
+    }
+    check_one(&bed);
+    bed_free(&bed);
+}
+
+/* ---- tests ---------------------------------------------------------------------------------------------- */
+
+static void all_ways_equal_dense(void **state)
+{
+    (void)state;
+    const struct shape shape = {4, 2, 64, 64, 10000.0, DTYPE_BF16, ROPE_NEIGHBOURS, 0.125f, 0, 4e-3};
+    for (int way = 0; way < N_WAYS; way++)
+        segments_equal_dense(&shape, way);
+}
+
+static void shapes_of_models_equal_dense(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++)
+        if (MODELS[i].dtype == DTYPE_BF16)
+            segments_equal_dense(&MODELS[i], i % N_WAYS);
+}
+
+static void keys_kept_without_what_they_share_equal_dense(void **state)
+{
+    (void)state;
+    const struct shape shape = keys_that_share(DTYPE_BF16);
+    segments_equal_dense(&shape, 0);
+}
+
+static void a_ring_with_empty_shards_equals_dense(void **state)
+{
+    (void)state;
+    const struct shape shape = {2, 1, 64, 64, 10000.0, DTYPE_BF16, ROPE_HALVES, 0.125f, 0, 4e-3};
+    for (int way = 0; way < 2; way++) {
+        struct bed bed;
+        bed_make(&bed, &shape, way);
+        take_segment(&bed, 1); /* one rank has it */
+        attend(&bed);
+        check(&bed);
+        check_one(&bed);
+        bed_free(&bed);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mpi_unit_test(all_ways_equal_dense),
+        mpi_unit_test(shapes_of_models_equal_dense),
+        mpi_unit_test(keys_kept_without_what_they_share_equal_dense),
+        mpi_unit_test(a_ring_with_empty_shards_equals_dense),
+    };
+    gpu = device_cuda(0, &err);
+    if (!gpu) {
+        fprintf(stderr, "skipped: %s\n", err.text);
+        return NO_GPU;
+    }
+    return mpi_run_tests(tests);
+}
