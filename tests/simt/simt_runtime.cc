@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 #include <sys/mman.h>
 
 static const size_t ALIGN = 512;
@@ -29,22 +30,28 @@ struct arena {
     int open;
 };
 
+static struct arena *make_arena()
+{
+    struct arena *made = new struct arena();
+    made->bytes = number_of("SIMT_MEMORY", (size_t)2 << 30);
+    made->start = (char *)mmap(nullptr, made->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made->start == MAP_FAILED)
+        simt::wrong("no address space for the device's memory");
+    return made;
+}
+
 static struct arena *arena()
 {
-    static struct arena *only;
-    if (!only) {
-        only = new struct arena();
-        only->bytes = number_of("SIMT_MEMORY", (size_t)2 << 30);
-        only->start =
-            (char *)mmap(nullptr, only->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (only->start == MAP_FAILED)
-            simt::wrong("no address space for the device's memory");
-    }
+    static struct arena *const only = make_arena();
     return only;
 }
 
+/* One thread of the host at a time has the device. */
+static std::recursive_mutex turn;
+
 void simt::device_opens()
 {
+    turn.lock();
     struct arena *a = arena();
     if (a->open++ == 0)
         mprotect(a->start, a->bytes, PROT_READ | PROT_WRITE);
@@ -55,6 +62,7 @@ void simt::device_closes()
     struct arena *a = arena();
     if (--a->open == 0)
         mprotect(a->start, a->bytes, PROT_NONE);
+    turn.unlock();
 }
 
 static thread_local cudaError_t last = cudaSuccess;
@@ -68,6 +76,7 @@ static cudaError_t said(cudaError_t code)
 
 cudaError_t cudaMalloc(void **out, size_t asked)
 {
+    const std::lock_guard<std::recursive_mutex> alone(turn);
     struct arena *a = arena();
     const size_t bytes = (asked + ALIGN - 1) / ALIGN * ALIGN;
     size_t at = 0;
@@ -89,6 +98,7 @@ cudaError_t cudaMalloc(void **out, size_t asked)
 
 cudaError_t cudaFree(void *memory)
 {
+    const std::lock_guard<std::recursive_mutex> alone(turn);
     struct arena *a = arena();
     if (!memory)
         return cudaSuccess;
