@@ -2,7 +2,8 @@
 
 #include "base/gpu.h"
 
-static const struct attend_cuda_kernel *const fastest_first[] = {&attend_cuda_sm80, &attend_cuda_plain};
+static const struct attend_cuda_kernel *const fastest_first[] = {&attend_cuda_sm90, &attend_cuda_sm80,
+                                                                 &attend_cuda_plain};
 
 const struct attend_cuda_kernel *attend_cuda_choose(int dim, struct error *err)
 {

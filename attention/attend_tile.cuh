@@ -14,7 +14,7 @@
 
 #include "base/gpu.cuh"
 
-enum { ATTEND_PAGE = 64, ATTEND_WARP = 32, ATTEND_MAX_WARPS = 16 };
+enum { ATTEND_PAGE = 64, ATTEND_WARP = 32 };
 
 /* The rows [first, first + its size) of a kv head's [tokens][group]. */
 struct attend_tile {

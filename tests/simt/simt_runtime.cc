@@ -5,6 +5,7 @@
  * it would with a GPU. SIMT_MEMORY says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80).
  */
 #include "simt.h"
+#include "tensor_map.h"
 
 #include <chrono>
 #include <cstdio>
@@ -309,6 +310,50 @@ cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int)
 {
     return cudaSuccess;
 }
+
+/* ---- the one function of the driver ---- */
+
+/* What the manual demands of a map that cp.async.bulk.tensor can use. */
+static bool map_is_right(const simt::tensor_map &map, const cuuint32_t *steps)
+{
+    bool right = (uintptr_t)map.start % 16 == 0 && map.box[0] * 2 <= 128 && map.box[0] * 2 % 16 == 0;
+    for (int i = 0; i < 3; i++)
+        right &= map.sizes[i] >= 1 && map.sizes[i] <= (uint64_t)1 << 32 && map.box[i] >= 1 && map.box[i] <= 256 &&
+                 steps[i] == 1;
+    for (int i = 0; i < 2; i++)
+        right &= map.strides[i] % 16 == 0 && map.strides[i] < (uint64_t)1 << 40;
+    return right;
+}
+
+static CUresult encode_map(CUtensorMap *out, CUtensorMapDataType type, cuuint32_t rank, void *start,
+                           const cuuint64_t *sizes, const cuuint64_t *strides, const cuuint32_t *box,
+                           const cuuint32_t *steps, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                           CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill)
+{
+    if (type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || rank != 3 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
+        swizzle != CU_TENSOR_MAP_SWIZZLE_128B || fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    simt::tensor_map map;
+    map.start = (const unsigned char *)start;
+    memcpy(map.sizes, sizes, sizeof map.sizes);
+    memcpy(map.strides, strides, sizeof map.strides);
+    memcpy(map.box, box, sizeof map.box);
+    if (!map_is_right(map, steps) || !on_device(start))
+        return CUDA_ERROR_INVALID_VALUE;
+    memcpy(out, &map, sizeof map);
+    return CUDA_SUCCESS;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **out, unsigned, unsigned long long,
+                                             enum cudaDriverEntryPointQueryResult *found)
+{
+    const bool known = strcmp(name, "cuTensorMapEncodeTiled") == 0;
+    *out = known ? (void *)encode_map : nullptr;
+    *found = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+
+/* ---- errors ---- */
 
 cudaError_t cudaGetLastError()
 {

@@ -15,7 +15,8 @@
 
 enum { SKIPPED = 77 };
 
-static const struct attend_cuda_kernel *const kernels[] = {&attend_cuda_sm80, &attend_cuda_plain};
+static const struct attend_cuda_kernel *const kernels[] = {&attend_cuda_sm90, &attend_cuda_sm80,
+                                                           &attend_cuda_plain};
 static const int dims[] = {64, 80, 96, 128, 256};
 
 enum { N_KERNELS = sizeof kernels / sizeof kernels[0], N_DIMS = sizeof dims / sizeof dims[0] };
@@ -161,6 +162,19 @@ static void a_bias_is_added_to_the_scores(void **state)
     }
 }
 
+static void long_memories_go_round_the_slots(void **state)
+{
+    (void)state;
+    for (int d = 0; d < N_DIMS; d++) {
+        struct attend_case one = plain_case(dims[d]);
+        one.group = 5;
+        one.tokens = 45;
+        one.keys = 1500;
+        one.pages = d % 2;
+        check(&one);
+    }
+}
+
 static void large_scores_stay_finite(void **state)
 {
     (void)state;
@@ -199,6 +213,7 @@ int main(void)
         cmocka_unit_test(calls_carry_the_state),
         cmocka_unit_test(pages_may_lie_in_any_order),
         cmocka_unit_test(a_bias_is_added_to_the_scores),
+        cmocka_unit_test(long_memories_go_round_the_slots),
         cmocka_unit_test(large_scores_stay_finite),
         cmocka_unit_test(a_kernel_is_chosen_for_the_card),
     };
