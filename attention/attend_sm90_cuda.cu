@@ -162,8 +162,8 @@ static __device__ __forceinline__ void begin_scores(float (&s)[KEYS / 8][4], con
 #pragma unroll
     for (int d = 0; d < DIM; d += 16) {
         const int panel = d / BOX_COLUMNS, column_bytes = d % BOX_COLUMNS * 2;
-        gpu_wgmma(s, gpu_matrix(queries + panel * BOX_BYTES + column_bytes, 0, PATTERN_BYTES),
-                  gpu_matrix(keys + panel * shape<DIM>::PANEL_BYTES + column_bytes, 0, PATTERN_BYTES), d > 0);
+        gpu_wgmma(s, gpu_matrix(queries + panel * BOX_BYTES + column_bytes, 16, PATTERN_BYTES),
+                  gpu_matrix(keys + panel * shape<DIM>::PANEL_BYTES + column_bytes, 16, PATTERN_BYTES), d > 0);
     }
     gpu_wgmma_commit();
 }

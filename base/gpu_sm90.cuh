@@ -106,8 +106,8 @@ static __device__ __forceinline__ void gpu_copy_box(void *shared, const CUtensor
  * its size. */
 
 /* Where an operand begins, before swizzling, and how it goes on. `stride`: bytes from 8 rows to the next 8.
- * `leading`: bytes from 64 columns to the next 64, where n runs along rows (gpu_wgmma_turned) and is more than 64.
- */
+ * `leading`: bytes from 64 columns to the next 64, where n runs along rows (gpu_wgmma_turned) and is more than 64;
+ * else it is not used, and 16 by custom. */
 static __device__ __forceinline__ uint64_t gpu_matrix(const void *shared, unsigned leading, unsigned stride)
 {
     const uint64_t swizzle_128 = 1;
