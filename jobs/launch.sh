@@ -30,6 +30,11 @@ options_of() {
     done
 }
 
+# With GPUS the program computes on a GPU or says why it cannot, instead of taking the CPU.
+device_option() {
+    [ -z "${GPUS:-}" ] || command+=(--device cuda)
+}
+
 # Puts into the array `launch` what starts NTASKS ranks. srun starts them where it can speak PMIx with Open MPI; a
 # wrong PMI would start NTASKS programs of one rank each, which the program itself refuses. Slurm since 22.05 does not
 # hand --cpus-per-task on to srun. --wait, not --kill-on-bad-exit: ranks that end together with code 75 must not be
@@ -41,6 +46,7 @@ choose_launch() {
     if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
         export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
         launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
+        [ -z "${GPUS:-}" ] || launch+=(--gres="gpu:$GPUS")
     else
         launch=(mpirun -n "$NTASKS" --bind-to none)
         [ -n "$in_slurm" ] || launch+=(--oversubscribe)

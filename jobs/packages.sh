@@ -10,7 +10,8 @@ declare -A sets=(
     [build]="build-essential cmake ninja-build pkg-config libopenmpi-dev libhdf5-openmpi-dev libdnnl-dev
              libpcre2-dev libutf8proc-dev libcjson-dev libssl-dev libgit2-dev libcmocka-dev"
     [run]="openmpi-bin hdf5-tools ca-certificates python3-pip unzip"
-    [test]="clang libclang-rt-14-dev clang-format slurmctld slurmd slurm-client munge python3-h5py procps bible-kjv"
+    [test]="clang libclang-rt-14-dev clang-format slurmctld slurmd slurm-client munge python3-h5py procps bible-kjv
+            libboost-context-dev"
 )
 
 wanted=()

@@ -18,6 +18,7 @@
 #   CORPUS    file or folder (required)        MODEL    weights, GGUF (required)
 #   OUT       folder of the results (out/longhaul)
 #   NTASKS    ranks (the job's tasks, or 2)    THREADS  per rank (the job's --cpus-per-task)
+#   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node or --gres, too)
 #   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
 #             the options of these names
 #   EXTRA     more options, cut at spaces; arguments of this script are passed on as they are
@@ -44,6 +45,7 @@ program=$(find_program)
 command=("$program" summarize "$CORPUS" -m "$MODEL" -o "$OUT")
 [ -z "$THREADS" ] || command+=(--threads "$THREADS")
 options_of RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
+device_option
 read -r -a extra <<<"${EXTRA:-}"
 command+=("${extra[@]}" "$@")
 run_program "${command[@]}"

@@ -5,6 +5,7 @@
 # (/tmp/longhaul-cluster by default), so that it neither uses nor disturbs a Slurm of the site. It needs root,
 # because slurmd starts jobs as their users; it needs no systemd, so it works in a container.
 # Packages: slurmctld slurmd slurm-client munge (jobs/packages.sh test).
+# CLUSTER_GPUS=N: Slurm hands out N GPUs, which need not exist: for trying what jobs ask of it.
 # After `start`, point Slurm's commands at it:  export SLURM_CONF=/tmp/longhaul-cluster/slurm.conf
 set -euo pipefail
 
@@ -35,7 +36,7 @@ free_port() {
 # Two processors at least, so that two ranks can run on the smallest machine; config_overrides lets Slurm
 # believe this and not the hardware (in a container the two differ anyway).
 write_configuration() {
-    local port cpus memory
+    local port cpus memory gpu
     port=$(free_port)
     cpus=$(nproc)
     [ "$cpus" -ge 2 ] || cpus=2
@@ -70,9 +71,15 @@ SlurmctldPidFile=$cluster/run/slurmctld.pid
 SlurmdPidFile=$cluster/run/slurmd.pid
 SlurmctldLogFile=$cluster/log/slurmctld.log
 SlurmdLogFile=$cluster/log/slurmd.log
-NodeName=$node NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory State=UNKNOWN
+GresTypes=gpu
+NodeName=$node NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory Gres=gpu:${CLUSTER_GPUS:-0} State=UNKNOWN
 PartitionName=dev Nodes=$node Default=YES MaxTime=INFINITE State=UP
 EOF
+    : >"$cluster/gres.conf"
+    for ((gpu = 0; gpu < ${CLUSTER_GPUS:-0}; gpu++)); do
+        touch "$cluster/run/gpu$gpu" # in place of a device's file
+        echo "NodeName=$node Name=gpu File=$cluster/run/gpu$gpu" >>"$cluster/gres.conf"
+    done
 }
 
 start_munge() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results; it runs
-# jobs/needle.sh as an array, and again to gather the parts.
+# jobs/needle.sh as an array, and again to gather the parts. GPUS asks Slurm for GPUs, and the program for CUDA.
 . "$(dirname "$0")/common.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "starting a Slurm needs root"
@@ -13,7 +13,7 @@ done
 # A cluster of this test's own: leftovers of another run neither help nor hurt.
 export LONGHAUL_CLUSTER=$work/cluster SLURM_CONF=$work/cluster/slurm.conf
 trap '"$source/slurm/dev-cluster.sh" stop; rm -rf "$work"' EXIT
-"$source/slurm/dev-cluster.sh" start
+CLUSTER_GPUS=2 "$source/slurm/dev-cluster.sh" start
 
 model=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf) || model=$tiny/llama-tied-f32.gguf
 mkdir "$work/corpus"
@@ -38,6 +38,12 @@ with h5py.File(sys.argv[1] + "/results.h5", "r") as results:
 EOF
 answers out/slurm | tee answers
 [ "$(grep -cP '\tok\t' answers)" -eq 3 ] || fail "not 3 documents that are ok"
+
+exit_code timeout 600 sbatch --wait --ntasks=1 --gres=gpu:1 --export=ALL,GPUS=1,OUT=out/gpus --output=gpus.log \
+    "$source/jobs/summarize_corpus.sh"
+cat gpus.log
+grep -q 'srun --mpi=pmix --ntasks=1 --wait=60 --gres=gpu:1 .* --device cuda' gpus.log || fail "GPUS did not ask for a GPU"
+[ "$code" -eq 2 ] && grep -q "built without CUDA" gpus.log || fail "exit code $code where there is no CUDA"
 
 export MODEL=$tiny/llama-tied-f32.gguf OUT=out/needle LENGTHS="256 512" TASKS=passkey DEPTHS=0,100 TRIALS=2 THREADS=1
 # needle LOG OPTIONS...
