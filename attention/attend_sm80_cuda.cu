@@ -5,6 +5,7 @@
  * the next, and so on; one is being read while the next ones are under way. The weights never leave the registers:
  * the accumulators of the first product are, rounded to bf16, the A operand of the second.
  */
+#include "attention/attend_split.h"
 #include "attention/attend_tile.cuh"
 #include "base/gpu.h"
 
@@ -27,6 +28,17 @@ template <int DIM> struct shape {
     {
         return 16 * (row * STRIDE + (TURNS ? chunk ^ (row & 7) : chunk));
     }
+
+    /* The same for chunk even + odd, odd being 0 or 1, of a row, and then 8 or 16 rows on, as a lane meets them:
+     * what depends on the lane is got once, lane_part(row, odd), and the rest are constants. */
+    static __device__ __forceinline__ int lane_part(int row, int odd)
+    {
+        return TURNS ? 16 * (odd ^ (row & 7)) : 16 * odd;
+    }
+    static __device__ __forceinline__ int place_of_lane(int row, int even, int part)
+    {
+        return 16 * row * STRIDE + (TURNS ? 16 * even ^ part : 16 * even + part);
+    }
 };
 
 /* What a block walks: items 2 i and 2 i + 1 are K and V of tile first_tile + i. */
@@ -36,14 +48,15 @@ struct walk {
     unsigned char *queries, *slots;
 };
 
-/* Rows of DIM numbers that follow each other in global memory; beyond `there` of them zeros. */
-template <int DIM>
-static __device__ __forceinline__ void copy_rows(unsigned char *to, const __nv_bfloat16 *from, int rows, int there)
+/* N_ROWS rows of DIM numbers that follow each other in global memory; beyond `there` of them zeros. */
+template <int DIM, int N_ROWS>
+static __device__ __forceinline__ void copy_rows(unsigned char *to, const __nv_bfloat16 *from, int there)
 {
-    for (int i = threadIdx.x; i < rows * shape<DIM>::CHUNKS; i += THREADS) {
-        const int row = i / shape<DIM>::CHUNKS, chunk = i % shape<DIM>::CHUNKS;
-        const bool is_there = row < there;
-        gpu_copy16_async(to + shape<DIM>::place(row, chunk), from + (is_there ? 8 * (int64_t)i : 0), is_there);
+#pragma unroll
+    for (int first = 0; first < N_ROWS * shape<DIM>::CHUNKS; first += THREADS) {
+        const int i = first + (int)threadIdx.x, row = i / shape<DIM>::CHUNKS, chunk = i % shape<DIM>::CHUNKS;
+        if (row < N_ROWS)
+            gpu_copy16_async(to + shape<DIM>::place(row, chunk), from + (row < there ? 8 * i : 0), row < there);
     }
 }
 
@@ -51,8 +64,8 @@ template <int DIM>
 static __device__ __forceinline__ void begin_queries(const struct attend_cuda &call, const struct walk &walk)
 {
     const int64_t at = walk.tile.head * walk.tile.rows + walk.tile.first;
-    copy_rows<DIM>(walk.queries, (const __nv_bfloat16 *)call.q + at * DIM, ROWS,
-                   (int)min((int64_t)ROWS, walk.tile.rows - walk.tile.first));
+    copy_rows<DIM, ROWS>(walk.queries, (const __nv_bfloat16 *)call.q + at * DIM,
+                         (int)min((int64_t)ROWS, walk.tile.rows - walk.tile.first));
 }
 
 /* Begin to bring an item; every item, and what would follow the last one, is a group of its own. */
@@ -62,7 +75,7 @@ static __device__ __forceinline__ void begin_item(const struct attend_cuda &call
     if (item < walk.items) {
         const int64_t row = walk.tile.head * call.key_rows + attend_page_row(call, walk.first_tile + item / 2);
         const __nv_bfloat16 *from = (const __nv_bfloat16 *)(item % 2 ? call.v : call.k) + row * DIM;
-        copy_rows<DIM>(walk.slots + item % shape<DIM>::SLOTS * shape<DIM>::SLOT_BYTES, from, KEYS, KEYS);
+        copy_rows<DIM, KEYS>(walk.slots + item % shape<DIM>::SLOTS * shape<DIM>::SLOT_BYTES, from, KEYS);
     }
     gpu_copy_commit();
 }
@@ -92,10 +105,12 @@ static __device__ __forceinline__ void add_scores(float (&s)[KEY_BLOCKS][4], con
                                                   const unsigned char *keys, int step)
 {
     const int lane = threadIdx.x % 32, row = lane / 16 * 8 + lane % 8;
+    const unsigned char *at =
+        keys + shape<DIM>::place_of_lane(row, 2 * step, shape<DIM>::lane_part(row, lane / 8 % 2));
 #pragma unroll
     for (int j = 0; j < KEY_BLOCKS; j += 2) {
         uint32_t b[4];
-        gpu_load_matrices(b, keys + shape<DIM>::place(8 * j + row, 2 * step + lane / 8 % 2));
+        gpu_load_matrices(b, at + 16 * 8 * j * shape<DIM>::STRIDE);
         gpu_mma_bf16(s[j], a, {b[0], b[1]});
         gpu_mma_bf16(s[j + 1], a, {b[2], b[3]});
     }
@@ -128,7 +143,7 @@ template <int DIM>
 static __device__ __forceinline__ void add_values(float (&o)[DIM / 8][4], const float (&weights)[KEY_BLOCKS][4],
                                                   const unsigned char *values)
 {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, row = lane % 16, part = shape<DIM>::lane_part(row, lane / 16);
 #pragma unroll
     for (int step = 0; step < KEYS / 16; step++) {
         uint32_t a[4];
@@ -136,7 +151,8 @@ static __device__ __forceinline__ void add_values(float (&o)[DIM / 8][4], const 
 #pragma unroll
         for (int j = 0; j < DIM / 8; j += 2) {
             uint32_t b[4];
-            gpu_load_matrices_turned(b, values + shape<DIM>::place(16 * step + lane % 16, j + lane / 16));
+            const unsigned char *at = values + shape<DIM>::place_of_lane(row, j, part);
+            gpu_load_matrices_turned(b, at + 16 * 16 * step * shape<DIM>::STRIDE);
             gpu_mma_bf16(o[j], a, {b[0], b[1]});
             gpu_mma_bf16(o[j + 1], a, {b[2], b[3]});
         }
@@ -189,12 +205,16 @@ static __global__ void __launch_bounds__(THREADS, shape<DIM>::BLOCKS_PER_SM)
     const struct attend_span seen = attend_seen(call, walk.tile, ROWS, found);
     if (seen.first >= seen.end)
         return;
-    walk.first_tile = seen.first / KEYS;
-    walk.items = 2 * ((seen.end - 1) / KEYS + 1 - walk.first_tile);
+    const struct attend_span share = attend_share((seen.end - 1) / KEYS + 1 - seen.first / KEYS);
+    if (share.first == share.end)
+        return;
+    walk.first_tile = seen.first / KEYS + share.first;
+    walk.items = 2 * (share.end - share.first);
     attend_walk<DIM>(call, walk);
 }
 
-template <int DIM> static int launch(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
+template <int DIM>
+static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream, struct error *err)
 {
     void (*const kernel)(const struct attend_cuda) = attend_tiles<DIM>;
     const struct attend_cuda copy = *call; /* the launch outlives *call */
@@ -203,7 +223,7 @@ template <int DIM> static int launch(const struct attend_cuda *call, cudaStream_
             cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
             "attention on the GPU", err) != 0)
         return -1;
-    GPU_LAUNCH(kernel, attend_grid(call, ROWS), THREADS, shared_bytes, stream, copy);
+    GPU_LAUNCH(kernel, dim3(attend_grid(call, ROWS), (unsigned)parts), THREADS, shared_bytes, stream, copy);
     return gpu_check_launch("attention on the GPU", err);
 }
 
@@ -216,19 +236,17 @@ static bool supported(int capability, int dim)
 
 static int attend(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
 {
-    if (call->tokens == 0)
-        return 0;
     switch (call->dim) {
     case 64:
-        return launch<64>(call, stream, err);
+        return attend_split(call, ROWS, launch<64>, stream, err);
     case 80:
-        return launch<80>(call, stream, err);
+        return attend_split(call, ROWS, launch<80>, stream, err);
     case 96:
-        return launch<96>(call, stream, err);
+        return attend_split(call, ROWS, launch<96>, stream, err);
     case 128:
-        return launch<128>(call, stream, err);
+        return attend_split(call, ROWS, launch<128>, stream, err);
     case 256:
-        return launch<256>(call, stream, err);
+        return attend_split(call, ROWS, launch<256>, stream, err);
     default:
         return error_set(err, ERROR_INTERNAL, "no attention by mma.sync for heads of dimension %d", call->dim);
     }

@@ -6,6 +6,7 @@
  * with their values is under way; and the warpgroups begin their products in turn, so that one weighs while another
  * multiplies.
  */
+#include "attention/attend_split.h"
 #include "attention/attend_tile.cuh"
 
 #include <cudaTypedefs.h>
@@ -275,9 +276,12 @@ static __global__ void __launch_bounds__(shape<DIM>::THREADS, 1)
     const struct attend_span seen = attend_seen(call, walk.part, shape<DIM>::ROWS, walk.found());
     if (seen.first >= seen.end)
         return;
-    walk.first_page = seen.first / ATTEND_PAGE;
     walk.last_page = (seen.end - 1) / ATTEND_PAGE;
-    walk.tiles = (walk.last_page - walk.first_page) / PAGES + 1;
+    const struct attend_span share = attend_share((walk.last_page - seen.first / ATTEND_PAGE) / PAGES + 1);
+    if (share.first == share.end)
+        return;
+    walk.first_page = seen.first / ATTEND_PAGE + PAGES * share.first;
+    walk.tiles = share.end - share.first;
     if (threadIdx.x / GROUP_THREADS == shape<DIM>::GROUPS) {
         gpu_registers_shrink<shape<DIM>::BRINGING_REGISTERS>();
         if (threadIdx.x % GROUP_THREADS == 0)
@@ -321,7 +325,8 @@ static int describe(CUtensorMap *map, const void *numbers, const struct attend_c
                                             (long long)rows, call->dim, (int)code);
 }
 
-template <int DIM> static int launch(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
+template <int DIM>
+static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream, struct error *err)
 {
     void (*const kernel)(const struct attend_cuda, const struct maps) = attend_tiles<DIM>;
     const struct attend_cuda copy = *call; /* the launch outlives *call */
@@ -334,7 +339,8 @@ template <int DIM> static int launch(const struct attend_cuda *call, cudaStream_
             cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
             "attention on the GPU", err) != 0)
         return -1;
-    GPU_LAUNCH(kernel, attend_grid(call, shape<DIM>::ROWS), shape<DIM>::THREADS, shared_bytes, stream, copy, maps);
+    const dim3 grid(attend_grid(call, shape<DIM>::ROWS), (unsigned)parts);
+    GPU_LAUNCH(kernel, grid, shape<DIM>::THREADS, shared_bytes, stream, copy, maps);
     return gpu_check_launch("attention on the GPU", err);
 }
 
@@ -345,9 +351,8 @@ static bool supported(int capability, int dim)
 
 static int attend(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
 {
-    if (call->tokens == 0)
-        return 0;
-    return call->dim == 64 ? launch<64>(call, stream, err) : launch<128>(call, stream, err);
+    return call->dim == 64 ? attend_split(call, shape<64>::ROWS, launch<64>, stream, err)
+                           : attend_split(call, shape<128>::ROWS, launch<128>, stream, err);
 }
 
 extern "C" const struct attend_cuda_kernel attend_cuda_sm90 = {"cuda-sm90", supported, attend};

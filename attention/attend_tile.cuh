@@ -72,6 +72,12 @@ attend_seen(const struct attend_cuda &call, const struct attend_tile &tile, int 
     return seen;
 }
 
+/* Which of n tiles of keys are for this block, where several share them (attend_split.h). */
+static __device__ __forceinline__ struct attend_span attend_share(int n)
+{
+    return {(int)((int64_t)n * blockIdx.y / gridDim.y), (int)((int64_t)n * (blockIdx.y + 1) / gridDim.y)};
+}
+
 /* The row of k and v where that page of keys begins. */
 static __device__ __forceinline__ int64_t attend_page_row(const struct attend_cuda &call, int page)
 {
@@ -83,7 +89,7 @@ static __device__ __forceinline__ struct attend_rows attend_rows_load(const stru
                                                                       const struct attend_tile &tile, int row)
 {
     struct attend_rows rows;
-    rows.at = tile.head * tile.rows + tile.first + row;
+    rows.at = ((int64_t)blockIdx.y * call.kv_heads + tile.head) * tile.rows + tile.first + row;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int64_t index = tile.first + row + 8 * h;

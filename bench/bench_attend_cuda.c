@@ -2,7 +2,8 @@
  * each query row and key that it sees), in a causal prefill of N tokens from nothing (16384). Before that, each is
  * held against fp64 in small problems. peer_attend_torch.py measures PyTorch's kernels in the same shapes.
  *
- * It needs no more than CUDA; from the repository's root, for an H100 (others: -arch=sm_80 without the sm90 file):
+ * It needs no more than CUDA; from the repository's root, for an H100 (for other cards build all,
+ * -DLONGHAUL_GPU=cuda):
  *     nvcc -O3 -gencode arch=compute_90a,code=sm_90a -I. -o bench_attend_cuda bench/bench_attend_cuda.c \
  *         tests/unit/attend_case.c attention/attend_cuda.c attention/attend_*_cuda.cu base/device_cuda.c
  * base/error.c

@@ -2,7 +2,8 @@
  *
  * Everything is over when a call returns. The device's memory is one stretch of address space that is closed to the
  * host but while a kernel or a copy is under way: a host that reads or writes it ends with a segmentation fault, as
- * it would with a GPU. SIMT_MEMORY says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80).
+ * it would with a GPU. SIMT_MEMORY says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80), SIMT_MULTIPROCESSORS
+ * how many blocks it has room for (2).
  */
 #include "simt.h"
 #include "tensor_map.h"
@@ -108,6 +109,27 @@ cudaError_t cudaFree(void *memory)
         return said(cudaErrorInvalidValue);
     a->used -= stretch->second;
     a->stretches.erase(stretch);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t)
+{
+    return cudaMalloc(out, bytes);
+}
+
+cudaError_t cudaFreeAsync(void *memory, cudaStream_t)
+{
+    return cudaFree(memory);
+}
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int)
+{
+    *out = nullptr;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *)
+{
     return cudaSuccess;
 }
 
@@ -274,7 +296,7 @@ cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr what, int)
         *out = capability % 10;
         return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
-        *out = 2;
+        *out = (int)number_of("SIMT_MULTIPROCESSORS", 2);
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *out = 227 * 1024;

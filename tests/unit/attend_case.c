@@ -91,13 +91,18 @@ static int64_t row_of_key(const struct problem *p, int64_t key)
     return p->is.pages ? (int64_t)TILE * p->pages[key / TILE] + key % TILE : key;
 }
 
-/* Not a number, where nothing may be read: in tiles that no token sees. */
+/* Not a number, where nothing may be read: in tiles before the first and behind the last key that is seen. */
 static void poison(struct problem *p)
 {
     unsigned char *seen = must_alloc((size_t)(p->tiles + SPARE_TILES), 1);
+    int64_t first = p->is.keys, end = 0;
     for (int64_t t = 0; t < p->is.tokens; t++)
-        for (int64_t key = p->spans[t].first; key < p->spans[t].end; key++)
-            seen[row_of_key(p, key) / TILE] = 1;
+        if (p->spans[t].first < p->spans[t].end) {
+            first = i64_min(first, p->spans[t].first);
+            end = i64_max(end, p->spans[t].end);
+        }
+    for (int64_t key = first; key < end; key++)
+        seen[row_of_key(p, key) / TILE] = 1;
     for (int64_t row = 0; row < KV_HEADS * p->key_rows; row++)
         if (!seen[row % p->key_rows / TILE]) {
             memset(p->k + row * p->is.dim, 0xff, (size_t)p->is.dim * sizeof *p->k);

@@ -162,15 +162,40 @@ static void a_bias_is_added_to_the_scores(void **state)
     }
 }
 
+static int multiprocessors(void)
+{
+    int device, n;
+    assert_int_equal(cudaGetDevice(&device), cudaSuccess);
+    assert_int_equal(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device), cudaSuccess);
+    return n;
+}
+
+/* So many rows that every tile of them has its own block. */
 static void long_memories_go_round_the_slots(void **state)
 {
     (void)state;
     for (int d = 0; d < N_DIMS; d++) {
         struct attend_case one = plain_case(dims[d]);
         one.group = 5;
-        one.tokens = 45;
+        one.tokens = 12 * multiprocessors();
         one.keys = 1500;
         one.pages = d % 2;
+        check(&one);
+    }
+}
+
+/* So few that, on a card with room, several blocks share the keys. */
+static void blocks_may_share_the_keys_of_few_rows(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4 * N_DIMS; i++) {
+        struct attend_case one = plain_case(dims[i % N_DIMS]);
+        one.group = 1 + i % 3;
+        one.tokens = 1 + 3 * (i / N_DIMS);
+        one.keys = 1900;
+        one.sight = (enum attend_sight)(i / N_DIMS);
+        one.calls = 1 + i % 2;
+        one.pages = i % 2;
         check(&one);
     }
 }
@@ -214,6 +239,7 @@ int main(void)
         cmocka_unit_test(pages_may_lie_in_any_order),
         cmocka_unit_test(a_bias_is_added_to_the_scores),
         cmocka_unit_test(long_memories_go_round_the_slots),
+        cmocka_unit_test(blocks_may_share_the_keys_of_few_rows),
         cmocka_unit_test(large_scores_stay_finite),
         cmocka_unit_test(a_kernel_is_chosen_for_the_card),
     };
