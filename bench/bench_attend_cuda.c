@@ -2,11 +2,10 @@
  * each query row and key that it sees), in a causal prefill of N tokens from nothing (16384). Before that, each is
  * held against fp64 in small problems. peer_attend_torch.py measures PyTorch's kernels in the same shapes.
  *
- * It needs no more than CUDA; from the repository's root, for an H100 (for other cards build all,
- * -DLONGHAUL_GPU=cuda):
+ * It needs no more than CUDA. From the repository's root, for an H100 (for other cards, cmake -DLONGHAUL_GPU=cuda):
  *     nvcc -O3 -gencode arch=compute_90a,code=sm_90a -I. -o bench_attend_cuda bench/bench_attend_cuda.c \
- *         tests/unit/attend_case.c attention/attend_cuda.c attention/attend_*_cuda.cu base/device_cuda.c
- * base/error.c
+ *         attention/attend_*_cuda.cu attention/attend_cuda.c base/device_cuda.c base/error.c \
+ *         tests/unit/attend_case.c
  */
 #include <getopt.h>
 #include <math.h>
