@@ -13,8 +13,22 @@ shift 5
 longhaul=${LONGHAUL:-$(dirname "$0")/../build/longhaul}
 mkdir -p "$out"
 
-bytes=$(wc -c <"$text")
-tokens=$("$longhaul" tokenize "$text" -m "$model" | wc -l)
+# count FILE: its tokens.
+count() {
+    "$longhaul" tokenize "$1" -m "$model" | wc -l
+}
+
+# cut_text TOKENS FILE: the beginning of the text that has so many tokens, or a few less. A text has not as many tokens a
+# byte everywhere.
+cut_text() {
+    local bytes tokens
+    bytes=$(wc -c <"$text")
+    cp "$text" "$2"
+    while tokens=$(count "$2") && [ "$tokens" -gt "$1" ]; do
+        bytes=$((bytes * $1 / tokens - 1))
+        head -c "$bytes" "$text" >"$2"
+    done
+}
 
 # options METHOD FACTOR: how `score` reads on with it.
 options() {
@@ -72,8 +86,7 @@ table() {
 }
 
 for factor in ${factors//,/ }; do
-    wanted=$((context * factor * 98 / 100))
-    head -c $((bytes * wanted / tokens)) "$text" >"$out/${factor}x.txt"
+    cut_text $((context * factor - 64)) "$out/${factor}x.txt" # what is put in front has room
     for method in chunked retrieval "$@"; do
         score "$method" "$factor"
     done
