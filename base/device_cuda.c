@@ -9,13 +9,15 @@ int gpu_check(cudaError_t code, const char *what, struct error *err)
 {
     if (code == cudaSuccess)
         return 0;
+    cudaGetLastError(); /* it is told here: no fault of the launches to come */
     return error_set(err, code == cudaErrorMemoryAllocation ? ERROR_RESOURCE : ERROR_CLUSTER, "%s: %s", what,
                      cudaGetErrorString(code));
 }
 
 int gpu_check_launch(const char *what, struct error *err)
 {
-    return gpu_check(cudaGetLastError(), what, err);
+    const cudaError_t code = cudaGetLastError();
+    return gpu_check(code == cudaErrorNotReady ? cudaSuccess : code, what, err); /* that was an event's answer */
 }
 
 int gpu_capability(void)
