@@ -1,13 +1,20 @@
 /* Hops by NCCL: a send to the next rank and a receive from the one before, in one group, in a stream of their own,
  * so that the next keys are under way while the GPU attends to the last ones. The communicator does not block: a
  * peer that has died shows as an error of the communicator, which is asked whenever a hop is looked at.
+ *
+ * A hop that is over here has left this rank's buffer, but may still be in NCCL's hands on its way to the next
+ * rank: the communicator is closed in order, unless something went wrong before.
  */
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 #include <stdlib.h>
 
 #include "attention/transport.h"
+#include "base/clock.h"
 #include "base/gpu.h"
+
+/* Seconds that ranks wait for each other at the beginning and at the end. */
+enum { CONNECT_SECONDS = 300, CLOSE_SECONDS = 20 };
 
 struct transport_nccl {
     struct transport base;
@@ -15,7 +22,8 @@ struct transport_nccl {
     cudaStream_t stream;
     cudaEvent_t over;
     int next, previous;
-    bool in_flight;
+    bool connected;
+    bool in_flight; /* also after a hop that failed */
 };
 
 static int nccl_check(ncclResult_t code, const char *what, struct error *err)
@@ -35,12 +43,16 @@ static int check_peers(struct transport_nccl *self, bool *busy, struct error *er
     return nccl_check(state, "a rank of the ring", err);
 }
 
-/* Until what was asked of the communicator is queued. */
-static int wait_queued(struct transport_nccl *self, struct error *err)
+/* Until what was asked of the communicator is queued; an error after so many seconds, 0: never. */
+static int wait_queued(struct transport_nccl *self, double seconds, struct error *err)
 {
-    for (bool busy = true; busy;)
+    const double start = clock_seconds();
+    for (bool busy = true; busy;) {
         if (check_peers(self, &busy, err) < 0)
             return -1;
+        if (busy && seconds > 0 && clock_seconds() - start > seconds)
+            return error_set(err, ERROR_CLUSTER, "a rank of the ring has not come in %.0f seconds", seconds);
+    }
     return 0;
 }
 
@@ -49,6 +61,7 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
     struct transport_nccl *self = (struct transport_nccl *)base;
     if (nccl_check(ncclGroupStart(), "a hop of the ring", err) < 0)
         return -1;
+    self->in_flight = true;
     int status = 0;
     if (hop->send_bytes > 0)
         status |= nccl_check(ncclSend(hop->send, hop->send_bytes, ncclUint8, self->next, self->nccl, self->stream),
@@ -58,9 +71,8 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
             ncclRecv(hop->receive, hop->receive_bytes, ncclUint8, self->previous, self->nccl, self->stream),
             "receiving keys round the ring", err);
     status |= nccl_check(ncclGroupEnd(), "a hop of the ring", err);
-    if (status < 0 || wait_queued(self, err) < 0)
+    if (status < 0 || wait_queued(self, 0, err) < 0)
         return -1;
-    self->in_flight = true;
     return gpu_check(cudaEventRecord(self->over, self->stream), "a hop of the ring", err);
 }
 
@@ -74,9 +86,11 @@ static int nccl_test(struct transport *base, bool *over, struct error *err)
     const cudaError_t code = cudaEventQuery(self->over);
     if (code == cudaErrorNotReady)
         return check_peers(self, &busy, err);
+    if (gpu_check(code, "moving keys round the ring", err) < 0)
+        return -1;
     self->in_flight = false;
     *over = true;
-    return gpu_check(code, "moving keys round the ring", err);
+    return 0;
 }
 
 static int nccl_finish(struct transport *base, struct error *err)
@@ -87,13 +101,25 @@ static int nccl_finish(struct transport *base, struct error *err)
     return 0;
 }
 
+/* What is on its way goes out first; a peer that is dead or in trouble must not hold us. */
+static void disconnect(struct transport_nccl *self)
+{
+    struct error none;
+    if (self->connected && !self->in_flight &&
+        nccl_check(ncclCommFinalize(self->nccl), "leaving the ring", &none) == 0 &&
+        wait_queued(self, CLOSE_SECONDS, &none) == 0)
+        ncclCommDestroy(self->nccl);
+    else
+        ncclCommAbort(self->nccl);
+}
+
 static void nccl_free(struct transport *base)
 {
     struct transport_nccl *self = (struct transport_nccl *)base;
     if (!self)
         return;
     if (self->nccl)
-        ncclCommAbort(self->nccl); /* no hop is in flight, and a dead peer must not hold us */
+        disconnect(self);
     if (self->over)
         cudaEventDestroy(self->over);
     if (self->stream)
@@ -101,18 +127,34 @@ static void nccl_free(struct transport *base)
     free(self);
 }
 
+/* What a rank needs of its own. */
+static int take_parts(struct transport_nccl *self, const struct comm *group, ncclUniqueId *id, struct error *err)
+{
+    if (gpu_check(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking), "a stream for NCCL", err) < 0 ||
+        gpu_check(cudaEventCreateWithFlags(&self->over, cudaEventDisableTiming), "an event for NCCL", err) < 0)
+        return -1;
+    return group->rank == 0 ? nccl_check(ncclGetUniqueId(id), "setting up NCCL", err) : 0;
+}
+
+/* All ranks connect, or none: one that could not begin would be waited for in vain. */
 static int connect_ranks(struct transport_nccl *self, const struct comm *group, struct error *err)
 {
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    if (group->rank == 0 && nccl_check(ncclGetUniqueId(&id), "setting up NCCL", err) < 0)
+    const int status = take_parts(self, group, &id, err);
+    int64_t failed;
+    if (comm_max(group, status != 0, &failed, err) < 0 || status < 0)
         return -1;
-    return comm_broadcast(group, &id, sizeof id, 0, err) == 0 &&
-                   nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
-                              "connecting the ring by NCCL", err) == 0
-               ? wait_queued(self, err)
-               : -1;
+    if (failed)
+        return error_set(err, ERROR_CLUSTER, "another rank of the ring cannot use it");
+    if (comm_broadcast(group, &id, sizeof id, 0, err) < 0 ||
+        nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
+                   "connecting the ring by NCCL", err) < 0 ||
+        wait_queued(self, CONNECT_SECONDS, err) < 0)
+        return -1;
+    self->connected = true;
+    return 0;
 }
 
 struct transport *transport_nccl_create(const struct comm *group, const struct device *device, struct error *err)
@@ -127,9 +169,7 @@ struct transport *transport_nccl_create(const struct comm *group, const struct d
         .name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free};
     self->next = (group->rank + 1) % group->size;
     self->previous = (group->rank + group->size - 1) % group->size;
-    if (gpu_check(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking), "a stream for NCCL", err) < 0 ||
-        gpu_check(cudaEventCreateWithFlags(&self->over, cudaEventDisableTiming), "an event for NCCL", err) < 0 ||
-        connect_ranks(self, group, err) < 0) {
+    if (connect_ranks(self, group, err) < 0) {
         nccl_free(&self->base);
         return NULL;
     }
