@@ -31,7 +31,7 @@ struct gpu_rows {
     float *host_rows;              /* [chunk][widest of what goes to or from the host], pinned */
     int32_t *host_ids;             /* [scored], pinned */
     struct ops_logprob *host_said; /* [scored], pinned */
-    float *one_x, *one_y;          /* of one token in decode: [widest input], [widest output] */
+    float *one_x, *one_y;          /* of one token: [widest input], [widest output] */
 };
 
 static struct gpu_rows *gpu_of(const struct forward *f)
@@ -86,7 +86,7 @@ static size_t one_floats(const struct forward_options *options)
 {
     const struct model_shape *shape = &options->model->shape;
     const int64_t widest = i64_max(i64_max(shape->vocab, shape->ffn), forward_qkv_width(shape));
-    return options->max_generated > 0 ? one_x_floats(options) + (size_t)widest : 0;
+    return one_x_floats(options) + (size_t)widest;
 }
 
 static bool any_bounded(const struct forward_options *options)
@@ -134,11 +134,9 @@ static int create_scores(struct forward *f, struct error *err)
 
 static int create_one(struct forward *f, struct error *err)
 {
-    const size_t floats = one_floats(&f->options);
     struct gpu_rows *gpu = gpu_of(f);
-    if (floats == 0)
-        return 0;
-    if (!(gpu->one_x = f->options.device->alloc(floats * sizeof(float), "the vectors of a token", err)))
+    const size_t bytes = one_floats(&f->options) * sizeof(float);
+    if (!(gpu->one_x = f->options.device->alloc(bytes, "the vectors of a token", err)))
         return -1;
     gpu->one_y = gpu->one_x + one_x_floats(&f->options);
     return 0;

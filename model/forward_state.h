@@ -40,7 +40,7 @@ struct forward_arithmetic {
     /* x [width] = the residual stream of a row. */
     int (*row)(struct forward *forward, int64_t row, float *x, struct error *err);
 
-    /* In decode; options.max_generated is not 0. */
+    /* In decode, and for logits: of what the model was packed with rows of. */
     int (*multiply)(struct forward *forward, const struct forward_product *product, struct error *err);
 };
 

@@ -65,13 +65,16 @@ struct model {
 struct model *model_open(const struct bundle *bundle, struct error *err);
 void model_free(struct model *model);
 
+/* Quantised rows, which one token is multiplied with: none, the head's for logits, all for decode. */
+enum model_rows { MODEL_ROWS_NONE, MODEL_ROWS_HEAD, MODEL_ROWS_ALL };
+
 struct model_pack_options {
     enum dtype dtype;
     bool with_head; /* also the output head: needed to score, not to generate */
     struct pool *pool;
     const struct comm *node;     /* the ranks that share memory; each packs a part */
     const struct device *device; /* where the matrices go: a GPU has all of them by itself */
-    bool decodes;                /* a GPU also gets the quantised rows, which decode reads */
+    enum model_rows rows;        /* that a GPU also gets quantised */
 };
 /* Bytes that packing takes on a node, or on a rank's GPU. */
 int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,

@@ -27,7 +27,8 @@ static size_t norm_floats(const struct model *model)
     return (size_t)shape->layers * (4 * (size_t)shape->width + 2 * (size_t)shape->dim) + (size_t)shape->width;
 }
 
-/* The tensors that decode multiplies with: part i of all stacks, the head's last; NULL where a stack has fewer. */
+/* The tensors that one token is multiplied with: part i of all stacks, the head's last; NULL where a stack has
+ * fewer. */
 static int64_t part_count(const struct model *model)
 {
     return ((int64_t)model->shape.layers * LINEARS_PER_LAYER + 1) * STACK_MAX;
@@ -39,6 +40,13 @@ static const struct tensor *part_at(const struct model *model, int64_t i)
     const struct stack *stack =
         layer == model->shape.layers ? &model->head : &model->layers[layer].stacks[matrix % LINEARS_PER_LAYER];
     return i % STACK_MAX < stack->n_parts ? stack->parts[i % STACK_MAX] : NULL;
+}
+
+/* The first of those that are wanted: all, the head's, none. */
+static int64_t first_part(const struct model *model, enum model_rows rows)
+{
+    const int64_t n = part_count(model);
+    return rows == MODEL_ROWS_ALL ? 0 : rows == MODEL_ROWS_HEAD ? n - STACK_MAX : n;
 }
 
 int model_cuda_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
@@ -53,7 +61,7 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
         }
     const struct linear_shape head = head_shape(model);
     *out += options->with_head ? linear_cuda_bytes(&head) : 0;
-    for (int64_t i = 0; options->decodes && i < part_count(model); i++)
+    for (int64_t i = first_part(model, options->rows); i < part_count(model); i++)
         *out += part_at(model, i) ? part_at(model, i)->bytes : 0;
     return 0;
 }
@@ -183,11 +191,12 @@ static int copy_rows(struct model_cuda *cuda, const struct tensor *tensor, struc
            cuda->device->stream_wait(NULL, err);
 }
 
-static int create_rows(struct model_cuda *cuda, const struct model *model, struct error *err)
+static int create_rows(struct model_cuda *cuda, const struct model *model, enum model_rows wanted,
+                       struct error *err)
 {
     if (!(cuda->rows = calloc((size_t)part_count(model), sizeof *cuda->rows)))
         return error_set(err, ERROR_RESOURCE, "no memory for the list of a model's tensors");
-    for (int64_t i = 0; i < part_count(model); i++)
+    for (int64_t i = first_part(model, wanted); i < part_count(model); i++)
         if (part_at(model, i) && copy_rows(cuda, part_at(model, i), err) != 0)
             return -1;
     qsort(cuda->rows, (size_t)cuda->n_rows, sizeof *cuda->rows, compare_rows);
@@ -224,8 +233,7 @@ struct model_cuda *model_cuda_create(const struct model *model, const struct mod
     cuda->n_layers = model->shape.layers;
     if (!(cuda->library = linear_cuda_open(options->device, err)) || create_norms(cuda, model, err) != 0 ||
         create_matrices(cuda, model, options->with_head, err) != 0 ||
-        load_matrices(cuda, model, options->pool, err) != 0 ||
-        (options->decodes && create_rows(cuda, model, err) != 0)) {
+        load_matrices(cuda, model, options->pool, err) != 0 || create_rows(cuda, model, options->rows, err) != 0) {
         model_cuda_free(cuda);
         return NULL;
     }

@@ -1,5 +1,6 @@
-/* A model's weights on a GPU: its matrices in bf16, their quantised rows where tokens are to be decoded, its norms
- * in f32; all resident. The embedding stays the host's, which looks up a segment's tokens. Private to model/.
+/* A model's weights on a GPU: its matrices in bf16, quantised rows of those that single tokens are multiplied with,
+ * its norms in f32; all resident. The embedding stays the host's, which looks up a segment's tokens. Private to
+ * model/.
  */
 #ifndef LONGHAUL_MODEL_MODEL_CUDA_H
 #define LONGHAUL_MODEL_MODEL_CUDA_H
@@ -25,7 +26,7 @@ struct model_cuda {
     struct resident_rows {
         const void *host;
         void *device;
-    } * rows; /* [n_rows], rising by host: of every tensor that decode multiplies with */
+    } * rows; /* [n_rows], rising by host: of the tensors that were asked for */
     int64_t n_rows;
 };
 
@@ -38,7 +39,7 @@ struct model_cuda *model_cuda_create(const struct model *model, const struct mod
                                      struct error *err);
 void model_cuda_free(struct model_cuda *cuda);
 
-/* *out = the tensor with its rows on the device. ERROR_INTERNAL in a model that was not made to decode. */
+/* *out = the tensor with its rows on the device. ERROR_INTERNAL for one that was not asked for. */
 int model_cuda_tensor(const struct model_cuda *cuda, const struct tensor *tensor, struct tensor *out,
                       struct error *err);
 

@@ -59,6 +59,12 @@ static int choose_kernels(struct engine *engine, struct error *err)
     return (engine->host_kernel = attn_kernel_choose(DTYPE_F32, NULL, err)) ? 0 : -1;
 }
 
+/* What single tokens are multiplied with: all in decode, the head where a receipt's probes ask for logits. */
+static enum model_rows rows_of(const struct engine_options *options)
+{
+    return options->max_new > 0 ? MODEL_ROWS_ALL : options->n_settings > 1 ? MODEL_ROWS_HEAD : MODEL_ROWS_NONE;
+}
+
 struct engine *engine_create(const struct engine_options *options, struct error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
@@ -77,7 +83,7 @@ struct engine *engine_create(const struct engine_options *options, struct error 
     if (!(engine->pool = pool_create(options->threads, err)) || choose_kernels(engine, err) != 0)
         goto fail;
     const struct model_pack_options pack = {options->dtype, options->scores, engine->pool,
-                                            options->node,  options->device, options->max_new > 0};
+                                            options->node,  options->device, rows_of(options)};
     if (model_pack(options->model, &pack, err) != 0)
         goto fail;
     for (int i = 0; i < options->n_settings; i++) {
@@ -343,7 +349,7 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
     struct engine planned = {.options = *options};
     const struct comm group = {MPI_COMM_NULL, 0, ring};
     const struct model_pack_options pack = {options->dtype, options->scores, NULL,
-                                            NULL,           options->device, options->max_new > 0};
+                                            NULL,           options->device, rows_of(options)};
     size_t weights;
     planned.options.group = &group;
     if (choose_kernels(&planned, err) != 0 || model_packed_bytes(options->model, &pack, &weights, err) != 0 ||

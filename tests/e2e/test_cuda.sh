@@ -34,7 +34,7 @@ alike gemma3 1 gemma3-q8
 alike mistral 1 mistral-f16
 alike ring 3 llama-tied-f32
 alike ring-and-bounded 2 qwen2-f16 --layers "0-0 full; 1-1 sinks:window=100"
-alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2
+alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2 --against full
 
 for device in cpu cuda; do
     on_ranks 2 summarize "$work/short.txt" -m "$tiny/qwen2-f16.gguf" -o "$work/answer-$device" --device "$device" \
