@@ -137,7 +137,7 @@ static void run_block(const std::function<void()> &body, context::pooled_fixedsi
     memset(running->barriers, 0, sizeof running->barriers);
     memset(running->shared, 0xff, running->shared_bytes); /* NaN: nothing is there before it is written */
     for (unsigned i = 0; i < threads; i++) {
-        tasks[i].thread = {place_of(i, running->size), (int)(i % WARP), &warps[i / WARP], 0, nullptr};
+        tasks[i].thread = {place_of(i, running->size), (int)(i % WARP), &warps[i / WARP], 0, nullptr, {{}}};
         tasks[i].over = false;
         tasks[i].fiber = context::fiber(std::allocator_arg, stacks, [&body](context::fiber &&from) {
             context::fiber back = std::move(from);

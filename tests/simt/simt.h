@@ -5,6 +5,9 @@
  * at shuffles and at the matrix instructions of a warp. Blocks run one after the other. So what is proven here is
  * that indices, layouts, masks and barriers are right, not how fast anything is, and not that there are no races.
  *
+ * What is queued in a stream is done when somebody waits for it, as late as a GPU may be (simt_runtime.cc): results
+ * that are read and buffers that are used again too early show.
+ *
  * What a wrong kernel does is an error here, and ends the program with the kernel's name and the thread: waiting
  * for threads that never come, a barrier with the wrong number of threads, a collective that part of a warp has
  * left. Memory of the device is out of the host's reach except while a kernel or a copy is under way
@@ -20,6 +23,9 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 #include <functional>
+#include <tuple>
+#include <type_traits>
+#include <vector>
 
 #undef __shared__
 #define __shared__ static thread_local
@@ -48,12 +54,20 @@ struct warp {
     barrier gate;
 };
 
+/* 16 bytes from global to shared memory, or 16 zeros. */
+struct copy16 {
+    void *to;
+    const void *from;
+    bool there;
+};
+
 struct thread {
     dims index;
     int lane;
     struct warp *of;
-    unsigned told; /* collectives so far: which set of slots is next */
-    void *back;    /* the fiber that goes on when this one gives way */
+    unsigned told;                                  /* collectives so far: which set of slots is next */
+    void *back;                                     /* the fiber that goes on when this one gives way */
+    std::vector<std::vector<copy16>> copies = {{}}; /* under way: groups, the last one not yet committed */
 };
 
 struct block {
@@ -92,7 +106,25 @@ template <class T> T shuffle(T mine, int lane)
     return lane >= 0 && lane < WARP ? told<T>(slots, lane) : mine;
 }
 
+/* All blocks of a kernel, here and now. */
 void launch(const char *kernel, dims grid, dims block, size_t shared_bytes, const std::function<void()> &body);
+
+/* To be done when the stream is waited for. */
+void queue(cudaStream_t stream, std::function<void()> work);
+
+/* Whether a GPU would launch that; else the error is there for cudaGetLastError. */
+bool may_launch(const void *kernel, dims grid, dims block, size_t shared_bytes);
+
+template <class... Parameters, class... Arguments>
+void start(const char *name, dims grid, dims block, size_t shared_bytes, cudaStream_t stream,
+           void (*kernel)(Parameters...), const Arguments &...arguments)
+{
+    if (!may_launch((const void *)kernel, grid, block, shared_bytes))
+        return;
+    queue(stream, [=, kept = std::tuple<std::decay_t<Parameters>...>(arguments...)] {
+        launch(name, grid, block, shared_bytes, [&] { std::apply(kernel, kept); });
+    });
+}
 
 /* The device's memory can be reached between these two (simt_runtime.cc). */
 void device_opens();

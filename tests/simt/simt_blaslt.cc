@@ -170,11 +170,32 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 
 /* ---- a product ---- */
 
+struct operand {
+    struct layout layout;
+    const void *at;
+};
+
+static void multiply(const struct product &product, const struct operand &a, const struct operand &b,
+                     const struct layout &d, float *out)
+{
+    simt::device_opens();
+    for (uint64_t column = 0; column < d.columns; column++)
+        for (uint64_t row = 0; row < d.rows; row++) {
+            const uint16_t *of_a = (const uint16_t *)a.at + row * a.layout.stride,
+                           *of_b = (const uint16_t *)b.at + column * b.layout.stride;
+            float sum = 0;
+            for (uint64_t k = 0; k < a.layout.rows; k++)
+                sum += number(of_a + k) * number(of_b + k);
+            out[column * d.stride + row] = product.with_bias ? sum + product.bias[row] : sum;
+        }
+    simt::device_closes();
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *A,
                               cublasLtMatrixLayout_t a_layout, const void *B, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *C, cublasLtMatrixLayout_t, void *D,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm,
-                              void *workspace, size_t workspace_bytes, cudaStream_t)
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
     const struct product *product = inside<struct product>(desc);
     const struct layout *a = inside(a_layout), *b = inside(b_layout), *d = inside(d_layout);
@@ -187,16 +208,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)places[i] % choice->alignments[i] != 0)
             return CUBLAS_STATUS_INVALID_VALUE;
-    simt::device_opens();
-    for (uint64_t column = 0; column < d->columns; column++)
-        for (uint64_t row = 0; row < d->rows; row++) {
-            const uint16_t *of_a = (const uint16_t *)A + row * a->stride,
-                           *of_b = (const uint16_t *)B + column * b->stride;
-            float sum = 0;
-            for (uint64_t k = 0; k < a->rows; k++)
-                sum += number(of_a + k) * number(of_b + k);
-            ((float *)D)[column * d->stride + row] = product->with_bias ? sum + product->bias[row] : sum;
-        }
-    simt::device_closes();
+    simt::queue(stream, [product = *product, a = *a, b = *b, d = *d, A, B, D] {
+        multiply(product, {a, A}, {b, B}, d, (float *)D);
+    });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,9 +1,13 @@
 /* The part of the CUDA runtime that the program calls, over memory of this machine.
  *
- * Everything is over when a call returns. The device's memory is one stretch of address space that is closed to the
- * host but while a kernel or a copy is under way: a host that reads or writes it ends with a segmentation fault, as
- * it would with a GPU. SIMT_MEMORY says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80), SIMT_MULTIPROCESSORS
- * how many blocks it has room for (2).
+ * What is queued in a stream is done when it is waited for, in the order of the stream and no sooner: so the host's
+ * pinned memory is read and written as late as it may be. Pageable memory is read at once, and written before the
+ * call returns, as CUDA does it. The first look at an event finds it not over.
+ *
+ * The device's memory is one stretch of address space that is closed to the host but while a kernel or a copy is
+ * under way: a host that reads or writes it ends with a segmentation fault, as it would with a GPU. SIMT_MEMORY
+ * says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80), SIMT_MULTIPROCESSORS how many
+ * blocks it has room for (2).
  */
 #include "simt.h"
 #include "tensor_map.h"
@@ -11,8 +15,12 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <set>
+#include <string>
 #include <sys/mman.h>
 
 static const size_t ALIGN = 512;
@@ -76,6 +84,154 @@ static cudaError_t said(cudaError_t code)
     return code;
 }
 
+/* ---- streams ---- */
+
+struct CUstream_st {
+    std::deque<std::function<void()>> queue;
+};
+
+static CUstream_st *stream_of(cudaStream_t stream)
+{
+    static CUstream_st *const standard = new CUstream_st();
+    return stream ? stream : standard;
+}
+
+static std::set<CUstream_st *> &streams()
+{
+    static auto *const all = new std::set<CUstream_st *>{stream_of(nullptr)};
+    return *all;
+}
+
+void simt::queue(cudaStream_t stream, std::function<void()> work)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    stream_of(stream)->queue.push_back(std::move(work));
+}
+
+/* True where there was something to do. */
+static bool finish(CUstream_st *stream)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    const bool busy = !stream->queue.empty();
+    while (!stream->queue.empty()) {
+        const std::function<void()> work = std::move(stream->queue.front());
+        stream->queue.pop_front();
+        work();
+    }
+    return busy;
+}
+
+static void finish_all()
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    for (CUstream_st *stream : streams())
+        finish(stream);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    if (flags != cudaStreamNonBlocking)
+        return said(cudaErrorNotSupported); /* the others wait for the default stream */
+    streams().insert(*out = new CUstream_st());
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    finish(stream);
+    streams().erase(stream);
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    finish(stream_of(stream));
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return finish(stream_of(stream)) ? said(cudaErrorNotReady) : cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize()
+{
+    finish_all();
+    return cudaSuccess;
+}
+
+/* ---- events ---- */
+
+/* One recording of an event. */
+struct recording {
+    CUstream_st *in;
+    bool over;
+    std::chrono::steady_clock::time_point when;
+};
+
+struct CUevent_st {
+    std::shared_ptr<recording> last;
+};
+
+/* True where it was not over yet. */
+static bool finish(const std::shared_ptr<recording> &recording)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    return recording && !recording->over && finish(recording->in);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
+{
+    *out = new CUevent_st();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    event->last = std::make_shared<recording>(recording{stream_of(stream), false, {}});
+    simt::queue(stream, [now = event->last] {
+        now->over = true;
+        now->when = std::chrono::steady_clock::now();
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
+{
+    simt::queue(stream, [of = event->last] { finish(of); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    return finish(event->last) ? said(cudaErrorNotReady) : cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    finish(event->last);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to)
+{
+    if (!from->last || !to->last || !from->last->over || !to->last->over)
+        return said(cudaErrorNotReady);
+    *milliseconds = std::chrono::duration<float, std::milli>(to->last->when - from->last->when).count();
+    return cudaSuccess;
+}
+
+/* ---- allocating ---- */
+
 cudaError_t cudaMalloc(void **out, size_t asked)
 {
     const std::lock_guard<std::recursive_mutex> alone(turn);
@@ -98,12 +254,10 @@ cudaError_t cudaMalloc(void **out, size_t asked)
     return cudaSuccess;
 }
 
-cudaError_t cudaFree(void *memory)
+static cudaError_t give_back(void *memory)
 {
     const std::lock_guard<std::recursive_mutex> alone(turn);
     struct arena *a = arena();
-    if (!memory)
-        return cudaSuccess;
     const auto stretch = a->stretches.find((size_t)((char *)memory - a->start));
     if (stretch == a->stretches.end())
         return said(cudaErrorInvalidValue);
@@ -112,14 +266,22 @@ cudaError_t cudaFree(void *memory)
     return cudaSuccess;
 }
 
+/* It waits for the device. */
+cudaError_t cudaFree(void *memory)
+{
+    finish_all();
+    return memory ? give_back(memory) : cudaSuccess;
+}
+
 cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t)
 {
     return cudaMalloc(out, bytes);
 }
 
-cudaError_t cudaFreeAsync(void *memory, cudaStream_t)
+cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream)
 {
-    return cudaFree(memory);
+    simt::queue(stream, [=] { give_back(memory); });
+    return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int)
@@ -133,16 +295,37 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *)
     return cudaSuccess;
 }
 
+/* Pinned memory: where it begins -> bytes. */
+static std::map<const char *, size_t> &pinned()
+{
+    static auto *const all = new std::map<const char *, size_t>();
+    return *all;
+}
+
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
-    *out = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    return *out ? cudaSuccess : said(cudaErrorMemoryAllocation);
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    if (!(*out = aligned_alloc(64, (bytes + 63) / 64 * 64)))
+        return said(cudaErrorMemoryAllocation);
+    pinned()[(const char *)*out] = bytes;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    finish_all();
+    if (memory && pinned().erase((const char *)memory) == 0)
+        return said(cudaErrorInvalidValue);
     free(memory);
     return cudaSuccess;
+}
+
+static bool is_pinned(const void *at)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    auto behind = pinned().upper_bound((const char *)at);
+    return behind != pinned().begin() && (--behind, (const char *)at < behind->first + behind->second);
 }
 
 cudaError_t cudaMemGetInfo(size_t *unused, size_t *all)
@@ -158,111 +341,56 @@ static bool on_device(const void *at)
     return (const char *)at >= a->start && (const char *)at < a->start + a->bytes;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t)
+static void move(void *to, const void *from, size_t bytes)
 {
-    const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (kind != cudaMemcpyDefault && bytes > 0 && (on_device(to) != to_device || on_device(from) != from_device))
-        return said(cudaErrorInvalidValue);
     simt::device_opens();
     memmove(to, from, bytes);
     simt::device_closes();
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind == cudaMemcpyDefault)
+        return said(cudaErrorNotSupported);
+    if (bytes > 0 && (on_device(to) != to_device || on_device(from) != from_device))
+        return said(cudaErrorInvalidValue);
+    if (!from_device && !is_pinned(from))
+        simt::queue(stream, [=, kept = std::string((const char *)from, bytes)] { move(to, kept.data(), bytes); });
+    else
+        simt::queue(stream, [=] { move(to, from, bytes); });
+    if (!to_device && !is_pinned(to))
+        finish(stream_of(stream));
     return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
-    return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+    const cudaError_t code = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+    finish(stream_of(nullptr));
+    return code;
 }
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                               size_t height, enum cudaMemcpyKind kind, cudaStream_t stream)
 {
-    cudaError_t code = cudaSuccess;
+    cudaError_t code = to_pitch < width || from_pitch < width ? said(cudaErrorInvalidValue) : cudaSuccess;
     for (size_t row = 0; row < height && code == cudaSuccess; row++)
         code = cudaMemcpyAsync((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width, kind,
                                stream);
     return code;
 }
 
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
     if (!on_device(memory))
         return said(cudaErrorInvalidValue);
-    simt::device_opens();
-    memset(memory, value, bytes);
-    simt::device_closes();
-    return cudaSuccess;
-}
-
-/* ---- streams and events: everything is over at once ---- */
-
-struct CUstream_st {
-    int unused;
-};
-
-struct CUevent_st {
-    std::chrono::steady_clock::time_point when;
-};
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
-{
-    *out = new CUstream_st();
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream)
-{
-    delete stream;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamQuery(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
-{
-    *out = new CUevent_st();
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t event)
-{
-    delete event;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
-{
-    event->when = std::chrono::steady_clock::now();
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to)
-{
-    *milliseconds = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+    simt::queue(stream, [=] {
+        simt::device_opens();
+        memset(memory, value, bytes);
+        simt::device_closes();
+    });
     return cudaSuccess;
 }
 
@@ -285,6 +413,14 @@ cudaError_t cudaGetDevice(int *out)
     return cudaSuccess;
 }
 
+/* Shared memory of a block, where it is asked for. */
+static size_t most_shared()
+{
+    const size_t capability = number_of("SIMT_CAPABILITY", 80);
+    const bool large = capability == 80 || capability == 87;
+    return (large ? 163 : capability >= 90 && capability < 120 ? 227 : 99) << 10;
+}
+
 cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr what, int)
 {
     const int capability = (int)number_of("SIMT_CAPABILITY", 80);
@@ -299,7 +435,7 @@ cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr what, int)
         *out = (int)number_of("SIMT_MULTIPROCESSORS", 2);
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *out = 227 * 1024;
+        *out = (int)most_shared();
         return cudaSuccess;
     default:
         return said(cudaErrorInvalidValue);
@@ -323,14 +459,35 @@ cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize()
+/* ---- launches ---- */
+
+/* Dynamic shared memory that a kernel has been allowed. */
+static std::map<const void *, size_t> &allowed()
 {
+    static auto *const all = new std::map<const void *, size_t>();
+    return *all;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute what, int bytes)
+{
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    if (what != cudaFuncAttributeMaxDynamicSharedMemorySize || bytes < 0 || (size_t)bytes > most_shared())
+        return said(cudaErrorInvalidValue);
+    allowed()[kernel] = (size_t)bytes;
     return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int)
+bool simt::may_launch(const void *kernel, dims grid, dims block, size_t shared_bytes)
 {
-    return cudaSuccess;
+    const std::lock_guard<std::recursive_mutex> alone(turn);
+    const auto found = allowed().find(kernel);
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    if (grid.x < 1 || grid.x > INT32_MAX || grid.y < 1 || grid.y > 65535 || grid.z < 1 || grid.z > 65535 ||
+        threads < 1 || threads > 1024 || block.z > 64)
+        return said(cudaErrorInvalidConfiguration) == cudaSuccess;
+    if (shared_bytes > (found == allowed().end() ? (size_t)48 << 10 : found->second))
+        return said(cudaErrorInvalidValue) == cudaSuccess;
+    return true;
 }
 
 /* ---- the one function of the driver ---- */

@@ -6,8 +6,7 @@
 #include "simt.h"
 
 #define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                 \
-    ((void)(stream),                                                                                               \
-     simt::launch(#kernel, simt::to_dims(grid), simt::to_dims(block), shared_bytes, [=] { kernel(__VA_ARGS__); }))
+    simt::start(#kernel, simt::to_dims(grid), simt::to_dims(block), shared_bytes, stream, kernel, __VA_ARGS__)
 
 #define GPU_SHARED(name) unsigned char *const name = simt::running->shared
 
@@ -16,28 +15,45 @@ static inline float gpu_exp2(float x)
     return std::exp2(x);
 }
 
-/* ---- copies past the registers ---- */
+/* ---- copies past the registers: done when they are waited for ---- */
 
 static inline void gpu_copy16_async(void *shared, const void *global, bool there)
 {
-    if (there)
-        memcpy(shared, global, 16);
-    else
-        memset(shared, 0, 16);
+    if ((uintptr_t)shared % 16 != 0 || (uintptr_t)global % 16 != 0)
+        simt::wrong("a copy of 16 bytes that is not aligned");
+    simt::current->copies.back().push_back({shared, global, there});
 }
 
 static inline void gpu_copy_commit()
 {
+    simt::current->copies.emplace_back();
 }
 
 template <int PENDING> static inline void gpu_copy_wait()
 {
+    auto &groups = simt::current->copies;
+    for (; groups.size() > PENDING + 1; groups.erase(groups.begin()))
+        for (const simt::copy16 &copy : groups.front())
+            copy.there ? memcpy(copy.to, copy.from, 16) : memset(copy.to, 0, 16);
 }
 
 /* ---- matrices ---- */
 
+namespace simt
+{
+
+static inline const void *row_of_matrix(const void *row)
+{
+    if ((uintptr_t)row % 16 != 0)
+        wrong("a row of a matrix that is not aligned to 16 bytes");
+    return row;
+}
+
+} // namespace simt
+
 static inline void gpu_load_matrices(uint32_t (&out)[4], const void *row)
 {
+    row = simt::row_of_matrix(row);
     const auto slots = simt::tell_warp(&row, sizeof row);
     const int lane = simt::current->lane;
     for (int i = 0; i < 4; i++)
@@ -46,6 +62,7 @@ static inline void gpu_load_matrices(uint32_t (&out)[4], const void *row)
 
 static inline void gpu_load_matrices_turned(uint32_t (&out)[4], const void *row)
 {
+    row = simt::row_of_matrix(row);
     const auto slots = simt::tell_warp(&row, sizeof row);
     const int lane = simt::current->lane;
     for (int i = 0; i < 4; i++)
