@@ -69,10 +69,13 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
     return options->device == DEVICE_CHOICE_AUTO && !f32 && !f32_before && device_cuda(0, &none);
 }
 
-/* Bytes that a rank can have on its GPU. */
+/* Bytes that a rank can have on its GPU; a part is left for the workspaces of cuBLASLt and NCCL, the code of
+ * kernels, and what is lost between allocations. */
 static size_t device_memory(const struct device *device, int ranks_on_node)
 {
-    return device->memory_free() / (size_t)i64_ceil_div(ranks_on_node, device->count());
+    const size_t share = device->memory_free() / (size_t)i64_ceil_div(ranks_on_node, device->count());
+    const size_t beside = (size_t)1 << 30;
+    return share - (share / 16 < beside ? share / 16 : beside);
 }
 
 static bool fits_host(const struct setup *setup, int ranks_on_node)
