@@ -163,6 +163,20 @@ int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error 
     return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_MAX, comm->mpi), "finding a maximum", err);
 }
 
+int comm_agree(const struct comm *comm, int status, struct error *err)
+{
+    struct error mine = *err, failure;
+    int64_t worst;
+    if (comm_max(comm, status != 0 ? comm->size - comm->rank : 0, &worst, &failure) != 0)
+        comm_abort(comm, status != 0 ? &mine : &failure);
+    if (worst == 0)
+        return 0;
+    if (comm_broadcast(comm, &mine, sizeof mine, comm->size - (int)worst, &failure) != 0)
+        comm_abort(comm, &failure);
+    *err = mine;
+    return -1;
+}
+
 /* A window whose bytes all belong to rank 0; *base is where this rank sees them. */
 static int window_create(const struct comm *node, size_t bytes, MPI_Win *window, void **base, struct error *err)
 {

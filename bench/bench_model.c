@@ -95,7 +95,7 @@ static int prepare(struct bench *b, const char *path, int threads, int64_t longe
         !(b->model = model_open(gguf_bundle(b->gguf), err)) || !(b->pool = pool_create(threads, err)))
         return -1;
     const enum dtype dtype = cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
-    const struct model_pack_options pack = {dtype, false, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE};
+    const struct model_pack_options pack = {dtype, false, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE, false};
     if (!(b->kernel = attn_kernel_choose(dtype, NULL, err)) || model_pack(b->model, &pack, err) != 0)
         return -1;
     b->tokens = malloc((size_t)longest * sizeof *b->tokens);

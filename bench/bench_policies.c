@@ -162,7 +162,7 @@ static int prepare(struct bench *b, const char *model, const char *text, struct 
         !(b->pool = pool_create(threads > 0 ? threads : 1, err)) ||
         !(b->kernel = attn_kernel_choose(dtype, NULL, err)))
         return -1;
-    const struct model_pack_options pack = {dtype, true, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE};
+    const struct model_pack_options pack = {dtype, true, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE, false};
     if (model_pack(b->model, &pack, err) != 0 || document_read(text, &document, err) != 0)
         return -1;
     const int status = tokenizer_encode(b->tokenizer, (struct text){document.text, document.length}, &b->text, err);

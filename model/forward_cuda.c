@@ -395,8 +395,25 @@ static int begin_layer(const struct host_job *job, struct error *err)
                                                                                : keep_on_device(job, err);
 }
 
+/* Where the matrices are streamed: the first two layers' come at the beginning, and those of the layer behind the
+ * next while the next is attended to, which is when the finished layer's are of no more use. */
+static int bring_first(struct forward *f, struct error *err)
+{
+    const struct model_cuda *cuda = f->model->cuda;
+    return model_cuda_bring(cuda, 0, err) == 0 ? (cuda->n_layers > 1 ? model_cuda_bring(cuda, 1, err) : 0) : -1;
+}
+
+static int bring_next(struct forward *f, const struct layer_step *step, struct error *err)
+{
+    const int next = step->begun_index + 1;
+    return step->finished && next < f->model->cuda->n_layers ? model_cuda_bring(f->model->cuda, next, err) : 0;
+}
+
 static int gpu_carry(struct forward *f, const struct layer_step *step, struct error *err)
 {
+    if ((!step->finished && bring_first(f, err) != 0) ||
+        (step->begun && model_cuda_await(f->model->cuda, step->begun_index, gpu_of(f)->stream, err) != 0))
+        return -1;
     const float *next = step->begun ? f->model->cuda->layers[step->begun_index].attention_norm : NULL;
     for (int64_t first = 0; first < f->rows; first += gpu_of(f)->chunk) {
         const struct host_job job = {f, step, first, i64_min(gpu_of(f)->chunk, f->rows - first)};
@@ -405,7 +422,7 @@ static int gpu_carry(struct forward *f, const struct layer_step *step, struct er
         if (status != 0 || (step->begun && begin_layer(&job, err) != 0) || settle(f, err) != 0)
             return -1;
     }
-    return 0;
+    return bring_next(f, step, err);
 }
 
 /* ---- what the segment says ---- */

@@ -2,6 +2,7 @@
 
 #include <cublasLt.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/gpu.h"
 #include "model/ops.h"
@@ -35,8 +36,9 @@ struct linear_cuda_library {
 struct linear_cuda {
     struct linear_cuda_library *library;
     struct linear_shape shape;
-    void *weights; /* [n_out][n_in] bf16 */
-    float *bias;   /* [n_out] or NULL; all of it on the GPU */
+    void *weights; /* [n_out][n_in] bf16, on the GPU; borrowed where the host keeps them */
+    bf16 *kept;    /* the same, of the host; NULL: they are resident */
+    float *bias;   /* [n_out] on the GPU, or NULL */
 };
 
 static int blaslt_check(cublasStatus_t status, const char *what, struct error *err)
@@ -48,6 +50,11 @@ static int blaslt_check(cublasStatus_t status, const char *what, struct error *e
 }
 
 /* ---- the library ---- */
+
+size_t linear_cuda_library_bytes(void)
+{
+    return WORKSPACE_BYTES;
+}
 
 struct linear_cuda_library *linear_cuda_open(const struct device *device, struct error *err)
 {
@@ -188,23 +195,25 @@ static struct plan *plan_of(struct linear_cuda_library *library, const struct li
 
 /* ---- linears ---- */
 
-static size_t weight_bytes(const struct linear_shape *shape)
+size_t linear_cuda_weight_bytes(const struct linear_shape *shape)
 {
     return (size_t)shape->n_out * (size_t)shape->n_in * sizeof(bf16);
 }
 
-size_t linear_cuda_bytes(const struct linear_shape *shape)
+size_t linear_cuda_bias_bytes(const struct linear_shape *shape)
 {
-    return weight_bytes(shape) + (shape->bias ? (size_t)shape->n_out * sizeof *shape->bias : 0);
+    return shape->bias ? (size_t)shape->n_out * sizeof *shape->bias : 0;
 }
 
-static int take_memory(struct linear_cuda *linear, struct error *err)
+static int take_memory(struct linear_cuda *linear, void *place, struct error *err)
 {
     const struct device *device = linear->library->device;
     const struct linear_shape *shape = &linear->shape;
-    const size_t bias_bytes = (size_t)shape->n_out * sizeof *shape->bias;
-    linear->weights = device->alloc(weight_bytes(shape), "a matrix", err);
-    if (!linear->weights)
+    const size_t bias_bytes = linear_cuda_bias_bytes(shape), bytes = linear_cuda_weight_bytes(shape);
+    linear->weights = place ? place : device->alloc(bytes, "a matrix", err);
+    if (place)
+        linear->kept = device->host_alloc(bytes, "a matrix", err);
+    if (!linear->weights || (place && !linear->kept))
         return -1;
     if (!shape->bias)
         return 0;
@@ -215,7 +224,7 @@ static int take_memory(struct linear_cuda *linear, struct error *err)
 }
 
 struct linear_cuda *linear_cuda_create(struct linear_cuda_library *library, const struct linear_shape *shape,
-                                       struct error *err)
+                                       void *place, struct error *err)
 {
     if (shape->dtype != DTYPE_BF16) {
         error_set(err, ERROR_USAGE, "linear layer: a GPU has no matrix product of type %s here",
@@ -229,7 +238,7 @@ struct linear_cuda *linear_cuda_create(struct linear_cuda_library *library, cons
     }
     linear->library = library;
     linear->shape = *shape;
-    if (take_memory(linear, err) != 0) {
+    if (take_memory(linear, place, err) != 0) {
         linear_cuda_free(linear);
         return NULL;
     }
@@ -241,12 +250,28 @@ void linear_cuda_free(struct linear_cuda *linear)
 {
     if (!linear)
         return;
-    linear->library->device->free(linear->weights);
-    linear->library->device->free(linear->bias);
+    const struct device *device = linear->library->device;
+    if (!linear->kept)
+        device->free(linear->weights);
+    device->host_free(linear->kept);
+    device->free(linear->bias);
     free(linear);
 }
 
-/* Unpack, round, copy, panel by panel: `panel` in f32, `rounded` pinned. */
+/* A panel of rows from `first` on to where the matrix is kept. */
+static int keep_panel(struct linear_cuda *linear, int64_t first, const bf16 *rounded, int64_t n, struct error *err)
+{
+    const int64_t at = first * linear->shape.n_in;
+    if (linear->kept) {
+        memcpy(linear->kept + at, rounded, (size_t)n * sizeof *rounded);
+        return 0;
+    }
+    return gpu_check(
+        cudaMemcpy((bf16 *)linear->weights + at, rounded, (size_t)n * sizeof *rounded, cudaMemcpyHostToDevice),
+        "copying weights to the GPU", err);
+}
+
+/* Unpack, round, keep, panel by panel: `panel` in f32, `rounded` pinned. */
 static int load_panels(struct linear_cuda *linear, struct unpack *source, float *panel, bf16 *rounded,
                        struct error *err)
 {
@@ -257,9 +282,7 @@ static int load_panels(struct linear_cuda *linear, struct unpack *source, float 
         if (unpack_rows(source, rows, panel, err) != 0)
             return -1;
         ops_store(panel, rounded, DTYPE_BF16, n);
-        if (gpu_check(cudaMemcpy((bf16 *)linear->weights + first * shape->n_in, rounded,
-                                 (size_t)n * sizeof *rounded, cudaMemcpyHostToDevice),
-                      "copying weights to the GPU", err) != 0)
+        if (keep_panel(linear, first, rounded, n, err) != 0)
             return -1;
     }
     return 0;
@@ -283,6 +306,15 @@ int linear_cuda_load(struct linear_cuda *linear, const struct tensor *const *par
     device->host_free(rounded);
     free(panel);
     return status;
+}
+
+int linear_cuda_fetch(const struct linear_cuda *linear, cudaStream_t stream, struct error *err)
+{
+    if (!linear->kept)
+        return 0;
+    return gpu_check(cudaMemcpyAsync(linear->weights, linear->kept, linear_cuda_weight_bytes(&linear->shape),
+                                     cudaMemcpyHostToDevice, stream),
+                     "copying weights to the GPU", err);
 }
 
 int linear_cuda_apply(struct linear_cuda *linear, const struct linear_rows *rows, cudaStream_t stream,

@@ -75,6 +75,7 @@ struct model_pack_options {
     const struct comm *node;     /* the ranks that share memory; each packs a part */
     const struct device *device; /* where the matrices go: a GPU has all of them by itself */
     enum model_rows rows;        /* that a GPU also gets quantised */
+    bool streamed; /* a GPU has the matrices of two layers at a time, and the host all of them, for each rank */
 };
 /* Bytes that packing takes on a node, or on a rank's GPU. */
 int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "base/gpu.h"
 #include "model/linear_cuda.h"
 
 /* ---- sizes ---- */
@@ -53,14 +54,15 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
                      struct error *err)
 {
     (void)err;
-    *out = norm_floats(model) * sizeof(float);
+    *out = linear_cuda_library_bytes() + norm_floats(model) * sizeof(float);
     for (int layer = 0; layer < model->shape.layers; layer++)
         for (int which = 0; which < LINEARS_PER_LAYER; which++) {
             const struct linear_shape shape = shape_of(model, layer, which);
-            *out += linear_cuda_bytes(&shape);
+            *out += linear_cuda_bias_bytes(&shape);
+            *out += options->streamed && layer > 1 ? 0 : linear_cuda_weight_bytes(&shape);
         }
     const struct linear_shape head = head_shape(model);
-    *out += options->with_head ? linear_cuda_bytes(&head) : 0;
+    *out += options->with_head ? linear_cuda_weight_bytes(&head) : 0;
     for (int64_t i = first_part(model, options->rows); i < part_count(model); i++)
         *out += part_at(model, i) ? part_at(model, i)->bytes : 0;
     return 0;
@@ -121,16 +123,55 @@ static int create_norms(struct model_cuda *cuda, const struct model *model, stru
 
 /* ---- matrices ---- */
 
+/* All layers have the same shapes. */
+static int create_places(struct model_cuda *cuda, const struct model *model, struct error *err)
+{
+    const struct device *device = cuda->device;
+    if (device->stream_create(&cuda->bringing, err) != 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        if (device->event_create(&cuda->places[i].there, err) != 0)
+            return -1;
+        for (int which = 0; which < LINEARS_PER_LAYER; which++) {
+            const struct linear_shape shape = shape_of(model, 0, which);
+            cuda->places[i].matrices[which] =
+                device->alloc(linear_cuda_weight_bytes(&shape), "the matrices of a layer", err);
+            if (!cuda->places[i].matrices[which])
+                return -1;
+        }
+    }
+    return 0;
+}
+
 static int create_matrices(struct model_cuda *cuda, const struct model *model, bool with_head, struct error *err)
 {
     for (int layer = 0; layer < cuda->n_layers; layer++)
         for (int which = 0; which < LINEARS_PER_LAYER; which++) {
             const struct linear_shape shape = shape_of(model, layer, which);
-            if (!(cuda->layers[layer].linears[which] = linear_cuda_create(cuda->library, &shape, err)))
+            void *place = cuda->places[layer % 2].matrices[which];
+            if (!(cuda->layers[layer].linears[which] = linear_cuda_create(cuda->library, &shape, place, err)))
                 return -1;
         }
     const struct linear_shape head = head_shape(model);
-    return !with_head || (cuda->head = linear_cuda_create(cuda->library, &head, err)) ? 0 : -1;
+    return !with_head || (cuda->head = linear_cuda_create(cuda->library, &head, NULL, err)) ? 0 : -1;
+}
+
+int model_cuda_bring(const struct model_cuda *cuda, int layer, struct error *err)
+{
+    if (!cuda->bringing)
+        return 0;
+    for (int which = 0; which < LINEARS_PER_LAYER; which++)
+        if (linear_cuda_fetch(cuda->layers[layer].linears[which], (cudaStream_t)cuda->bringing, err) != 0)
+            return -1;
+    return cuda->device->event_record(cuda->places[layer % 2].there, cuda->bringing, err);
+}
+
+int model_cuda_await(const struct model_cuda *cuda, int layer, struct device_stream *stream, struct error *err)
+{
+    if (!cuda->bringing)
+        return 0;
+    return gpu_check(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)cuda->places[layer % 2].there, 0),
+                     "waiting for weights", err);
 }
 
 /* The threads load matrices, one at a time each. The first failure is kept. */
@@ -232,6 +273,7 @@ struct model_cuda *model_cuda_create(const struct model *model, const struct mod
     cuda->device = options->device;
     cuda->n_layers = model->shape.layers;
     if (!(cuda->library = linear_cuda_open(options->device, err)) || create_norms(cuda, model, err) != 0 ||
+        (options->streamed && create_places(cuda, model, err) != 0) ||
         create_matrices(cuda, model, options->with_head, err) != 0 ||
         load_matrices(cuda, model, options->pool, err) != 0 || create_rows(cuda, model, options->rows, err) != 0) {
         model_cuda_free(cuda);
@@ -249,6 +291,12 @@ void model_cuda_free(struct model_cuda *cuda)
             linear_cuda_free(cuda->layers[layer].linears[which]);
     linear_cuda_free(cuda->head);
     linear_cuda_close(cuda->library);
+    for (int i = 0; i < 2; i++) {
+        for (int which = 0; which < LINEARS_PER_LAYER; which++)
+            cuda->device->free(cuda->places[i].matrices[which]);
+        cuda->device->event_free(cuda->places[i].there);
+    }
+    cuda->device->stream_free(cuda->bringing);
     for (int64_t i = 0; i < cuda->n_rows; i++)
         cuda->device->free(cuda->rows[i].device);
     free(cuda->rows);

@@ -21,6 +21,13 @@ struct model_cuda {
     int n_layers;
     struct layer_cuda *layers;
     struct linear_cuda *head; /* NULL unless packed with it */
+    /* Where the layers' matrices are streamed: the places of even and of odd layers, each used by one layer at a
+     * time. */
+    struct places {
+        void *matrices[LINEARS_PER_LAYER];
+        struct device_event *there; /* what was brought last */
+    } places[2];
+    struct device_stream *bringing; /* NULL: all matrices are resident */
     const float *output_norm;
     float *norms; /* owns them */
     struct resident_rows {
@@ -38,6 +45,11 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
 struct model_cuda *model_cuda_create(const struct model *model, const struct model_pack_options *options,
                                      struct error *err);
 void model_cuda_free(struct model_cuda *cuda);
+
+/* Where matrices are streamed: begin to bring a layer's, once those of the layer two before are of no more use; and
+ * let what is queued in the stream from now on wait for them. Elsewhere they are there. */
+int model_cuda_bring(const struct model_cuda *cuda, int layer, struct error *err);
+int model_cuda_await(const struct model_cuda *cuda, int layer, struct device_stream *stream, struct error *err);
 
 /* *out = the tensor with its rows on the device. ERROR_INTERNAL for one that was not asked for. */
 int model_cuda_tensor(const struct model_cuda *cuda, const struct tensor *tensor, struct tensor *out,

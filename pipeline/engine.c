@@ -65,6 +65,19 @@ static enum model_rows rows_of(const struct engine_options *options)
     return options->max_new > 0 ? MODEL_ROWS_ALL : options->n_settings > 1 ? MODEL_ROWS_HEAD : MODEL_ROWS_NONE;
 }
 
+/* Each is a matter of the whole group: a rank without memory for one must not leave the others waiting in the next.
+ */
+static int create_forwards(struct engine *engine, struct error *err)
+{
+    for (int i = 0; i < engine->options.n_settings; i++) {
+        const struct forward_options forward = forward_options(engine, i);
+        engine->forwards[i] = forward_create(&forward, err);
+        if (comm_agree(engine->options.group, engine->forwards[i] ? 0 : -1, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 struct engine *engine_create(const struct engine_options *options, struct error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
@@ -82,15 +95,11 @@ struct engine *engine_create(const struct engine_options *options, struct error 
     engine->reference_logits = engine->logits + vocab;
     if (!(engine->pool = pool_create(options->threads, err)) || choose_kernels(engine, err) != 0)
         goto fail;
-    const struct model_pack_options pack = {options->dtype, options->scores, engine->pool,
-                                            options->node,  options->device, rows_of(options)};
-    if (model_pack(options->model, &pack, err) != 0)
+    const struct model_pack_options pack = {options->dtype,  options->scores,  engine->pool,     options->node,
+                                            options->device, rows_of(options), options->streamed};
+    if (comm_agree(options->group, model_pack(options->model, &pack, err), err) != 0 ||
+        create_forwards(engine, err) != 0)
         goto fail;
-    for (int i = 0; i < options->n_settings; i++) {
-        const struct forward_options forward = forward_options(engine, i);
-        if (!(engine->forwards[i] = forward_create(&forward, err)))
-            goto fail;
-    }
     return engine;
 fail:
     engine_free(engine);
@@ -348,8 +357,8 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
 {
     struct engine planned = {.options = *options};
     const struct comm group = {MPI_COMM_NULL, 0, ring};
-    const struct model_pack_options pack = {options->dtype, options->scores, NULL,
-                                            NULL,           options->device, rows_of(options)};
+    const struct model_pack_options pack = {options->dtype,   options->scores,  NULL, NULL, options->device,
+                                            rows_of(options), options->streamed};
     size_t weights;
     planned.options.group = &group;
     if (choose_kernels(&planned, err) != 0 || model_packed_bytes(options->model, &pack, &weights, err) != 0 ||
@@ -358,6 +367,8 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
     int status = 0;
     *out = (struct engine_memory){0};
     *(options->device->host_visible ? &out->weights : &out->device) = weights;
+    if (options->streamed) /* the host's copy */
+        out->forward += (size_t)model_linear_weights(options->model) * sizeof(bf16);
     for (int i = 0; i < options->n_settings && status == 0; i++) {
         struct forward_memory of_setting;
         const struct forward_options forward = forward_options(&planned, i);

@@ -41,6 +41,7 @@ struct engine_options {
     enum dtype dtype; /* bf16 on a GPU */
     bool scores;      /* JOB_SCORE will be asked */
     int threads;
+    bool streamed; /* on a GPU: the matrices of two layers at a time */
     int64_t segment;
     int64_t max_new; /* most tokens that a job generates */
     struct engine_setting settings[ENGINE_SETTINGS];

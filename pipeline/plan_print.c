@@ -158,6 +158,9 @@ void plan_describe(const struct plan *plan, char *out, size_t size)
              "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
              " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s%s, %s, %s, segments of %" PRId64,
              plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), setup->cuda ? " on GPUs" : "",
+             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype),
+             setup->streamed ? " on GPUs, weights streamed"
+             : setup->cuda   ? " on GPUs"
+                             : "",
              context, positions, setup->segment);
 }

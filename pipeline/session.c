@@ -31,17 +31,7 @@ static void watch_signals(void)
 
 int session_agree(const struct session *session, int status, struct error *err)
 {
-    const struct comm *world = &session->world;
-    struct error mine = *err, failure;
-    int64_t worst;
-    if (comm_max(world, status != 0 ? world->size - world->rank : 0, &worst, &failure) != 0)
-        comm_abort(world, status != 0 ? &mine : &failure);
-    if (worst == 0)
-        return 0;
-    if (comm_broadcast(world, &mine, sizeof mine, world->size - (int)worst, &failure) != 0)
-        comm_abort(world, &failure);
-    *err = mine;
-    return -1;
+    return comm_agree(&session->world, status, err);
 }
 
 /* ---- before the engines stand ---- */

@@ -31,6 +31,7 @@ int setup_engine(const struct setup *setup, const struct setup_machine *machine,
         .model = machine->model,
         .dtype = (enum dtype)setup->dtype,
         .scores = setup->scores != 0,
+        .streamed = setup->streamed != 0,
         .threads = setup->threads,
         .segment = setup->segment,
         .max_new = setup->max_new,
@@ -125,12 +126,12 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
                      machine->ranks_on_node, (double)device_cpu()->memory_free() / gib);
 }
 
-/* The smallest ring that fits memory and leaves no rank without a job. */
-static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
-                       struct error *err)
+/* The smallest ring that fits memory and leaves no rank without a job; *fits: there is one. */
+static int try_rings(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                     bool *fits, struct error *err)
 {
     const int asked = (int)machine->options->ring, ranks = machine->ranks;
-    bool fits = false;
+    *fits = false;
     for (int ring = asked ? asked : 1; ring <= ranks; ring++) {
         if (ranks % ring != 0)
             continue;
@@ -138,9 +139,23 @@ static int choose_ring(struct setup *setup, const struct setup_machine *machine,
         if (measure_memory(setup, machine, engine, err) != 0)
             return -1;
         const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
-        fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, engine, machine->ranks_on_node);
-        if (asked || (all_busy && fits))
+        *fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, engine, machine->ranks_on_node);
+        if (asked || (all_busy && *fits))
             break;
+    }
+    return 0;
+}
+
+static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                       struct error *err)
+{
+    bool fits;
+    if (try_rings(setup, machine, engine, &fits, err) != 0)
+        return -1;
+    if (!fits && setup->cuda) {
+        setup->streamed = engine->streamed = true;
+        if (try_rings(setup, machine, engine, &fits, err) != 0)
+            return -1;
     }
     setup->segment = engine->segment;
     return fits ? 0 : refuse(setup, machine, engine, err);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole program on a GPU: every architecture scores as on the CPU, within what bf16 gives; on 1 and 3 ranks, with
-# memory on the device and with bounded memory beside it; what it generates begins as on the CPU; and a GPU without the
-# memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
+# memory on the device and with bounded memory beside it; what it generates begins as on the CPU; weights that the GPU has
+# no memory for are streamed, and a GPU without the memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
 . "$(dirname "$0")/common.sh"
 
 head -c 420 "$source/LICENSE" >"$work/short.txt"
@@ -43,11 +43,22 @@ for device in cpu cuda; do
 done
 cmp "$work/answer-cpu.txt" "$work/answer-cuda.txt" || fail "the GPU answers otherwise"
 
-# Where the emulation of a GPU stands in for one it can be made small.
-if [ "$(SIMT_MEMORY=1 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" \
-    --device cuda --dry-run 2>&1 | grep -c "on the GPU of each rank")" -eq 1 ]; then
-    SIMT_MEMORY=1000000 exit_code "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/small" \
-        --device cuda 2>"$work/said"
-    [ "$code" -eq 5 ] || fail "exit code $code with a GPU too small"
-    cat "$work/said"
-fi
+# Where the emulation of a GPU stands in for one it can be made small: first too small for all matrices at once, which are
+# then streamed and give the same answers to the last bit, then too small for anything.
+gpu_mib() {
+    "$longhaul" score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" -o "$work/none" --segment 100 --device cuda --dry-run 2>&1 |
+        sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.*simt.*/\1/p'
+}
+needed=$(gpu_mib)
+[ -n "$needed" ] || exit 0
+bytes=$(awk "BEGIN {print int(($needed - 0.2) * 1048576 * 16 / 15)}")
+SIMT_MEMORY=$bytes on_ranks 1 score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" -o "$work/streamed" --segment 100 \
+    --device cuda 2>"$work/said" >/dev/null || fail "streamed: $(tail -n 3 "$work/said")"
+grep -q "weights streamed" "$work/said" || fail "the weights were not streamed"
+"$longhaul" export "$work/streamed" --format csv >"$work/streamed.csv"
+cmp "$work/streamed.csv" "$work/gemma3-cuda.csv" || fail "streamed weights give other answers"
+
+exit_code env SIMT_MEMORY=1000000 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/small" \
+    --device cuda 2>"$work/said"
+[ "$code" -eq 5 ] || fail "exit code $code with a GPU too small"
+cat "$work/said"

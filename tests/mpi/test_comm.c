@@ -90,9 +90,24 @@ static void impossible_shared_memory_is_an_error(void **state)
     shared_memory_free(&memory);
 }
 
+static void all_ranks_fail_as_the_lowest_that_failed(void **state)
+{
+    (void)state;
+    struct error own = {0};
+    assert_int_equal(comm_agree(&world, 0, &own), 0);
+    const int first = world.size / 2; /* it and those behind it fail, each in its own words */
+    const int status = world.rank < first ? 0 : error_set(&own, ERROR_IO, "rank %d", world.rank);
+    char expected[32];
+    snprintf(expected, sizeof expected, "rank %d", first);
+    assert_int_equal(comm_agree(&world, status, &own), -1);
+    assert_int_equal(own.code, ERROR_IO);
+    assert_string_equal(own.text, expected);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        mpi_unit_test(all_ranks_fail_as_the_lowest_that_failed),
         mpi_unit_test(a_failing_call_says_what_was_done_and_mpis_reason),
         mpi_unit_test(a_group_is_ordered_by_rank),
         mpi_unit_test(a_broadcast_comes_from_any_root),

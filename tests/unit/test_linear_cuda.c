@@ -56,7 +56,7 @@ static void setup(struct fixture *f, struct linear_cuda_library *library, int64_
                                         .data = f->weights + i * rows[0] * n_in};
         f->parts[i] = &f->tensors[i];
     }
-    f->linear = linear_cuda_create(library, &f->shape, &on_gpu.err);
+    f->linear = linear_cuda_create(library, &f->shape, NULL, &on_gpu.err);
     if (!f->linear)
         fail_msg("%s", on_gpu.err.text);
 }
@@ -199,8 +199,34 @@ static void a_linear_of_f32_is_refused(void **state)
     (void)state;
     struct error err;
     struct linear_cuda_library *library = open_library();
-    assert_null(linear_cuda_create(library, &(struct linear_shape){8, 8, DTYPE_F32, NULL}, &err));
+    assert_null(linear_cuda_create(library, &(struct linear_shape){8, 8, DTYPE_F32, NULL}, NULL, &err));
     assert_int_equal(err.code, ERROR_USAGE);
+    linear_cuda_close(library);
+}
+
+/* Two linears share a place on the GPU: each is itself after it has been fetched. */
+static void matrices_that_the_host_keeps_share_a_place(void **state)
+{
+    (void)state;
+    struct linear_cuda_library *library = open_library();
+    struct fixture f, g, *both[] = {&f, &g};
+    setup(&f, library, 64, 96, true);
+    setup(&g, library, 64, 96, true);
+    void *place = gpu_room(linear_cuda_weight_bytes(&f.shape));
+    for (int i = 0; i < 2; i++) {
+        linear_cuda_free(both[i]->linear);
+        both[i]->linear = linear_cuda_create(library, &both[i]->shape, place, &on_gpu.err);
+        assert_non_null(both[i]->linear);
+        gpu_must(linear_cuda_load(both[i]->linear, both[i]->parts, 2, &on_gpu.err));
+    }
+    for (int i = 0; i < 6; i++) {
+        gpu_must(linear_cuda_fetch(both[i % 2]->linear, gpu_stream, &on_gpu.err));
+        check_rows(both[i % 2], 9);
+    }
+    linear_cuda_free(g.linear);
+    free(g.weights);
+    free(g.bias);
+    teardown(&f);
     linear_cuda_close(library);
 }
 
@@ -211,7 +237,8 @@ static void no_rows_are_no_work(void **state)
     struct fixture f;
     setup(&f, library, 8, 8, true);
     gpu_must(linear_cuda_apply(f.linear, &(struct linear_rows){NULL, NULL, 0}, gpu_stream, &on_gpu.err));
-    assert_int_equal(linear_cuda_bytes(&f.shape), 8 * 8 * 2 + 8 * 4);
+    assert_int_equal(linear_cuda_weight_bytes(&f.shape), 8 * 8 * 2);
+    assert_int_equal(linear_cuda_bias_bytes(&f.shape), 8 * 4);
     teardown(&f);
     linear_cuda_close(library);
 }
@@ -224,6 +251,7 @@ int main(void)
         cmocka_unit_test(quantised_tensors_are_loaded_as_their_numbers),
         cmocka_unit_test(tensors_that_do_not_fit_and_weights_that_are_not_finite_are_refused),
         cmocka_unit_test(a_linear_of_f32_is_refused),
+        cmocka_unit_test(matrices_that_the_host_keeps_share_a_place),
         cmocka_unit_test(no_rows_are_no_work),
     };
     return gpu_tests(tests);
