@@ -5,9 +5,9 @@
  * base 2: the caller folds scale * log2(e) into q. All pointers are to the device's memory; calls are queued.
  *
  * Keys and values are bf16 rows, padded per kv head to whole tiles of ATTN_KEY_TILE rows whose padding is finite.
- * What a token sees is a span of key indices, rising with the token; keys outside add an exact zero, tiles before the
- * first and behind the last key that some row of a tile of queries sees are not read, and a row with an empty span is
- * left as it is. The query heads of a kv head share its keys: their rows are packed in one tile.
+ * What a token sees is a span of key indices, rising with the token; keys outside add an exact zero, tiles before
+ * the first and behind the last key that some row of a tile of queries sees are not read, and a row with an empty
+ * span is left as it is. The query heads of a kv head share its keys: their rows are packed in one tile.
  *
  * Several kernels fill it: attend_cuda_plain (every card; the twin that the others are held against),
  * attend_cuda_sm80 (mma.sync, cp.async; Dao 2023, "FlashAttention-2"), attend_cuda_sm90 (wgmma, TMA; Shah et al.

@@ -58,11 +58,11 @@ static struct work work_open(const char *name, const struct ways *ways)
     if (ways->positions)
         assert_int_equal(model_set_positions(w.model, ways->positions, TOKENS, &err), 0);
     assert_non_null(w.pool = pool_create(1, &err));
-    assert_int_equal(
-        model_pack(w.model,
-                   &(struct model_pack_options){DTYPE_F32, true, w.pool, &world, device_cpu(), MODEL_ROWS_NONE, false},
-                   &err),
-        0);
+    assert_int_equal(model_pack(w.model,
+                                &(struct model_pack_options){DTYPE_F32, true, w.pool, &world, device_cpu(),
+                                                             MODEL_ROWS_NONE, false},
+                                &err),
+                     0);
     assert_non_null(w.policies = calloc((size_t)w.model->shape.layers, sizeof *w.policies));
     for (int layer = 0; layer < w.model->shape.layers; layer++)
         if (w.model->shape.window > 0 && model_layer_is_local(w.model, layer))
