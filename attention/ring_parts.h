@@ -47,14 +47,15 @@ struct ring_arithmetic {
      * they have seen, in one head. */
     int (*attend)(struct ring *ring, const struct ring_block *block, const struct ring_message *message,
                   double *pairs, struct error *err);
+    /* Close the sums and hand the rows out. */
+    int (*finish)(struct ring *ring, const struct ring_block *block, void *out, struct error *err);
+
     /* The same for the host's query of one token, in the sums' own order of heads; NULL where a device has no need.
      */
     int (*begin_one)(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
                      struct error *err);
     int (*finish_one)(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
                       struct error *err);
-    /* Close the sums and hand the rows out. */
-    int (*finish)(struct ring *ring, const struct ring_block *block, void *out, struct error *err);
 };
 
 extern const struct ring_arithmetic ring_on_cpu;

@@ -71,8 +71,6 @@ static int create_buffers(struct forward *f, struct error *err)
     f->attended = device->alloc(rows * q * element, "attention output", err);
     if (!f->row_positions || !f->x || !f->q || !f->attended)
         return -1;
-    f->host_q = f->q;
-    f->host_attended = f->attended;
     return f->arithmetic->create(f, err);
 }
 

@@ -216,6 +216,17 @@ static int create_transport(struct forward_attention *a, struct error *err)
     return (a->transport = transport_create(a->options->group, a->options->device, most, err)) ? 0 : -1;
 }
 
+/* What a device's memory gives one token. */
+static int create_one(struct forward_attention *a, struct error *err)
+{
+    const struct model_shape *shape = &a->options->model->shape;
+    const size_t heads = (size_t)shape->heads, dim = (size_t)shape->dim;
+    if (!(a->one_o = malloc(heads * (dim + 1) * sizeof *a->one_o)))
+        return error_set(err, ERROR_RESOURCE, "no memory for the attention of one token");
+    a->one_lse = a->one_o + heads * dim;
+    return 0;
+}
+
 static int create_full(struct forward_attention *a, struct error *err)
 {
     struct memory_shape shape = memory_shape(a->options);
@@ -223,10 +234,8 @@ static int create_full(struct forward_attention *a, struct error *err)
     if (a->options->group->size > 1 && create_transport(a, err) != 0)
         return -1;
     const struct ring_options ring = ring_options(a->options, a->transport);
-    const size_t heads = (size_t)a->options->model->shape.heads;
-    if (!(a->one_o = malloc(heads * (size_t)(a->options->model->shape.dim + 1) * sizeof *a->one_o)))
-        return error_set(err, ERROR_RESOURCE, "no memory for the attention of one token");
-    a->one_lse = a->one_o + heads * (size_t)a->options->model->shape.dim;
+    if (!a->options->device->host_visible && create_one(a, err) != 0)
+        return -1;
     return (a->ring = ring_create(&ring, err)) && (a->memory = memory_create(&shape, a->options->device, err)) ? 0
                                                                                                                : -1;
 }

@@ -63,6 +63,8 @@ static int cpu_create(struct forward *f, struct error *err)
     if (!all)
         return error_set(err, ERROR_RESOURCE, "no memory for %d threads", threads);
     f->own = all;
+    f->host_q = f->q;
+    f->host_attended = f->attended;
     for (struct tile_scratch *scratch = all; scratch < all + threads; scratch++) {
         scratch->in = device->alloc(scratch_in(f->model) * element, "a thread's inputs", err);
         scratch->y = device->alloc(scratch_out(&f->options) * sizeof(float), "a thread's outputs", err);

@@ -146,8 +146,6 @@ static int create_one(struct forward *f, struct error *err)
 static int create_beside(struct forward *f, struct error *err)
 {
     const size_t floats = beside_floats(&f->options);
-    f->host_q = NULL;
-    f->host_attended = NULL;
     if (floats == 0)
         return 0;
     if (!(f->host_q = f->options.device->host_alloc(floats * sizeof(float), "queries of bounded layers", err)))

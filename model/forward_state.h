@@ -28,7 +28,7 @@ struct forward_product {
 struct forward_arithmetic {
     /* Bytes that create allocates. */
     struct forward_memory (*bytes)(const struct forward_options *options);
-    /* What it needs in forward->own; host_q and host_attended where the host cannot reach the device's. */
+    /* What it needs in forward->own, and host_q and host_attended, which are NULL before. */
     int (*create)(struct forward *forward, struct error *err);
     void (*free)(struct forward *forward); /* also of what create could not finish */
 
