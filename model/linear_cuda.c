@@ -2,7 +2,6 @@
 
 #include <cublasLt.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/gpu.h"
 #include "model/ops.h"
@@ -258,31 +257,21 @@ void linear_cuda_free(struct linear_cuda *linear)
     free(linear);
 }
 
-/* A panel of rows from `first` on to where the matrix is kept. */
-static int keep_panel(struct linear_cuda *linear, int64_t first, const bf16 *rounded, int64_t n, struct error *err)
-{
-    const int64_t at = first * linear->shape.n_in;
-    if (linear->kept) {
-        memcpy(linear->kept + at, rounded, (size_t)n * sizeof *rounded);
-        return 0;
-    }
-    return gpu_check(
-        cudaMemcpy((bf16 *)linear->weights + at, rounded, (size_t)n * sizeof *rounded, cudaMemcpyHostToDevice),
-        "copying weights to the GPU", err);
-}
-
-/* Unpack, round, keep, panel by panel: `panel` in f32, `rounded` pinned. */
+/* Unpack, round, copy, panel by panel: `panel` in f32, `rounded` pinned; what the host keeps is rounded to its
+ * place. */
 static int load_panels(struct linear_cuda *linear, struct unpack *source, float *panel, bf16 *rounded,
                        struct error *err)
 {
     const struct linear_shape *shape = &linear->shape;
     const int64_t most = i64_min(PANEL_ROWS, shape->n_out);
     for (int64_t first = 0; first < shape->n_out; first += most) {
-        const int64_t rows = i64_min(most, shape->n_out - first), n = rows * shape->n_in;
+        const int64_t rows = i64_min(most, shape->n_out - first), n = rows * shape->n_in, at = first * shape->n_in;
         if (unpack_rows(source, rows, panel, err) != 0)
             return -1;
-        ops_store(panel, rounded, DTYPE_BF16, n);
-        if (keep_panel(linear, first, rounded, n, err) != 0)
+        ops_store(panel, linear->kept ? linear->kept + at : rounded, DTYPE_BF16, n);
+        if (!linear->kept && gpu_check(cudaMemcpy((bf16 *)linear->weights + at, rounded,
+                                                  (size_t)n * sizeof *rounded, cudaMemcpyHostToDevice),
+                                       "copying weights to the GPU", err) != 0)
             return -1;
     }
     return 0;
@@ -301,8 +290,10 @@ int linear_cuda_load(struct linear_cuda *linear, const struct tensor *const *par
     float *panel = malloc(elements * sizeof *panel);
     if (!panel)
         return error_set(err, ERROR_RESOURCE, "no memory to unpack tensor %s", parts[0]->name);
-    bf16 *rounded = device->host_alloc(elements * sizeof *rounded, "weights on their way to the GPU", err);
-    const int status = rounded ? load_panels(linear, &source, panel, rounded, err) : -1;
+    bf16 *rounded = NULL;
+    if (!linear->kept)
+        rounded = device->host_alloc(elements * sizeof *rounded, "weights on their way to the GPU", err);
+    const int status = rounded || linear->kept ? load_panels(linear, &source, panel, rounded, err) : -1;
     device->host_free(rounded);
     free(panel);
     return status;
