@@ -7,9 +7,7 @@ Inputs and weights of linear layers are rounded to bf16 and so are rotated queri
 the softmax's weights before they are summed; everything else is fp32. For llama and qwen2. What the result differs
 from fp32 by is what these roundings cost; what a run in bf16 differs from the result by is their order alone.
 """
-import argparse
 import math
-import pathlib
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -46,14 +44,5 @@ def round_as_bf16(model):
     return model
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=pathlib.Path, help="a GGUF file")
-    parser.add_argument("--texts", type=pathlib.Path, nargs="+", required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the .lp files")
-    args = parser.parse_args()
-    logprobs.write_references(args.model, args.texts, args.out, change=round_as_bf16)
-
-
 if __name__ == "__main__":
-    main()
+    logprobs.main(__doc__, round_as_bf16)

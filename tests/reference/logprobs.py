@@ -107,13 +107,13 @@ def write_references(model_path, texts, out, change=lambda model: model):
               f"{-sum(logprobs) / len(logprobs):.4f}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description=__doc__, change=lambda model: model):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path, help="a GGUF file")
     parser.add_argument("--texts", type=pathlib.Path, nargs="+", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the .lp files")
     args = parser.parse_args()
-    write_references(args.model, args.texts, args.out)
+    write_references(args.model, args.texts, args.out, change)
 
 
 if __name__ == "__main__":

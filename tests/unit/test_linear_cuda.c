@@ -15,13 +15,7 @@
 
 enum { SEED = 20260303, Q4_0_BYTES = 18 };
 
-static uint64_t seed = SEED;
-
-static float random_float(void)
-{
-    seed = seed * 6364136223846793005U + 1442695040888963407U;
-    return (float)(int32_t)(seed >> 32) * 0x1p-31F;
-}
+#include "tests/unit/random_floats.h"
 
 /* Numbers that are exact in bf16, so that only sums are inexact. */
 static float *random_floats(int64_t n)
@@ -29,7 +23,7 @@ static float *random_floats(int64_t n)
     float *x = malloc((size_t)n * sizeof *x);
     assert_non_null(x);
     for (int64_t i = 0; i < n; i++)
-        x[i] = bf16_to_f32(bf16_from_f32(random_float()));
+        x[i] = bf16_to_f32(bf16_from_f32(random_float(1)));
     return x;
 }
 
@@ -162,7 +156,7 @@ static void quantised_tensors_are_loaded_as_their_numbers(void **state)
     struct fixture f;
     setup(&f, library, N_IN, N_OUT, false);
     for (size_t i = 0; i < sizeof rows; i++) /* scales of 1 to 1.25, which bf16 holds with their nibbles */
-        rows[i] = i % Q4_0_BYTES == 0 ? 0 : i % Q4_0_BYTES == 1 ? 0x3c : (uint8_t)(random_float() * 127);
+        rows[i] = i % Q4_0_BYTES == 0 ? 0 : i % Q4_0_BYTES == 1 ? 0x3c : (uint8_t)(random_float(1) * 127);
     for (int i = 0; i < 2; i++) {
         f.tensors[i].type = TENSOR_Q4_0;
         f.tensors[i].data = rows + i * tensor_rows(&f.tensors[0]) * (N_IN / 32 * Q4_0_BYTES);

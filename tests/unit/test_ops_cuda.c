@@ -14,20 +14,7 @@
 
 enum { ROWS = 3, MOST = 4100, SEED = 20260301 };
 
-static uint64_t seed = SEED;
-
-/* Uniform in -size .. size. */
-static float random_float(float size)
-{
-    seed = seed * 6364136223846793005U + 1442695040888963407U;
-    return (float)(int32_t)(seed >> 32) * 0x1p-31F * size;
-}
-
-static void fill(float *x, int64_t n, float size)
-{
-    for (int64_t i = 0; i < n; i++)
-        x[i] = random_float(size);
-}
+#include "tests/unit/random_floats.h"
 
 static const int64_t widths[] = {1, 7, 16, 17, 64, 576, 896, 1000, 4096};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };

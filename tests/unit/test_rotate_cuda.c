@@ -20,20 +20,7 @@ enum { HEADS = 6, KV_HEADS = 2, GROUP = HEADS / KV_HEADS, TOKENS = 5, KEYS = 70,
 enum { KEY_ROWS = 192, POSITIONS = 5000, SEED = 20260302 };
 static const float LOG2_E = 1.44269504088896340736f;
 
-static uint64_t seed = SEED;
-
-/* Uniform in -size .. size. */
-static float random_float(float size)
-{
-    seed = seed * 6364136223846793005U + 1442695040888963407U;
-    return (float)(int32_t)(seed >> 32) * 0x1p-31F * size;
-}
-
-static void fill(float *x, int64_t n, float size)
-{
-    for (int64_t i = 0; i < n; i++)
-        x[i] = random_float(size);
-}
+#include "tests/unit/random_floats.h"
 
 /* A head whose first `dims` elements turn. */
 struct head {
