@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "attention/kernel.h"
 #include "attention/rows.h"
 
 /* Bytes of all keys (or all values) and of the positions. */
@@ -52,6 +51,9 @@ struct memory *memory_create(const struct memory_shape *shape, const struct devi
     memory->values = device->alloc(data, "the values of the past", err);
     if (!memory->values)
         goto fail;
+    if (!device->host_visible &&
+        !(memory->device_positions = device->alloc(positions, "the positions of the past", err)))
+        goto fail;
     return memory;
 fail:
     memory_free(memory);
@@ -62,6 +64,7 @@ void memory_free(struct memory *memory)
 {
     if (!memory)
         return;
+    memory->device->free(memory->device_positions);
     memory->device->free(memory->values);
     memory->device->free(memory->keys);
     free(memory->positions);
@@ -71,6 +74,18 @@ void memory_free(struct memory *memory)
 void memory_reset(struct memory *memory)
 {
     memory->length = 0;
+}
+
+/* The last n positions to the device. */
+static int copy_positions(struct memory *memory, int64_t n, struct error *err)
+{
+    const int64_t first = memory->length - n;
+    if (!memory->device_positions || n == 0)
+        return 0;
+    return memory->device->copy(memory->device_positions + first, memory->positions + first,
+                                (size_t)n * sizeof *memory->positions, DEVICE_FROM_HOST, NULL, err) == 0
+               ? memory->device->stream_wait(NULL, err)
+               : -1;
 }
 
 int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err)
@@ -89,7 +104,7 @@ int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, st
     if (n > 0)
         memcpy(memory->positions + length, positions, (size_t)n * sizeof *positions);
     memory->length += n;
-    return 0;
+    return copy_positions(memory, n, err);
 }
 
 /* Bytes before the token `index` of a head in a layer. */
@@ -109,35 +124,6 @@ void memory_put(struct memory *memory, int layer, int64_t index, const float *k,
         row_from_f32(shape->dtype, k + from, (char *)memory->keys + offset, shape->dim);
         row_from_f32(shape->dtype, v + from, (char *)memory->values + offset, shape->dim);
     }
-}
-
-/* A row of the memory's dtype to where it lies. */
-static int copy_row(struct memory *memory, const float *row, void *to, struct error *err)
-{
-    const struct memory_shape *shape = &memory->shape;
-    float rounded[ATTN_MAX_DIM];
-    row_from_f32(shape->dtype, row, rounded, shape->dim);
-    return memory->device->copy(to, rounded, (size_t)shape->dim * dtype_size(shape->dtype), DEVICE_FROM_HOST, NULL,
-                                err) |
-           memory->device->stream_wait(NULL, err);
-}
-
-int memory_put_one(struct memory *memory, int layer, int64_t index, const float *k, const float *v,
-                   struct error *err)
-{
-    const struct memory_shape *shape = &memory->shape;
-    if (memory->device->host_visible) {
-        memory_put(memory, layer, index, k, v);
-        return 0;
-    }
-    for (int head = 0; head < shape->kv_heads; head++) {
-        const size_t offset = offset_of(shape, layer, head, index);
-        const size_t from = (size_t)head * (size_t)shape->dim;
-        if (copy_row(memory, k + from, (char *)memory->keys + offset, err) != 0 ||
-            copy_row(memory, v + from, (char *)memory->values + offset, err) != 0)
-            return -1;
-    }
-    return 0;
 }
 
 const void *memory_keys(const struct memory *memory, int layer, int kv_head)

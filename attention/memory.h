@@ -29,10 +29,11 @@ struct memory {
     const struct device *device; /* where the data lies; borrowed */
     int64_t length;              /* tokens, all layers alike */
     int64_t *positions;          /* [capacity], rising */
+    int64_t *device_positions;   /* the same beside the keys, where the host cannot reach these; else NULL */
     void *keys, *values;         /* [layers][kv_heads][capacity][dim] in shape.dtype */
 };
 
-/* Bytes of keys, values and positions; fails (ERROR_RESOURCE) on overflow. */
+/* Bytes of keys, values and positions where the keys are; fails (ERROR_RESOURCE) on overflow. */
 int memory_bytes(const struct memory_shape *shape, size_t *out, struct error *err);
 
 /* An empty memory of that shape; the sizes in it are at least 1. */
@@ -42,14 +43,13 @@ void memory_reset(struct memory *memory);
 
 /* Make room for n more tokens at these rising positions (all above what is there) in every layer; the first gets
  * the old length as its index. ERROR_INTERNAL when the capacity is passed or the positions do not rise; then
- * nothing has changed. The keys and values follow through memory_put. */
+ * nothing has changed; ERROR_CLUSTER where the device fails, and then the memory is of no more use. The keys and
+ * values follow through memory_put, or memory_cuda_put. */
 int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err);
 
 /* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. Where the
- * host can reach the memory; else memory_put_one, which goes through the device's copies. */
+ * host can reach the memory. */
 void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v);
-int memory_put_one(struct memory *memory, int layer, int64_t index, const float *k, const float *v,
-                   struct error *err);
 
 /* What is to be added to the raw keys of a head, [dim], or NULL. */
 const float *memory_key_offset(const struct memory *memory, int layer, int kv_head);

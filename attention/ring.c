@@ -320,11 +320,16 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
     return 0;
 }
 
-/* Elements that turn by less than a radian in STILL_TURN positions: one position moves hardly anything of them into
- * their partner. still [dim]: what rotation multiplies them by, 0 for the others. */
-static void find_still(const struct rope *rope, int dim, float *still)
+/* What all keys of the layer have in common is taken off again after rotation where this hardly moves it; found
+ * only where there is such a thing. Elements that turn by less than a radian in STILL_TURN positions: one position
+ * moves hardly anything of them into their partner. still [dim]: what rotation multiplies them by, 0 for the
+ * others. */
+static void find_still(const struct memory *memory, int layer, const struct rope *rope, float *still)
 {
     enum { STILL_TURN = 16384 };
+    const int dim = memory->shape.dim;
+    if (!memory_key_offset(memory, layer, 0))
+        return;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
     rope_angles(rope, 1, cosines, sines);
     for (int e = 0; e < dim; e++) {
@@ -344,7 +349,7 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
     float still[ATTN_MAX_DIM];
     if (check_call(ring, memory, layer, queries, err) < 0 || gather_shares(ring, &own, ring->shares, err) < 0)
         return -1;
-    find_still(queries->rope, ring->options.dim, still);
+    find_still(memory, layer, queries->rope, still);
     struct ring_message_source source = {.memory = memory, .rope = queries->rope, .still = still, .layer = layer};
     struct ring_round round = {
         .ring = ring,
@@ -362,15 +367,16 @@ int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, c
                     struct error *err)
 {
     const struct ring_queries none = {.rope = one->rope};
-    const struct ring_block block = ring_block_at(&ring->options, ring->memory + ring->plan.blocks[0], 1);
+    const double start = clock_seconds();
     float still[ATTN_MAX_DIM];
-    if (check_call(ring, memory, layer, &none, err) < 0 || ring->arithmetic->begin_one(ring, &block, one, err) < 0)
+    if (check_call(ring, memory, layer, &none, err) < 0)
         return -1;
-    find_still(one->rope, ring->options.dim, still);
-    struct ring_round round = {.ring = ring};
-    struct ring_message_source source = {.memory = memory, .rope = one->rope, .still = still, .layer = layer};
-    for (source.first = 0; source.first < memory->length; source.first += ring->options.max_piece)
-        if (pack_piece(&round, &source, err) < 0 || ring_attend_message(ring, &block, &round.piece, err) < 0)
-            return -1;
-    return ring->arithmetic->finish_one(ring, &block, one, err);
+    if (one->k && memory->length == 0)
+        return error_set(err, ERROR_INTERNAL, "a token to be kept in a memory that was not extended by it");
+    find_still(memory, layer, one->rope, still);
+    const struct ring_message_source source = {.memory = memory, .rope = one->rope, .still = still, .layer = layer};
+    if (ring->arithmetic->attend_one(ring, &source, one, err) < 0)
+        return -1;
+    ring->stats.attend_seconds += clock_seconds() - start;
+    return 0;
 }

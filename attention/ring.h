@@ -91,16 +91,19 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
                 struct error *err);
 
 /* One token's query over this rank's own shard, all of which it sees; nothing goes round. For memory on a device
- * that the host cannot reach: elsewhere decoder.h has no need of packed keys. The results of all ranks are to be
- * merged. */
+ * that the host cannot reach; elsewhere decoder.h does it. The results of all ranks are to be merged. Arrays are
+ * the host's. */
 struct ring_one {
-    const float *q;   /* [heads][dim] raw, of the host */
-    int64_t position; /* not before any key's */
+    const float *q;     /* [heads][dim] raw */
+    const float *k, *v; /* [kv_heads][dim] of the token itself, for which memory_extend has made room at the end:
+                         * kept there first. NULL on ranks that do not hold it */
+    int64_t position;   /* not before any key's */
     float scale;
     const struct rope *rope;
-    float *o; /* [heads][dim], of the host */
-    float
-        *lse; /* [heads], natural, -inf where the shard is empty; short of what all keys add, alike on all ranks */
+    float *o; /* [heads][dim] */
+    /* [heads] natural log-sum-exps, -inf where the shard is empty; short of what all keys add, alike on all ranks
+     */
+    float *lse;
 };
 int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, const struct ring_one *one,
                     struct error *err);

@@ -1,31 +1,40 @@
-/* A ring's arithmetic on a GPU: kernels of rotate_cuda.h and attend_cuda.h in one stream, waited for at the end of
- * each function; the hop in flight is pushed on meanwhile.
+/* A ring's arithmetic on a GPU: kernels of rotate_cuda.h, attend_cuda.h and attend_one_cuda.h in one stream, waited
+ * for at the end of each function; the hop in flight is pushed on meanwhile.
  *
  * A message's packed part holds the keys of all kv heads, then their values: [kv_heads][tiles * ATTN_KEY_TILE][dim]
  * bf16 each, as many bytes as tile_bytes says. A block lies as ring_block.h has it.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/attend_cuda.h"
+#include "attention/attend_one_cuda.h"
+#include "attention/layout.h"
 #include "attention/ring_parts.h"
 #include "attention/rotate_cuda.h"
-#include "attention/rows.h"
 #include "base/gpu.h"
 
 /* The ropes of a model's layers: global and local ones. */
 enum { MOST_ROPES = 2 };
 
+/* Where the parts of the ring's scratch begin, which is the device's memory. */
+struct gpu_plan {
+    size_t spans;  /* [max_block] */
+    size_t offset; /* [kv_heads][dim] */
+    size_t still;  /* [dim] */
+    size_t q, kv;  /* of one token: [heads][dim], and [key, value][kv_heads][dim] */
+    size_t result; /* of one token: [heads][dim], and [heads] of log-sum-exps */
+    size_t parts;  /* attend_one_cuda_parts() numbers */
+    size_t total;
+};
+
 struct gpu_ring {
     const struct attend_cuda_kernel *kernel;
     struct device_stream *stream;
     struct device_event *over;
-    struct attend_span *spans;      /* [max_block] on the device: in the ring's scratch, as are the next two */
-    float *offset;                  /* [kv_heads][dim] */
-    float *still;                   /* [dim] */
+    struct gpu_plan plan;
     struct attend_span *host_spans; /* [max_block] */
-    float *one_q, *one_lse;         /* of one token, on the device: [heads][dim], [heads] */
-    void *one_out;                  /* [heads][dim] bf16 */
-    void *host_out;                 /* the same, and [heads] f32 behind it, of the host */
+    float *host_result;             /* as the device's */
     const struct rope *ropes[MOST_ROPES];
     struct rope_cuda copies[MOST_ROPES];
     int n_ropes;
@@ -72,31 +81,50 @@ static void *values_of(const struct ring *ring, const struct ring_message *messa
 
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
+static bool plan_make(const struct ring_options *o, struct gpu_plan *plan)
+{
+    const size_t heads = (size_t)o->heads, kv_heads = (size_t)o->kv_heads, dim = (size_t)o->dim;
+    const size_t row = dim * sizeof(float);
+    size_t total = 0;
+    const bool fits =
+        layout_reserve(&total, (size_t)o->max_block, sizeof(struct attend_span), &plan->spans) &&
+        layout_reserve(&total, kv_heads, row, &plan->offset) && layout_reserve(&total, 1, row, &plan->still) &&
+        layout_reserve(&total, heads, row, &plan->q) && layout_reserve(&total, 2 * kv_heads, row, &plan->kv) &&
+        layout_reserve(&total, heads, row + sizeof(float), &plan->result) &&
+        layout_reserve(&total, attend_one_cuda_parts(o->heads, o->dim), sizeof(float), &plan->parts);
+    plan->total = total;
+    return fits;
+}
+
 static bool gpu_scratch_bytes(const struct ring_options *options, size_t *out)
 {
-    const size_t heads = (size_t)options->heads;
-    const size_t floats = ((size_t)options->kv_heads + 1 + 2 * heads) * (size_t)options->dim + heads;
-    return size_mul((size_t)options->max_block, sizeof(struct attend_span), out) &&
-           size_add(*out, floats * sizeof(float), out);
+    struct gpu_plan plan;
+    const bool fits = plan_make(options, &plan);
+    *out = plan.total;
+    return fits;
+}
+
+static void *scratch_at(const struct ring *ring, size_t at)
+{
+    return ring->memory + ring->plan.scratch + at;
+}
+
+static size_t result_bytes(const struct ring_options *o)
+{
+    return (size_t)o->heads * ((size_t)o->dim + 1) * sizeof(float);
 }
 
 static int gpu_create(struct ring *ring, struct error *err)
 {
     const struct ring_options *o = &ring->options;
-    const size_t one = (size_t)o->heads * (size_t)o->dim;
     struct gpu_ring *gpu = calloc(1, sizeof *gpu);
     if (!gpu)
         return error_set(err, ERROR_RESOURCE, "no memory for the ring of a GPU");
     ring->own = gpu;
-    gpu->offset = (float *)(ring->memory + ring->plan.scratch);
-    gpu->still = gpu->offset + (size_t)o->kv_heads * (size_t)o->dim;
-    gpu->one_q = gpu->still + o->dim;
-    gpu->one_out = gpu->one_q + one;
-    gpu->one_lse = gpu->one_q + 2 * one;
-    gpu->spans = (struct attend_span *)(gpu->one_lse + o->heads);
-    gpu->host_out = o->device->host_alloc(one * sizeof(bf16) + (size_t)o->heads * sizeof(float), "a token", err);
+    plan_make(o, &gpu->plan);
+    gpu->host_result = o->device->host_alloc(result_bytes(o), "a token", err);
     gpu->host_spans = o->device->host_alloc((size_t)o->max_block * sizeof *gpu->host_spans, "spans", err);
-    return gpu->host_out && gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
+    return gpu->host_result && gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
                    o->device->stream_create(&gpu->stream, err) == 0 && o->device->event_create(&gpu->over, err) == 0
                ? 0
                : -1;
@@ -113,7 +141,7 @@ static void gpu_free(struct ring *ring)
     device->event_free(gpu->over);
     device->stream_free(gpu->stream);
     device->host_free(gpu->host_spans);
-    device->host_free(gpu->host_out);
+    device->host_free(gpu->host_result);
     free(gpu);
 }
 
@@ -190,14 +218,14 @@ static int upload_offset(struct ring *ring, const struct ring_message_source *so
                          struct error *err)
 {
     const struct ring_options *o = &ring->options;
-    struct gpu_ring *gpu = gpu_of(ring);
+    const struct gpu_plan *plan = &gpu_of(ring)->plan;
     const float *on_host = memory_key_offset(source->memory, source->layer, 0);
     const size_t row = (size_t)o->dim * sizeof(float);
-    *offset = on_host ? gpu->offset : NULL;
+    *offset = on_host ? scratch_at(ring, plan->offset) : NULL;
     if (!on_host)
         return 0;
-    return upload(ring, gpu->offset, on_host, (size_t)o->kv_heads * row, err) |
-           upload(ring, gpu->still, source->still, row, err);
+    return upload(ring, scratch_at(ring, plan->offset), on_host, (size_t)o->kv_heads * row, err) |
+           upload(ring, scratch_at(ring, plan->still), source->still, row, err);
 }
 
 static int gpu_pack(struct ring *ring, const struct ring_message *message, const struct ring_message_source *source,
@@ -207,8 +235,9 @@ static int gpu_pack(struct ring *ring, const struct ring_message *message, const
     const struct memory *memory = source->memory;
     const float *offset;
     if (upload_offset(ring, source, &offset, err) < 0 ||
-        upload(ring, message->positions, memory->positions + source->first,
-               (size_t)message->tokens * sizeof *message->positions, err) < 0)
+        o->device->copy(message->positions, memory->device_positions + source->first,
+                        (size_t)message->tokens * sizeof *message->positions, DEVICE_WITHIN, gpu_of(ring)->stream,
+                        err) < 0)
         return -1;
     const struct rotate_cuda_keys call = {
         .kv_heads = o->kv_heads,
@@ -220,7 +249,7 @@ static int gpu_pack(struct ring *ring, const struct ring_message *message, const
         .values = memory_values(memory, source->layer, 0),
         .positions = message->positions,
         .offset = offset,
-        .still = gpu_of(ring)->still,
+        .still = scratch_at(ring, gpu_of(ring)->plan.still),
         .key_rows = key_rows(message),
         .k = message->packed,
         .v = values_of(ring, message),
@@ -243,8 +272,9 @@ static int gpu_attend(struct ring *ring, const struct ring_block *block, const s
 {
     const struct ring_options *o = &ring->options;
     struct gpu_ring *gpu = gpu_of(ring);
+    struct attend_span *const seen = scratch_at(ring, gpu->plan.spans);
     const struct rotate_cuda_spans spans = {block->positions, block->tokens, message->positions, message->tokens,
-                                            gpu->spans};
+                                            seen};
     const struct attend_cuda call = {
         .kv_heads = o->kv_heads,
         .group = o->heads / o->kv_heads,
@@ -254,14 +284,14 @@ static int gpu_attend(struct ring *ring, const struct ring_block *block, const s
         .q = block->q,
         .k = message->packed,
         .v = values_of(ring, message),
-        .spans = gpu->spans,
+        .spans = seen,
         .o = block->state.o,
         .m = block->state.m,
         .l = block->state.l,
     };
     if (rotate_cuda_spans(&spans, stream_of(ring), err) < 0 ||
-        o->device->copy(gpu->host_spans, gpu->spans, (size_t)block->tokens * sizeof *gpu->spans, DEVICE_TO_HOST,
-                        gpu->stream, err) < 0 ||
+        o->device->copy(gpu->host_spans, seen, (size_t)block->tokens * sizeof *seen, DEVICE_TO_HOST, gpu->stream,
+                        err) < 0 ||
         gpu->kernel->attend(&call, stream_of(ring), err) < 0 || settle(ring, err) < 0)
         return -1;
     *pairs = count_pairs(ring, block->tokens);
@@ -277,49 +307,85 @@ static int gpu_finish(struct ring *ring, const struct ring_block *block, void *o
         .dim = o->dim,
         .tokens = block->tokens,
         .o = block->state.o,
-        .m = block->state.m,
         .l = block->state.l,
         .out = out,
     };
     return rotate_cuda_finish(&call, stream_of(ring), err) == 0 ? settle(ring, err) : -1;
 }
 
-static int gpu_begin_one(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
-                         struct error *err)
+/* ---- one token ------------------------------------------------------------------------------------------ */
+
+/* Its own key and value to the end of the memory. */
+static int put_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
+                   struct error *err)
 {
     const struct ring_options *o = &ring->options;
-    const struct ring_queries queries = {
-        .q = gpu_of(ring)->one_q, .stride = (int64_t)o->heads * o->dim, .scale = one->scale, .rope = one->rope};
-    return upload(ring, gpu_of(ring)->one_q, one->q, (size_t)queries.stride * sizeof *one->q, err) == 0
-               ? gpu_begin(ring, block, &queries, &one->position, err)
+    const struct memory *memory = source->memory;
+    const int64_t numbers = (int64_t)o->kv_heads * o->dim;
+    const size_t bytes = (size_t)numbers * sizeof(float);
+    float *k = scratch_at(ring, gpu_of(ring)->plan.kv), *v = k + numbers;
+    if (!one->k)
+        return 0;
+    const struct memory_cuda_put call = {
+        .kv_heads = o->kv_heads,
+        .dim = o->dim,
+        .rows = 1,
+        .k = k,
+        .v = v,
+        .stride = numbers,
+        .capacity = memory->shape.capacity,
+        .first = memory->length - 1,
+        .keys = (void *)memory_keys(memory, source->layer, 0),
+        .values = (void *)memory_values(memory, source->layer, 0),
+    };
+    return upload(ring, k, one->k, bytes, err) == 0 && upload(ring, v, one->v, bytes, err) == 0
+               ? memory_cuda_put(&call, stream_of(ring), err)
                : -1;
 }
 
-static int gpu_finish_one(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
-                          struct error *err)
+/* The query over the shard; what comes of it to the host. */
+static int queue_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
+                     struct error *err)
 {
     const struct ring_options *o = &ring->options;
-    struct gpu_ring *gpu = gpu_of(ring);
-    const size_t n = (size_t)o->heads * (size_t)o->dim;
-    float *lse = (float *)((char *)gpu->host_out + n * sizeof(bf16));
-    const struct rotate_cuda_finish call = {
+    const struct gpu_plan *plan = &gpu_of(ring)->plan;
+    const struct memory *memory = source->memory;
+    const size_t numbers = (size_t)o->heads * (size_t)o->dim;
+    const struct rope_cuda *rope = rope_of(ring, source->rope, err);
+    struct attend_one_cuda call = {
         .heads = o->heads,
         .kv_heads = o->kv_heads,
         .dim = o->dim,
-        .tokens = 1,
-        .o = block->state.o,
-        .m = block->state.m,
-        .l = block->state.l,
-        .out = gpu->one_out,
-        .lse = gpu->one_lse,
+        .q = scratch_at(ring, plan->q),
+        .position = one->position,
+        .scale = one->scale,
+        .n = memory->length,
+        .capacity = memory->shape.capacity,
+        .keys = memory_keys(memory, source->layer, 0),
+        .values = memory_values(memory, source->layer, 0),
+        .positions = memory->device_positions,
+        .still = scratch_at(ring, plan->still),
+        .parts = scratch_at(ring, plan->parts),
+        .out = scratch_at(ring, plan->result),
+        .lse = (float *)scratch_at(ring, plan->result) + numbers,
     };
-    if (rotate_cuda_finish(&call, stream_of(ring), err) < 0 ||
-        o->device->copy(gpu->host_out, gpu->one_out, n * sizeof(bf16), DEVICE_TO_HOST, gpu->stream, err) < 0 ||
-        o->device->copy(lse, gpu->one_lse, (size_t)o->heads * sizeof *lse, DEVICE_TO_HOST, gpu->stream, err) < 0 ||
-        settle(ring, err) < 0)
+    return rope && upload_offset(ring, source, &call.offset, err) == 0 &&
+                   upload(ring, scratch_at(ring, plan->q), one->q, numbers * sizeof(float), err) == 0 &&
+                   attend_one_cuda(rope, &call, stream_of(ring), err) == 0
+               ? o->device->copy(gpu_of(ring)->host_result, call.out, result_bytes(o), DEVICE_TO_HOST,
+                                 gpu_of(ring)->stream, err)
+               : -1;
+}
+
+static int gpu_attend_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
+                          struct error *err)
+{
+    const size_t heads = (size_t)ring->options.heads, numbers = heads * (size_t)ring->options.dim;
+    const float *result = gpu_of(ring)->host_result;
+    if (put_one(ring, source, one, err) < 0 || queue_one(ring, source, one, err) < 0 || settle(ring, err) < 0)
         return -1;
-    row_to_f32(DTYPE_BF16, gpu->host_out, one->o, (int64_t)n);
-    memcpy(one->lse, lse, (size_t)o->heads * sizeof *lse);
+    memcpy(one->o, result, numbers * sizeof *result);
+    memcpy(one->lse, result + numbers, heads * sizeof *result);
     return 0;
 }
 
@@ -333,8 +399,7 @@ const struct ring_arithmetic *ring_on_cuda(void)
         .begin = gpu_begin,
         .attend = gpu_attend,
         .finish = gpu_finish,
-        .begin_one = gpu_begin_one,
-        .finish_one = gpu_finish_one,
+        .attend_one = gpu_attend_one,
     };
     return &on_cuda;
 }

@@ -50,11 +50,8 @@ struct ring_arithmetic {
     /* Close the sums and hand the rows out. */
     int (*finish)(struct ring *ring, const struct ring_block *block, void *out, struct error *err);
 
-    /* The same for the host's query of one token, in the sums' own order of heads; NULL where a device has no need.
-     */
-    int (*begin_one)(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
-                     struct error *err);
-    int (*finish_one)(struct ring *ring, const struct ring_block *block, const struct ring_one *one,
+    /* What ring_attend_one says; NULL where a device has no need of it. */
+    int (*attend_one)(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
                       struct error *err);
 };
 

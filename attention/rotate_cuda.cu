@@ -1,15 +1,12 @@
-#include "attention/rotate_cuda.h"
+#include "attention/rotate_cuda.cuh"
 
 #include <math.h>
 
 #include "base/gpu.h"
-#include "base/gpu_rows.cuh"
 
 extern "C" {
 #include "attention/kernel.h"
 }
-
-#define LOG2_E 1.44269504088896340736f
 
 /* ---- a rope on the GPU ---- */
 
@@ -50,76 +47,28 @@ int rope_cuda_update(struct rope_cuda *copy, const struct rope *rope, cudaStream
 /* cosines [half], and behind them the sines, of a position, in shared memory: all heads share them. */
 static __device__ void find_angles(const struct rope_tables &tables, int64_t position, float *cosines)
 {
-    const int half = tables.half;
-    const float *low = tables.rows + position % ROPE_LEAST * 2 * half;
-    const float *high = tables.rows + (ROPE_LEAST + position / ROPE_LEAST) * 2 * half;
-    for (int i = threadIdx.x; i < half; i += blockDim.x) {
-        cosines[i] = low[i] * high[i] - low[half + i] * high[half + i];
-        cosines[half + i] = low[i] * high[half + i] + low[half + i] * high[i];
+    for (int i = threadIdx.x; i < tables.half; i += blockDim.x) {
+        const struct rotate_angles<1> angle = rotate_angles_at<1>(tables, position, i);
+        cosines[i] = angle.cosines[0];
+        cosines[tables.half + i] = angle.sines[0];
     }
     __syncthreads();
 }
 
-/* ---- V pairs of a head, which a thread rotates ---- */
-
-template <int V> struct pairs {
-    float a[V], b[V];
-};
-
-/* Where the pairs i .. i + V lie: V numbers from the first place on and V from the second. */
-template <int V> static __device__ __forceinline__ int2 places(const struct rope_tables &tables, int i)
-{
-    return tables.pairs == ROPE_NEIGHBOURS ? int2{2 * i, 2 * i + V} : int2{i, tables.half + i};
-}
-
-template <int V, class T>
-static __device__ __forceinline__ struct pairs<V> load_pairs(const struct rope_tables &tables, const T *x, int i) {
-    const int2 at = places<V>(tables, i);
-    struct pairs<V> found;
-    gpu_load(found.a, x + at.x);
-    gpu_load(found.b, x + at.y);
-    if constexpr (V == 4) {
-        const struct pairs<V> f = found;
-        if (tables.pairs == ROPE_NEIGHBOURS)
-            found = {{f.a[0], f.a[2], f.b[0], f.b[2]}, {f.a[1], f.a[3], f.b[1], f.b[3]}};
-    }
-    return found;
-}
-
-template <int V, class T>
-static __device__ __forceinline__ void store_pairs(const struct rope_tables &tables, struct pairs<V> x, T *to,
-                                                   int i)
-{
-    const int2 at = places<V>(tables, i);
-    if constexpr (V == 4) {
-        if (tables.pairs == ROPE_NEIGHBOURS)
-            x = {{x.a[0], x.b[0], x.a[1], x.b[1]}, {x.a[2], x.b[2], x.a[3], x.b[3]}};
-    }
-    gpu_store(to + at.x, x.a);
-    gpu_store(to + at.y, x.b);
-}
-
 template <int V>
-static __device__ __forceinline__ struct pairs<V> turn(const struct pairs<V> &x, const float *cosines,
-                                                       const float *sines) {
-    struct pairs<V> turned;
-    for (int k = 0; k < V; k++) {
-        turned.a[k] = x.a[k] * cosines[k] - x.b[k] * sines[k];
-        turned.b[k] = x.a[k] * sines[k] + x.b[k] * cosines[k];
-    }
-    return turned;
+static __device__ __forceinline__ rotate_angles<V> angles_of(const struct rope_tables &tables, const float *cosines,
+                                                             int i)
+{
+    struct rotate_angles<V> angles;
+    gpu_load(angles.cosines, cosines + i);
+    gpu_load(angles.sines, cosines + tables.half + i);
+    return angles;
 }
 
 /* Threads for a token of so many heads. */
-static unsigned
-token_threads(const struct rope_cuda *rope, int heads, int v)
+static unsigned token_threads(const struct rope_cuda *rope, int heads, int v)
 {
     return gpu_row_threads((int64_t)heads * rope->tables.half / v);
-}
-
-static bool pairs_in_fours(const struct rope_cuda *rope, int dim)
-{
-    return rope->tables.half % 4 == 0 && dim % 4 == 0;
 }
 
 /* ---- queries: a block a token. Bytes an element: 4 read, 6 written ---- */
@@ -136,12 +85,12 @@ static __device__ void rotate_query(const struct rope_tables &tables, const stru
 {
     const int64_t at = row_of(call, head) * call.dim;
     const float *q = call.q + blockIdx.x * call.stride + (int64_t)head * call.dim;
-    struct pairs<V> x = load_pairs<V>(tables, q, i);
+    struct rotate_pairs<V> x = rotate_load<V>(tables, q, i);
     for (int k = 0; k < V; k++)
         x.a[k] *= call.scale, x.b[k] *= call.scale;
-    x = turn(x, cosines + i, cosines + tables.half + i);
-    store_pairs(tables, x, (__nv_bfloat16 *)call.out + at, i);
-    store_pairs(tables, pairs<V>{}, call.o + at, i);
+    x = rotate_turn(x, angles_of<V>(tables, cosines, i));
+    rotate_store(tables, x, (__nv_bfloat16 *)call.out + at, i);
+    rotate_store(tables, rotate_pairs<V>{}, call.o + at, i);
 }
 
 template <int V>
@@ -172,7 +121,7 @@ int rotate_cuda_queries(const struct rope_cuda *rope, const struct rotate_cuda_q
     if (call->tokens == 0)
         return 0;
     const int dim = call->dim;
-    const bool fours = pairs_in_fours(rope, dim) && gpu_in_fours(call->q, call->stride) &&
+    const bool fours = rotate_in_fours(rope->tables, dim) && gpu_in_fours(call->q, call->stride) &&
                        gpu_in_fours((__nv_bfloat16 *)call->out, dim) && gpu_in_fours(call->o, dim);
     const auto rotate_queries = fours ? rotate_queries_kernel<4> : rotate_queries_kernel<1>;
     struct rotate_cuda_queries in_base_2 = *call;
@@ -185,35 +134,23 @@ int rotate_cuda_queries(const struct rope_cuda *rope, const struct rotate_cuda_q
 /* ---- keys: a block a key. Bytes an element of k: 2 read, 2 written, and as many of v ---- */
 
 template <int V>
-static __device__ void rotate_key(const struct rope_tables &tables, const struct rotate_cuda_keys &call, int head,
-                                  int i, const float *cosines)
+static __device__ void rotate_key_of(const struct rope_tables &tables, const struct rotate_cuda_keys &call,
+                                     int head, int i, const float *cosines)
 {
     const int64_t from = (head * call.capacity + call.first + blockIdx.x) * call.dim;
     const int64_t to = (head * call.key_rows + blockIdx.x) * call.dim;
-    struct pairs<V> x = load_pairs<V>(tables, (const __nv_bfloat16 *)call.keys + from, i), offset = {
-    };
-    if (call.offset)
-        offset = load_pairs<V>(tables, call.offset + (int64_t)head * call.dim, i);
-    for (int k = 0; call.offset && k < V; k++)
-        x.a[k] += offset.a[k], x.b[k] += offset.b[k];
-    x = turn(x, cosines + i, cosines + tables.half + i);
-    if (call.offset) {
-        const struct pairs<V> still = load_pairs<V>(tables, call.still, i);
-        for (int k = 0; k < V; k++)
-            x.a[k] -= offset.a[k] * still.a[k], x.b[k] -= offset.b[k] * still.b[k];
-    }
-    store_pairs(tables, x, (__nv_bfloat16 *)call.k + to, i);
+    const float *offset = call.offset ? call.offset + (int64_t)head * call.dim : NULL;
+    const struct rotate_pairs<V> x = rotate_key<V>(tables, (const __nv_bfloat16 *)call.keys + from, offset,
+                                                   call.still, angles_of<V>(tables, cosines, i), i);
+    rotate_store(tables, x, (__nv_bfloat16 *)call.k + to, i);
 }
 
 /* An element that does not turn. */
 static __device__ void keep_element(const struct rotate_cuda_keys &call, int head, int e)
 {
-    float key = __bfloat162float(
-        ((const __nv_bfloat16 *)call.keys)[(head * call.capacity + call.first + blockIdx.x) * call.dim + e]);
-    if (call.offset) {
-        const float offset = call.offset[(int64_t)head * call.dim + e];
-        key = (key + offset) - offset * call.still[e];
-    }
+    const int64_t from = (head * call.capacity + call.first + blockIdx.x) * call.dim;
+    const float *offset = call.offset ? call.offset + (int64_t)head * call.dim : NULL;
+    const float key = rotate_key_rest((const __nv_bfloat16 *)call.keys + from, offset, call.still, e);
     ((__nv_bfloat16 *)call.k)[(head * call.key_rows + blockIdx.x) * call.dim + e] = __float2bfloat16_rn(key);
 }
 
@@ -252,7 +189,7 @@ static __global__ void rotate_keys_kernel(const struct rope_tables tables, const
     find_angles(tables, call.positions[blockIdx.x], cosines);
     const int units = tables.half / V, rest = call.dim - 2 * tables.half;
     for (int u = threadIdx.x; u < call.kv_heads * units; u += blockDim.x)
-        rotate_key<V>(tables, call, u / units, u % units * V, cosines);
+        rotate_key_of<V>(tables, call, u / units, u % units * V, cosines);
     for (int u = threadIdx.x; u < call.kv_heads * rest; u += blockDim.x)
         keep_element(call, u / rest, 2 * tables.half + u % rest);
     move_values<V>(call);
@@ -264,7 +201,7 @@ int rotate_cuda_keys(const struct rope_cuda *rope, const struct rotate_cuda_keys
     if (call->n == 0)
         return 0;
     const int dim = call->dim;
-    const bool fours = pairs_in_fours(rope, dim) && gpu_in_fours((const __nv_bfloat16 *)call->keys, dim) &&
+    const bool fours = rotate_in_fours(rope->tables, dim) && gpu_in_fours((const __nv_bfloat16 *)call->keys, dim) &&
                        gpu_in_fours((const __nv_bfloat16 *)call->values, dim) &&
                        gpu_in_fours((__nv_bfloat16 *)call->k, dim) && gpu_in_fours((__nv_bfloat16 *)call->v, dim) &&
                        gpu_in_fours(call->offset, dim) && gpu_in_fours(call->still, dim);
@@ -317,8 +254,6 @@ template <int V> static __global__ void finish_kernel(const struct rotate_cuda_f
         for (int k = 0; k < V; k++)
             some[k] = l == 0 ? 0 : some[k] / l;
         gpu_store((__nv_bfloat16 *)call.out + ((int64_t)blockIdx.x * call.heads + head) * call.dim + e, some);
-        if (call.lse && e == 0)
-            call.lse[row] = l == 0 ? -INFINITY : call.m[row] * 0.69314718055994530942f + logf(l);
     }
 }
 

@@ -3,7 +3,7 @@
  *
  * A segment in one layer: memory_put keeps its raw keys and values; rotate_cuda_queries begins the state;
  * then for each piece of each rank's memory rotate_cuda_keys, rotate_cuda_spans and the kernel's attend;
- * rotate_cuda_finish. The numbers are those of ring_block.c and ring_message.c.
+ * rotate_cuda_finish. (One token: attend_one_cuda.h.) The numbers are those of ring_block.c and ring_message.c.
  *
  * Every pointer in the structs is to the device's memory, borrowed until the call is over in its stream. Calls are
  * queued; they return 0, or -1 with ERROR_CLUSTER where the launch is refused. Nothing is done where there are no
@@ -89,13 +89,12 @@ int rotate_cuda_spans(const struct rotate_cuda_spans *call, cudaStream_t stream,
 
 /* ---- results and memory ---- */
 
-/* out = o / l, 0 where l is 0; lse = the natural log-sum-exp of the scaled scores, -inf where l is 0. */
+/* out = o / l, 0 where l is 0. */
 struct rotate_cuda_finish {
     int heads, kv_heads, dim;
     int64_t tokens;
-    const float *o, *m, *l; /* [kv_heads][tokens][heads / kv_heads][dim], and without dim */
-    void *out;              /* [tokens][heads][dim] bf16 */
-    float *lse;             /* [kv_heads][tokens][heads / kv_heads], or NULL: not wanted */
+    const float *o, *l; /* [kv_heads][tokens][heads / kv_heads][dim], and without dim */
+    void *out;          /* [tokens][heads][dim] bf16 */
 };
 int rotate_cuda_finish(const struct rotate_cuda_finish *call, cudaStream_t stream, struct error *err);
 

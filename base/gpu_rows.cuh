@@ -68,6 +68,13 @@ template <class T> static __device__ __forceinline__ T gpu_warp_sum(T x)
     return x;
 }
 
+static __device__ __forceinline__ float gpu_warp_max(float x)
+{
+    for (int far = GPU_WARP / 2; far > 0; far /= 2)
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, far));
+    return x;
+}
+
 /* Of all threads of the block, to all of them; parts [GPU_WARP] lies in shared memory. */
 template <class T> static __device__ __forceinline__ T gpu_block_sum(T x, T *parts)
 {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # gpu_report.sh BUILD OUT: what a GPU makes of this program, in files of OUT: tests, compute-sanitizer, benches.
-# BUILD is a build for GPUs (cmake --preset cuda && cmake --build --preset cuda --target gpu_tests bench_attend_cuda). Tests
-# and bench need CUDA's libraries and cmocka, no MPI: they can be carried to where the GPU is. What fails is told at the
+# BUILD is a build for GPUs (cmake --preset cuda && cmake --build --preset cuda --target gpu_tests gpu_benches). Tests
+# and benches need CUDA's libraries and cmocka, no MPI: they can be carried to where the GPU is. What fails is told at the
 # end, and nothing stops what follows. Where python3 has torch, PyTorch's kernels are measured beside ours.
 set -uo pipefail
 
@@ -19,15 +19,16 @@ run() {
 }
 
 run card 30 nvidia-smi
-for test in ops rotate linear matvec attend; do
+for test in ops rotate linear matvec attend attend_one; do
     run "test_$test" 120 "$build/tests/test_${test}_cuda"
 done
 run bench_attend 120 "$build/bench/bench_attend_cuda"
+run bench_attend_one 60 "$build/bench/bench_attend_one_cuda"
 if python3 -c 'import torch' 2>/dev/null; then
     run peer_attend 120 python3 "$(dirname "$0")/peer_attend_torch.py"
 fi
 if command -v compute-sanitizer >/dev/null; then
-    for test in ops rotate matvec attend; do
+    for test in ops rotate matvec attend attend_one; do
         for tool in memcheck racecheck; do
             run "$tool-$test" 180 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/tests/test_${test}_cuda"
         done

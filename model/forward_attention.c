@@ -435,19 +435,13 @@ static struct decoder_part shard_part(const struct memory *memory, int layer, in
 }
 
 /* The shard is the device's; what ranks make of theirs is merged as ever. */
-static int attend_one_on_device(struct forward_attention *a, int place, const struct decoder_query *query,
-                                int64_t position, struct error *err)
+static int attend_one_on_device(struct forward_attention *a, int place, const struct ring_one *own,
+                                const struct decoder_query *query, struct error *err)
 {
+    const struct decoder_result result = {own->o, own->lse};
     struct decoder_query merging = *query;
-    const struct decoder_result own = {a->one_o, a->one_lse};
-    const struct ring_one one = {.q = query->q,
-                                 .position = position,
-                                 .scale = query->scale,
-                                 .rope = query->rope,
-                                 .o = a->one_o,
-                                 .lse = a->one_lse};
-    merging.beside = &own;
-    return ring_attend_one(a->ring, a->memory, place, &one, err) == 0
+    merging.beside = &result;
+    return ring_attend_one(a->ring, a->memory, place, own, err) == 0
                ? decoder_attend(a->decoder, &merging, NULL, 0, err)
                : -1;
 }
@@ -464,10 +458,19 @@ int forward_attention_attend_one(struct forward_attention *a, int layer, const s
         bounded_put(a->bounded, place, one->position, k, v);
         return bounded_attend_one(a->bounded, place, &query, err);
     }
-    if (one->owned && memory_put_one(a->memory, place, a->memory->length - 1, k, v, err) != 0)
-        return -1;
-    if (!a->options->device->host_visible)
-        return attend_one_on_device(a, place, &query, one->position, err);
+    if (!a->options->device->host_visible) {
+        const struct ring_one own = {.q = query.q,
+                                     .k = one->owned ? k : NULL,
+                                     .v = one->owned ? v : NULL,
+                                     .position = one->position,
+                                     .scale = query.scale,
+                                     .rope = query.rope,
+                                     .o = a->one_o,
+                                     .lse = a->one_lse};
+        return attend_one_on_device(a, place, &own, &query, err);
+    }
+    if (one->owned)
+        memory_put(a->memory, place, a->memory->length - 1, k, v);
     const struct decoder_part part = shard_part(a->memory, place, one->position);
     return decoder_attend(a->decoder, &query, &part, 1, err);
 }

@@ -253,12 +253,11 @@ static void spans_are_those_of_the_cpu(void **state)
     gpu_forget();
 }
 
-static void check_finish(int dim, bool with_lse)
+static void check_finish(int dim)
 {
     const size_t rows = TOKENS * HEADS, elements = rows * (size_t)dim;
-    float m[TOKENS * HEADS], l[TOKENS * HEADS], lse[TOKENS * HEADS], expected[TOKENS * HEADS];
+    float m[TOKENS * HEADS] = {0}, l[TOKENS * HEADS], lse[TOKENS * HEADS];
     fill(o, (int64_t)elements, 3);
-    fill(m, (int64_t)rows, 20);
     for (size_t i = 0; i < rows; i++)
         l[i] = i % 7 == 2 ? 0 : 2 + random_float(1);
     struct rotate_cuda_finish call = {.heads = HEADS,
@@ -266,23 +265,16 @@ static void check_finish(int dim, bool with_lse)
                                       .dim = dim,
                                       .tokens = TOKENS,
                                       .o = gpu_copy(o, elements * sizeof *o),
-                                      .m = gpu_copy(m, sizeof m),
                                       .l = gpu_copy(l, sizeof l),
-                                      .out = gpu_room(elements * sizeof(bf16)),
-                                      .lse = with_lse ? gpu_room(sizeof lse) : NULL};
+                                      .out = gpu_room(elements * sizeof(bf16))};
     gpu_must(rotate_cuda_finish(&call, gpu_stream, &on_gpu.err));
     gpu_fetch(rotated, call.out, elements * sizeof *rotated);
-    attn_state_finish(&(struct attn_state){o, m, l}, (int)rows, dim, expected);
+    attn_state_finish(&(struct attn_state){o, m, l}, (int)rows, dim, lse);
     for (int row = 0; row < (int)rows; row++) {
         const int kv_head = row / (TOKENS * GROUP), token = row / GROUP % TOKENS;
         const bf16 *out = rotated + (token * HEADS + kv_head * GROUP + row % GROUP) * dim;
         for (int e = 0; e < dim; e++)
             assert_rounded(out[e], l[row] == 0 ? 0 : o[row * dim + e], 0);
-    }
-    if (with_lse) {
-        gpu_fetch(lse, call.lse, sizeof lse);
-        for (size_t i = 0; i < rows; i++)
-            assert_true(l[i] == 0 ? lse[i] == -INFINITY : fabsf(lse[i] - expected[i]) < 1e-5f);
     }
     gpu_forget();
 }
@@ -291,8 +283,8 @@ static void a_finished_state_is_that_of_the_cpu_heads_side_by_side(void **state)
 {
     (void)state;
     static const int dims[] = {64, 80, 256};
-    for (int i = 0; i < 6; i++)
-        check_finish(dims[i / 2], i % 2);
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        check_finish(dims[i]);
 }
 
 static void check_put(int dim, int64_t stride)
