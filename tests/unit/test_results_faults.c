@@ -14,23 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "tests/unit/results_sample.h"
-
-static char directory[SAMPLE_PATH];
-
-static int make_directory(void **state)
-{
-    (void)state;
-    sample_directory(directory);
-    return 0;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    sample_remove(directory);
-    return 0;
-}
+#include "tests/unit/results_store.h"
 
 static const char *answer_of(int i)
 {
