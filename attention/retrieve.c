@@ -306,10 +306,10 @@ int retrieve_choose(struct retrieve *r, const struct retrieve_call *call, int64_
     return status;
 }
 
-double retrieve_products(int64_t tokens)
+double retrieve_products(double tokens)
 {
-    const double all = (double)tokens, candidates = (double)RETRIEVE_CANDIDATES * FAR_BLOCK;
-    if (all <= candidates)
-        return all / RETRIEVE_SAMPLE;
-    return candidates / RETRIEVE_SAMPLE + all / RETRIEVE_COARSE * FAR_REPRESENTATIVES / FAR_BLOCK;
+    const double candidates = (double)RETRIEVE_CANDIDATES * FAR_BLOCK;
+    if (tokens <= candidates)
+        return tokens / RETRIEVE_SAMPLE;
+    return candidates / RETRIEVE_SAMPLE + tokens / RETRIEVE_COARSE * FAR_REPRESENTATIVES / FAR_BLOCK;
 }

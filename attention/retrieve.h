@@ -58,7 +58,7 @@ struct retrieve_call {
 
 /* Products in eight bits of each query of a sequence with the keys of n far tokens, in the mean: the glance and the
  * choice. For predictions. */
-double retrieve_products(int64_t tokens);
+double retrieve_products(double tokens);
 
 /* chosen: the blocks of group g and kv head h at (g * kv_heads + h) * top, rising; counts [n_groups]: how many, top
  * or all there are. */

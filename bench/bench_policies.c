@@ -102,7 +102,7 @@ static double limit(const struct bench *b, const struct policy_spec *spec)
     const double n = (double)b->length, of_layers = (double)s->layers * s->heads * s->dim;
     const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
     const double seen = spec->kind == POLICY_FULL || n <= most ? n * n / 2 : n * most - most * most / 2;
-    const int64_t far = spec->far > 0 ? i64_min(spec->far, b->length / 2) : b->length / 2;
+    const double far = spec->far > 0 && (double)spec->far < n / 2 ? (double)spec->far : n / 2;
     const double products = policy_of(spec->kind)->retrieves ? n * retrieve_products(far) * of_layers : 0;
     const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
     const double of_f32 = cpu_probe_peak(DTYPE_F32), of_bf16 = cpu_probe_peak(DTYPE_BF16);

@@ -245,7 +245,8 @@ static int open_run(struct needles *n, struct error *err)
 {
     const struct session *s = n->session;
     const struct needle_counts counts = needle_run_counts(n->run);
-    const struct progress_totals totals = {counts.trials, {counts.tokens_left, counts.answers_left}};
+    const struct progress_totals totals = {.documents = counts.trials,
+                                           .tokens = {counts.tokens_left, counts.answers_left}};
     const int groups = s->world.size / s->setup.ring;
     struct progress_options options;
     progress_defaults(&options, stderr);

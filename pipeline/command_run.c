@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "pipeline/commands.h"
+#include "pipeline/forecast.h"
 #include "pipeline/identity.h"
 #include "pipeline/report.h"
 #include "pipeline/run.h"
@@ -61,8 +62,11 @@ static struct progress_totals totals(const struct plan *plan)
     struct progress_totals totals = {.documents = plan->n_documents};
     for (int64_t i = 0; i < plan->n_documents; i++) {
         const struct work *work = &plan->documents[i].work;
-        for (int64_t c = 0; c < work->chunks.count; c++)
-            totals.tokens[PROGRESS_PREFILL] += work->chunks.items[c].end_token - work->chunks.items[c].first_token;
+        for (int64_t c = 0; c < work->chunks.count; c++) {
+            const int64_t n = work->chunks.items[c].end_token - work->chunks.items[c].first_token;
+            totals.tokens[PROGRESS_PREFILL] += n;
+            totals.dearer += forecast_dearer(plan, work->setting, n);
+        }
         if (plan->task->job == JOB_GENERATE)
             totals.tokens[PROGRESS_DECODE] += work->n_nodes * plan->limits.max_new;
     }

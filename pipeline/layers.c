@@ -240,22 +240,23 @@ void layers_warn_beyond(const struct policy_spec *policies, const struct model *
              policy, most, segment, model->context);
 }
 
-/* Choosing far blocks takes as long as so many keys that are seen: five products in eight bits, with the reading of
- * their keys, take the time of one (measured on a long text, docs/measurements.md). */
-static double keys_searched(const struct policy_spec *spec, int64_t n)
-{
-    const int64_t far = spec->far > 0 ? i64_min(spec->far, n / 2) : n / 2;
-    return policy_of(spec->kind)->retrieves ? (double)n * retrieve_products(far) / 5 : 0;
-}
-
 /* A query sees all that is before it, until that is more than the policy shows. */
 static double keys_seen(const struct policy_spec *spec, int64_t n)
 {
     const double tokens = (double)n, causal = tokens * tokens / 2;
-    if (spec->kind == POLICY_FULL)
-        return causal;
     const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
-    return tokens <= most ? causal : tokens * most - most * most / 2 + keys_searched(spec, n);
+    return spec->kind == POLICY_FULL || tokens <= most ? causal : tokens * most - most * most / 2;
+}
+
+/* Queries search once something lies behind their near part: the mean one among half of what does in the end, or
+ * among as much as the policy keeps. */
+static double keys_searched(const struct policy_spec *spec, int64_t n)
+{
+    const double searching = (double)(n - policy_near_reach(spec));
+    if (searching <= 0 || !policy_of(spec->kind)->retrieves)
+        return 0;
+    const double half = searching / 2, kept = (double)spec->far;
+    return searching * retrieve_products(kept > 0 && kept < half ? kept : half);
 }
 
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n)
@@ -264,6 +265,14 @@ double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t 
     for (int layer = 0; layer < layers; layer++)
         seen += keys_seen(&policies[layer], n);
     return seen;
+}
+
+double layers_keys_searched(const struct policy_spec *policies, int layers, int64_t n)
+{
+    double searched = 0;
+    for (int layer = 0; layer < layers; layer++)
+        searched += keys_searched(&policies[layer], n);
+    return searched;
 }
 
 void layers_describe(const struct policy_spec *policies, int layers, char *out, size_t size)

@@ -41,8 +41,10 @@ int64_t layers_intact(const struct policy_spec *policies, const struct model *mo
  * most tokens of a segment, or of an answer. `full` is left out: it takes what the text has. */
 void layers_warn_beyond(const struct policy_spec *policies, const struct model *model, int64_t segment, int64_t n);
 
-/* Keys that the n queries of a sequence see, all layers together, and what choosing them takes counted as more. */
+/* Keys that the n queries of a sequence see, all layers together; and far keys by which each of its heads chooses
+ * blocks. */
 double layers_keys_seen(const struct policy_spec *policies, int layers, int64_t n);
+double layers_keys_searched(const struct policy_spec *policies, int layers, int64_t n);
 
 /* "sinks:window=1020,sinks=4", or for several policies how many layers each has: "window:window=512 x15, full x3".
  */

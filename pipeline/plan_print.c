@@ -5,59 +5,10 @@
 
 #include "base/device.h"
 #include "pipeline/advice.h"
+#include "pipeline/forecast.h"
 #include "pipeline/layers.h"
 #include "pipeline/plan.h"
 #include "pipeline/positions.h"
-#include "pipeline/probe.h"
-
-/* A sequence of n tokens, and an answer if there is to be one. */
-static double sequence_seconds(const struct plan *plan, const struct probe_rates *rates, int setting, int64_t n)
-{
-    const struct model *model = plan->opened->model;
-    const struct policy_spec *policies = plan->policies + (size_t)setting * (size_t)model->shape.layers;
-    const bool writes = plan->task->job == JOB_GENERATE;
-    const double before = layers_keys_seen(policies, model->shape.layers, n);
-    const struct probe_work work = {
-        .model = model,
-        .read = n,
-        .keys_seen = before,
-        .scored = writes ? 0 : n,
-        .written = writes ? plan->limits.max_new : 0,
-        .keys_kept = layers_keys_seen(policies, model->shape.layers, n + 1) - before,
-    };
-    return probe_seconds(rates, &work);
-}
-
-/* A document, run one node after the other; reductions are counted as one more answer. */
-static double document_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
-{
-    double seconds = 0;
-    for (int64_t i = 0; i < work->chunks.count; i++) {
-        const int64_t n = work->chunks.items[i].end_token - work->chunks.items[i].first_token;
-        seconds += sequence_seconds(plan, rates, work->setting, n);
-        if (plan->limits.compares)
-            seconds += sequence_seconds(plan, rates, plan->setup.reference, n);
-    }
-    if (plan->task->job == JOB_GENERATE && work->chunks.count > 1)
-        seconds += sequence_seconds(plan, rates, 0, plan->limits.max_new);
-    return seconds;
-}
-
-/* The beginning of a document, read under its setting and the reference; the few logits that are compared aside. */
-static double receipt_seconds(const struct plan *plan, const struct probe_rates *rates, const struct work *work)
-{
-    const struct model *model = plan->opened->model;
-    const int layers = model->shape.layers, settings[] = {work->setting, plan->setup.reference};
-    double seconds = 0;
-    for (int i = 0; i < 2 && work->receipt_tokens > 0; i++) {
-        const struct policy_spec *policies = plan->policies + settings[i] * layers;
-        const struct probe_work reading = {.model = model,
-                                           .read = work->receipt_tokens,
-                                           .keys_seen = layers_keys_seen(policies, layers, work->receipt_tokens)};
-        seconds += probe_seconds(rates, &reading);
-    }
-    return seconds;
-}
 
 static void print_document(const struct plan_document *document, double seconds, FILE *out)
 {
@@ -80,8 +31,7 @@ static double print_documents(const struct plan *plan, const struct probe_rates 
     fprintf(out, "%12s %8s  %-10s %10s  %s\n", "tokens", "chunks", "strategy", "one rank", "document");
     for (int64_t i = 0; i < plan->n_documents; i++) {
         const struct work *work = &plan->documents[i].work;
-        const double of_document =
-            rates ? document_seconds(plan, rates, work) + receipt_seconds(plan, rates, work) : 0;
+        const double of_document = rates ? forecast_seconds(plan, rates, work) : 0;
         print_document(&plan->documents[i], of_document, out);
         seconds += of_document;
     }
@@ -118,9 +68,9 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
             return -1;
     } else {
         fprintf(out,
-                "speed of a rank, measured now: linear %.0f GFLOP/s, attention %.0f GFLOP/s, decode %.2f "
-                "Gweights/s\n",
-                rates.linear / 1e9, rates.attention / 1e9, rates.decode / 1e9);
+                "speed of a rank, measured now: linear %.0f GFLOP/s, attention %.0f GFLOP/s, search %.2f "
+                "Gkeys/s, decode %.2f Gweights/s\n",
+                rates.linear / 1e9, rates.attention / 1e9, rates.search / 1e9, rates.decode / 1e9);
         fprintf(out, "predicted time: %.0f s on %d ranks, with answers of full length\n", seconds / plan->ranks,
                 plan->ranks);
     }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "attention/far_score.h"
 #include "attention/kernel.h"
 #include "base/clock.h"
 #include "base/device.h"
@@ -11,7 +12,8 @@ enum {
     TILES = 16,  /* of rows, in one measurement of a matrix */
     KEYS = 2048, /* that a tile of queries attends to       */
     MATVEC_ROWS = 64,
-    REPEATS = 5 /* the best counts: others use the machine, too */
+    BLOCKS = 1024, /* far blocks that are looked at in one item: those of all are too many for most caches */
+    REPEATS = 5    /* the best counts: others use the machine, too */
 };
 
 /* Everything a measurement works on; each thread has its own slice where it writes. */
@@ -20,7 +22,8 @@ struct probe {
     const struct stack *stack;
     struct linear *linear;
     const struct attn_kernel *kernel;
-    void *x, *packed, *keys;
+    const struct far_scorer *scorer;
+    void *x, *packed, *keys, *records;
     char *scratch;
     float *y;
     size_t scratch_bytes, y_floats; /* of one thread */
@@ -48,6 +51,25 @@ static void attention_item(void *context, int64_t item, int thread)
     const struct attn_tile tile = {p->x, spans, ATTN_QUERY_ROWS, dim};
     attn_state_reset(&state, ATTN_QUERY_ROWS, dim);
     p->kernel->attend(&tile, p->keys, &state, p->scratch + (size_t)thread * p->scratch_bytes);
+}
+
+/* Blocks read and looked at by a group of queries, as retrieval does it in a memory that is in no cache. All
+ * numbers are 0, which takes as long. */
+static void search_item(void *context, int64_t item, int thread)
+{
+    struct probe *p = context;
+    const char *records = (const char *)p->records + (size_t)item * BLOCKS * far_record_bytes(p->model->shape.dim);
+    static const float ones[FAR_TILES * FAR_LANES] = {[0 ... FAR_TILES * FAR_LANES - 1] = 1};
+    const struct far_rows rows = {ones, ones, ones};
+    int32_t best[FAR_TILES * FAR_LANES];
+    uint8_t k[FAR_BLOCK * ATTN_MAX_DIM];
+    float *sum = p->y + (size_t)thread * p->y_floats;
+    for (int i = 0; i < BLOCKS; i++) {
+        struct far_keys8 keys = {.dim = p->model->shape.dim, .n = FAR_BLOCK, .k = k};
+        p->scorer->read(&keys, records + (size_t)i * far_record_bytes(keys.dim));
+        p->scorer->best(p->x, FAR_TILES, &keys, best);
+        *sum += p->scorer->share(best, FAR_TILES, keys.scale, &rows);
+    }
 }
 
 static void decode_item(void *context, int64_t item, int thread)
@@ -78,6 +100,7 @@ static int prepare(struct probe *p, const struct probe_options *options, struct 
     const int64_t threads = options->threads;
     p->model = options->model;
     p->stack = &options->model->layers[0].stacks[LINEAR_GATE_UP];
+    p->scorer = far_scorer_choose();
     const struct linear_shape linear = {p->stack->n_in, p->stack->n_out, options->dtype, NULL};
     size_t packed_bytes;
     if (!(p->kernel = attn_kernel_choose(options->dtype, NULL, err)) ||
@@ -86,6 +109,8 @@ static int prepare(struct probe *p, const struct probe_options *options, struct 
         !(p->linear = linear_attach(&linear, p->packed, err)) ||
         linear_pack(p->linear, p->stack->parts, p->stack->n_parts, err) != 0)
         return -1;
+    /* in numbers; as queries of eight bits for search_item, too */
+    _Static_assert(ATTN_QUERY_ROWS * sizeof(float) >= FAR_TILES * FAR_LANES, "no room for the queries of a search");
     const int64_t x = i64_max(LINEAR_TILE_ROWS * p->stack->n_in, (int64_t)ATTN_QUERY_ROWS * shape->dim);
     const int64_t y = i64_max(LINEAR_TILE_ROWS * p->stack->n_out, (int64_t)ATTN_QUERY_ROWS * (shape->dim + 2));
     const size_t of_linear = linear_scratch_bytes(p->linear), of_kernel = p->kernel->scratch_bytes(shape->dim);
@@ -94,6 +119,7 @@ static int prepare(struct probe *p, const struct probe_options *options, struct 
     const size_t key_bytes = p->kernel->tile_bytes(shape->dim) * (KEYS / ATTN_KEY_TILE);
     if (!(p->x = device->alloc((size_t)x * sizeof(float), "a probe's inputs", err)) ||
         !(p->keys = device->alloc(key_bytes, "a probe's keys", err)) ||
+        !(p->records = device->alloc(TILES * BLOCKS * far_record_bytes(shape->dim), "a probe's records", err)) ||
         !(p->y = device->alloc(p->y_floats * (size_t)threads * sizeof(float), "a probe's outputs", err)) ||
         !(p->scratch = device->alloc(p->scratch_bytes * (size_t)threads, "a probe's scratch", err)))
         return -1;
@@ -107,6 +133,7 @@ static void release(struct probe *p)
     device->free(p->packed);
     device->free(p->x);
     device->free(p->keys);
+    device->free(p->records);
     device->free(p->y);
     device->free(p->scratch);
 }
@@ -119,10 +146,12 @@ int probe_rates(const struct probe_options *options, struct probe_rates *out, st
     if (status == 0) {
         const struct pool_job linear = {.n_items = TILES, .work = linear_item, .context = &p};
         const struct pool_job attention = {.n_items = TILES, .work = attention_item, .context = &p};
+        const struct pool_job search = {.n_items = TILES, .work = search_item, .context = &p};
         const struct pool_job decode = {.n_items = 8 * TILES, .work = decode_item, .context = &p};
         const double n_in = (double)p.stack->n_in, n_out = (double)p.stack->n_out;
         out->linear = measure(pool, &linear) * 2 * LINEAR_TILE_ROWS * n_in * n_out;
         out->attention = measure(pool, &attention) * 4 * ATTN_QUERY_ROWS * KEYS * options->model->shape.dim;
+        out->search = measure(pool, &search) * BLOCKS * FAR_BLOCK * FAR_TILES * FAR_LANES;
         out->decode = measure(pool, &decode) * MATVEC_ROWS * n_in;
         if (p.err.code != ERROR_NONE) {
             *err = p.err;
@@ -134,12 +163,19 @@ int probe_rates(const struct probe_options *options, struct probe_rates *out, st
     return status;
 }
 
+/* Seconds of all heads. */
+static double attention_seconds(const struct probe_rates *rates, const struct model_shape *shape,
+                                const struct probe_keys *keys)
+{
+    const double products = 2.0 * 2 * shape->dim; /* flops of a key that is seen */
+    return shape->heads * (products * keys->seen / rates->attention + keys->searched / rates->search);
+}
+
 double probe_seconds(const struct probe_rates *rates, const struct probe_work *work)
 {
     const struct model_shape *s = &work->model->shape;
     const double layers = (double)model_linear_weights(work->model), head = (double)s->vocab * s->width;
-    const double a_key = 4.0 * s->heads * s->dim; /* both products, for all heads */
     const double linear = 2 * (layers * (double)work->read + head * (double)work->scored);
-    return linear / rates->linear + a_key * work->keys_seen / rates->attention +
-           (double)work->written * ((layers + head) / rates->decode + a_key * work->keys_kept / rates->attention);
+    return linear / rates->linear + attention_seconds(rates, s, &work->keys) +
+           (double)work->written * ((layers + head) / rates->decode + attention_seconds(rates, s, &work->kept));
 }

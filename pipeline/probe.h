@@ -11,6 +11,7 @@
 struct probe_rates {
     double linear;    /* flop/s of packed matrices         */
     double attention; /* flop/s of the attention kernel    */
+    double search;    /* far keys/s that one head looks at, in groups of queries: those of one token take longer */
     double decode;    /* weights/s of the decode products  */
 };
 
@@ -22,14 +23,19 @@ struct probe_options {
 
 int probe_rates(const struct probe_options *options, struct probe_rates *out, struct error *err);
 
-/* What is to be done: tokens read, keys that all their queries see, tokens whose log-probability is asked, and
- * tokens written behind them. */
+/* Keys of all layers together. */
+struct probe_keys {
+    double seen, searched; /* as layers_keys_seen and layers_keys_searched count them */
+};
+
+/* What is to be done: tokens read, with their keys, tokens whose log-probability is asked, and tokens written
+ * behind them, with the keys of one. */
 struct probe_work {
     const struct model *model;
     int64_t read;
-    double keys_seen;
+    struct probe_keys keys;
     int64_t scored, written;
-    double keys_kept; /* that a written token sees, all layers together */
+    struct probe_keys kept;
 };
 
 /* Seconds that one rank takes. */

@@ -13,9 +13,9 @@
 static const double live_seconds = 0.2, plain_seconds = 10;
 static const double memory_seconds = 300; /* what is older weighs less than 1/e in a rate */
 
-/* Tokens and the seconds they took. */
+/* Tokens, with what later ones count for more, and the seconds they took. */
 struct rate {
-    double tokens, seconds;
+    double tokens, dearer, seconds;
 };
 
 struct progress {
@@ -106,16 +106,26 @@ static double rate_of(const struct rate *rate)
     return rate->seconds > 0 ? rate->tokens / rate->seconds : 0;
 }
 
+/* Seconds that so many tokens and what they count for more take; the rate is not 0. */
+static double seconds_for(const struct rate *rate, double tokens, double dearer)
+{
+    return (tokens + dearer) * rate->seconds / (rate->tokens + rate->dearer);
+}
+
 /* Share the time since the counts last changed between the phases they changed in. Where both did, at once on
  * several groups of ranks, by what each would have taken at its rate so far. */
 static void measure(struct progress *progress, const struct progress_state *state, double now)
 {
+    const double dearer[] = {
+        [PROGRESS_PREFILL] = state->dearer_done - progress->state.dearer_done, [PROGRESS_DECODE] = 0};
     double tokens[PROGRESS_PHASES], expected[PROGRESS_PHASES], sum = 0;
     const double seconds = now - progress->changed;
     for (int i = 0; i < PROGRESS_PHASES; i++) {
         tokens[i] = (double)(state->tokens_done[i] - progress->state.tokens_done[i]);
-        const double rate = rate_of(&progress->rates[i]);
-        expected[i] = tokens[i] <= 0 ? 0 : rate > 0 ? tokens[i] / rate : seconds / 2;
+        const struct rate *rate = &progress->rates[i];
+        expected[i] = tokens[i] <= 0      ? 0
+                      : rate_of(rate) > 0 ? seconds_for(rate, tokens[i], dearer[i])
+                                          : seconds / 2;
         sum += expected[i];
     }
     if (sum <= 0)
@@ -124,6 +134,7 @@ static void measure(struct progress *progress, const struct progress_state *stat
         struct rate *rate = &progress->rates[i];
         const double share = seconds * expected[i] / sum, keep = exp(-share / memory_seconds);
         rate->tokens = rate->tokens * keep + (expected[i] > 0 ? tokens[i] : 0);
+        rate->dearer = rate->dearer * keep + (expected[i] > 0 ? dearer[i] : 0);
         rate->seconds = rate->seconds * keep + share;
     }
     progress->changed = now;
@@ -132,13 +143,15 @@ static void measure(struct progress *progress, const struct progress_state *stat
 /* Seconds left; *all is false when a phase with work left has no rate yet. */
 static double time_left(const struct progress *progress, bool *all)
 {
+    const double dearer[] = {
+        [PROGRESS_PREFILL] = progress->totals.dearer - progress->state.dearer_done, [PROGRESS_DECODE] = 0};
     double left = 0;
     *all = true;
     for (int i = 0; i < PROGRESS_PHASES; i++) {
         const int64_t tokens = progress->totals.tokens[i] - progress->state.tokens_done[i];
-        const double rate = rate_of(&progress->rates[i]);
-        if (tokens > 0 && rate > 0)
-            left += (double)tokens / rate;
+        const struct rate *rate = &progress->rates[i];
+        if (tokens > 0 && rate_of(rate) > 0)
+            left += seconds_for(rate, (double)tokens, dearer[i]);
         else if (tokens > 0)
             *all = false;
     }

@@ -9,7 +9,8 @@
  *
  * All rates are measured: reading (prefill) and writing (decode) apart, over about the last five minutes, from the
  * changes between updates. The time left is the work left in each over its rate; ">" stands before it as long as
- * one that has work left has not been measured.
+ * one that has work left has not been measured. Where later tokens of a text take longer to read than the first, it
+ * counts them for more.
  */
 #ifndef LONGHAUL_PIPELINE_PROGRESS_H
 #define LONGHAUL_PIPELINE_PROGRESS_H
@@ -34,6 +35,7 @@ struct progress_options {
 struct progress_totals {
     int64_t documents;
     int64_t tokens[PROGRESS_PHASES]; /* the best that is known */
+    double dearer;                   /* what later tokens take longer to read than first ones, in tokens */
 };
 
 struct progress_state {
@@ -41,6 +43,7 @@ struct progress_state {
     const char *document;      /* its id; borrowed during the call */
     int64_t documents_done;
     int64_t tokens_done[PROGRESS_PHASES];
+    double dearer_done; /* of the totals' */
 };
 
 struct progress;

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "pipeline/forecast.h"
 #include "pipeline/record.h"
 #include "pipeline/report.h"
 
@@ -219,11 +220,14 @@ static struct sample_options sampling(const struct options *options)
 static void begin_metering(struct run *run, int64_t document, int64_t node, const struct job *job)
 {
     const struct work *work = &run->plan->documents[document].work;
+    const bool foreseen = node != WORK_RECEIPT && work->nodes[node].chunk >= 0;
+    const int64_t reads = work_cost(work, &run->plan->limits, node);
     const struct meter_job metered = {
         .id = job->id,
-        .reads = work_cost(work, &run->plan->limits, node),
+        .reads = reads,
         .writes = job->kind == JOB_GENERATE ? job->max_new : 0,
-        .foreseen = node != WORK_RECEIPT && work->nodes[node].chunk >= 0,
+        .dearer = foreseen ? forecast_dearer(run->plan, work->setting, reads) : 0,
+        .foreseen = foreseen,
         .document = run->plan->documents[document].id,
     };
     meter_begin(run->meter, &metered);

@@ -94,6 +94,22 @@ static void tokens_are_intact_until_something_leaves_the_memory(void **state)
     assert_int_equal(intact("window:window=511", 512), 511);
 }
 
+static void far_keys_are_searched_once_there_are_some(void **state)
+{
+    (void)state;
+    const struct policy_spec policies[] = {filled(0, "retrieval"), filled(0, "full")};
+    const int64_t near = policy_near_reach(&policies[0]);
+    assert_true(layers_keys_searched(policies, 2, near) == 0);
+    assert_true(layers_keys_searched(policies, 2, near + 1000) > 0);
+    assert_true(layers_keys_searched(policies + 1, 1, 1000000) == 0);
+    for (int64_t n = near + 50000; n < near + 150000; n += 9999) { /* on either side of where glances begin */
+        const double before = layers_keys_searched(policies, 2, n - 1), here = layers_keys_searched(policies, 2, n);
+        const double after = layers_keys_searched(policies, 2, n + 1);
+        assert_true(here > before && after > here);
+        assert_true((after - here) / (here - before) < 1.01);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +118,7 @@ int main(void)
         cmocka_unit_test(layers_are_described_together_whatever_lies_between_their_fields),
         cmocka_unit_test(a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields),
         cmocka_unit_test(tokens_are_intact_until_something_leaves_the_memory),
+        cmocka_unit_test(far_keys_are_searched_once_there_are_some),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

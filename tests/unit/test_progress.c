@@ -30,7 +30,7 @@ static void open_display(bool live, int64_t prefill, int64_t decode)
 {
     struct error err;
     const struct progress_options options = {live, 200, test_clock, &display.now, NULL};
-    const struct progress_totals totals = {4, {prefill, decode}};
+    const struct progress_totals totals = {.documents = 4, .tokens = {prefill, decode}};
     display.out = open_memstream(&display.text, &display.length);
     display.now = 1000;
     display.progress = progress_create(display.out, &options, &totals, &err);
@@ -61,7 +61,8 @@ static int close_display(void **state)
 static void update(double seconds, enum progress_phase phase, int64_t prefill, int64_t decode)
 {
     display.now += seconds;
-    const struct progress_state state = {phase, "books/moby.txt", 0, {prefill, decode}};
+    const struct progress_state state = {
+        .phase = phase, .document = "books/moby.txt", .tokens_done = {prefill, decode}};
     progress_update(display.progress, &state);
 }
 
@@ -114,6 +115,24 @@ static void time_left_adds_what_each_phase_will_take(void **state)
     update(10, PROGRESS_DECODE, 5000, 100); /* 10 a second */
     /* 5000 / 500 + 900 / 10 */
     assert_string_equal(written(), "decode   document 1/4  tokens 100/1.00k  10/s  1m40s left  books/moby.txt\n");
+}
+
+static void time_left_counts_late_tokens_that_take_longer_for_more(void **state)
+{
+    (void)state;
+    struct error err;
+    const struct progress_options options = {false, 200, test_clock, &display.now, NULL};
+    const struct progress_totals totals = {1, {1000, 0}, 3000};
+    const struct progress_state begun = {PROGRESS_PREFILL, "moby.txt", 0, {0, 0}, 0};
+    const struct progress_state half_read = {PROGRESS_PREFILL, "moby.txt", 0, {500, 0}, 750};
+    open_display(false, 1, 0);
+    struct progress *progress = progress_create(display.out, &options, &totals, &err);
+    progress_update(progress, &begun);
+    written();
+    display.now += 10; /* for 500 + 750; 500 + 2250 are left */
+    progress_update(progress, &half_read);
+    assert_string_equal(written(), "prefill  document 1/1  tokens 500/1.00k  50/s  22s left  moby.txt\n");
+    progress_free(progress);
 }
 
 static void a_phase_not_yet_measured_makes_it_a_lower_bound(void **state)
@@ -184,16 +203,13 @@ static void a_live_line_never_wraps_nor_cuts_a_character(void **state)
 {
     (void)state;
     struct error err;
-    const struct progress_totals totals = {1, {10, 0}};
+    const struct progress_totals totals = {.documents = 1, .tokens = {10, 0}};
     open_display(true, 10, 0);
     for (int columns = 1; columns < 100; columns++) {
         const struct progress_options options = {true, columns, test_clock, &display.now, NULL};
         struct progress *narrow = progress_create(display.out, &options, &totals, &err);
         const struct progress_state now = {
-            PROGRESS_PREFILL,
-            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9",
-            0,
-            {0, 0}};
+            .document = "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"};
         written();
         progress_update(narrow, &now);
         const char *text = written();
@@ -216,6 +232,7 @@ int main(void)
         ON_DISPLAY(plain_lines_come_at_most_every_ten_seconds),
         ON_DISPLAY(the_live_line_is_rewritten_at_most_five_times_a_second),
         ON_DISPLAY(time_left_adds_what_each_phase_will_take),
+        ON_DISPLAY(time_left_counts_late_tokens_that_take_longer_for_more),
         ON_DISPLAY(a_phase_not_yet_measured_makes_it_a_lower_bound),
         ON_DISPLAY(waiting_counts_as_part_of_the_work_it_ends_with),
         ON_DISPLAY(what_an_earlier_run_did_is_no_part_of_the_rate),
