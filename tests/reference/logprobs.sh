@@ -1,6 +1,8 @@
 # logprobs.sh: hold a real model's log-probabilities against transformers fp32; sourced by test_logprobs_*.sh.
-# The bars: f32 to 2e-3 with the same best id wherever it leads by 0.1; bf16 to 0.02 in the mean and 0.5% in
-# perplexity. A CPU without AVX-512 has no bf16 product, and the program has to say so.
+# The bars: f32 to 2e-3 with the same best id wherever it leads by 0.1; bf16 to 0.025 in the mean of a text and 0.5% in
+# perplexity: where sums are rounded to bf16 depends on their order, and with it a text's mean on the CPU (0.0195 and
+# 0.0207 for the same text by two of oneDNN's kernels). A CPU without AVX-512 has no bf16 product, and the program has to
+# say so.
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/common.sh"
 
 # refuses_bf16 MODEL
@@ -14,7 +16,7 @@ refuses_bf16() {
 compare_model() {
     local model references=$source/tests/data/logprobs/$2 dtype reference
     model=$(model_file "$1") || skip "no models/$1 (jobs/fetch_model.sh $2)"
-    local -A bars=([f32]="--max-diff 2e-3 --top1-margin 0.1" [bf16]="--mean-diff 0.02 --ppl 0.005")
+    local -A bars=([f32]="--max-diff 2e-3 --top1-margin 0.1" [bf16]="--mean-diff 0.025 --ppl 0.005")
     local dtypes=(f32 bf16)
     if ! grep -qw avx512bw /proc/cpuinfo; then
         dtypes=(f32)
