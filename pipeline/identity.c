@@ -11,10 +11,11 @@
 #include "pipeline/positions.h"
 
 /* What is kept under some policies depends on where segments end; so it may wherever a policy is in force, be it
- * asked for, compared with, or chosen by itself beyond the context. */
+ * asked for, compared with, or chosen by itself beyond the context. And so do positions that follow the length. */
 static int64_t segment_that_matters(const struct options *options, const struct model *model)
 {
-    const bool any = options->policy || options->layers || options->against || asked_extends(options, model);
+    const bool any = options->policy || options->layers || options->against || asked_extends(options, model) ||
+                     position_method_follows(&model->positions);
     return any ? options->segment : 0;
 }
 

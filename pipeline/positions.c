@@ -144,15 +144,14 @@ static void describe_reason(const struct options *options, const struct model *m
              replaces ? " in place of the file's " : "", of_file);
 }
 
-/* "yarn, factor 2 beyond 8192 tokens, by segments of 2048"; a file that names only one length has it extended. */
-static void describe_method(const struct options *options, const struct model *model, char *out, size_t size)
+/* "dynamic, factor 1 beyond 8192 tokens, by segments"; a file that names only one length has it extended. */
+static void describe_method(const struct model *model, char *out, size_t size)
 {
     const struct position_method *m = &model->positions;
-    char beyond[48] = "", segments[48] = "";
+    const char *segments = position_method_follows(m) ? ", by segments" : "";
+    char beyond[48] = "";
     if (model->context > m->trained)
         snprintf(beyond, sizeof beyond, " beyond %" PRId64 " tokens", m->trained);
-    if (position_method_follows(m))
-        snprintf(segments, sizeof segments, ", by segments of %" PRId64, options->segment);
     if (m->kind == POSITION_NONE)
         snprintf(out, size, "as trained");
     else
@@ -162,7 +161,7 @@ static void describe_method(const struct options *options, const struct model *m
 void positions_describe(const struct options *options, const struct model *model, char *out, size_t size)
 {
     char method[128], reason[128];
-    describe_method(options, model, method, sizeof method);
+    describe_method(model, method, sizeof method);
     describe_reason(options, model, reason, sizeof reason);
     snprintf(out, size, "positions %s%s (%s)", method, model->rope_divisors ? " with Llama 3's divisors" : "",
              reason);

@@ -19,7 +19,7 @@ planned "context 8192, .*positions as trained (the model's own)"
 planned "context 16384, .*positions yarn, factor 2 beyond 8192 tokens (--positions)" --positions yarn --factor 2
 planned "context 20480, .*positions pi, factor 2.5 beyond 8192 tokens (--positions, for --context)" \
     --positions pi --context 20480
-planned "context 16384, .*positions dynamic, factor 1 beyond 8192 tokens, by segments of 512 (--positions)" \
+planned "context 16384, .*positions dynamic, factor 1 beyond 8192 tokens, by segments (--positions), segments of 512" \
     --positions dynamic --context 16384 --segment 512
 planned "beyond the 16384 tokens that the model's positions reach" --positions ntk --factor 2 --context 20000
 
