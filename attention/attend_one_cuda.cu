@@ -70,11 +70,8 @@ static __device__ void begin_part(const struct rope_tables &tables, const struct
     for (int u = threadIdx.x; u < part.heads * units; u += THREADS) {
         const int row = u / units, i = u % units * V;
         const float *raw = call.q + (int64_t)(part.first_head + row) * call.dim;
-        struct rotate_pairs<V> x = rotate_load<V>(tables, raw, i);
-        for (int k = 0; k < V; k++)
-            x.a[k] *= scale, x.b[k] *= scale;
-        x = rotate_turn(x, rotate_angles_at<V>(tables, call.position, i));
-        rotate_store(tables, x, part.q + row * call.dim, i);
+        const struct rotate_angles<V> angles = rotate_angles_at<V>(tables, call.position, i);
+        rotate_store(tables, rotate_query<V>(tables, raw, scale, angles, i), part.q + row * call.dim, i);
     }
 }
 

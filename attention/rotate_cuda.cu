@@ -80,15 +80,12 @@ static __device__ __forceinline__ int64_t row_of(const struct rotate_cuda_querie
 }
 
 template <int V>
-static __device__ void rotate_query(const struct rope_tables &tables, const struct rotate_cuda_queries &call,
-                                    int head, int i, const float *cosines)
+static __device__ void rotate_query_of(const struct rope_tables &tables, const struct rotate_cuda_queries &call,
+                                       int head, int i, const float *cosines)
 {
     const int64_t at = row_of(call, head) * call.dim;
     const float *q = call.q + blockIdx.x * call.stride + (int64_t)head * call.dim;
-    struct rotate_pairs<V> x = rotate_load<V>(tables, q, i);
-    for (int k = 0; k < V; k++)
-        x.a[k] *= call.scale, x.b[k] *= call.scale;
-    x = rotate_turn(x, angles_of<V>(tables, cosines, i));
+    const struct rotate_pairs<V> x = rotate_query<V>(tables, q, call.scale, angles_of<V>(tables, cosines, i), i);
     rotate_store(tables, x, (__nv_bfloat16 *)call.out + at, i);
     rotate_store(tables, rotate_pairs<V>{}, call.o + at, i);
 }
@@ -101,7 +98,7 @@ static __global__ void rotate_queries_kernel(const struct rope_tables tables, co
     find_angles(tables, call.positions[blockIdx.x], cosines);
     const int units = tables.half / V, rest = call.dim - 2 * tables.half;
     for (int u = threadIdx.x; u < call.heads * units; u += blockDim.x)
-        rotate_query<V>(tables, call, u / units, u % units * V, cosines);
+        rotate_query_of<V>(tables, call, u / units, u % units * V, cosines);
     for (int u = threadIdx.x; u < call.heads * rest; u += blockDim.x) {
         const int head = u / rest, e = 2 * tables.half + u % rest;
         const int64_t at = row_of(call, head) * call.dim + e;

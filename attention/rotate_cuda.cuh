@@ -88,6 +88,18 @@ static __device__ __forceinline__ rotate_pairs<V> rotate_turn(const struct rotat
     return turned;
 }
 
+/* The pairs i .. i + V of a raw query, times `scale` and rotated. */
+template <int V>
+static __device__ __forceinline__ rotate_pairs<V> rotate_query(const struct rope_tables &tables, const float *query,
+                                                               float scale, const struct rotate_angles<V> &angles,
+                                                               int i)
+{
+    struct rotate_pairs<V> x = rotate_load<V>(tables, query, i);
+    for (int k = 0; k < V; k++)
+        x.a[k] *= scale, x.b[k] *= scale;
+    return rotate_turn(x, angles);
+}
+
 /* The pairs i .. i + V of a raw key, rotated. offset [dim], unless NULL, is added before, and offset * still [dim]
  * taken off again after. */
 template <int V>

@@ -73,11 +73,17 @@ static inline const struct result_document *next(struct results_reader *reader)
     return document;
 }
 
+/* Where a file of the store lies; until the next call. */
+static inline const char *path_of(const char *name)
+{
+    static char path[2 * SAMPLE_PATH];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    return path;
+}
+
 static inline int exists(const char *name)
 {
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    return access(path, F_OK) == 0;
+    return access(path_of(name), F_OK) == 0;
 }
 
 #endif

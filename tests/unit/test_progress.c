@@ -6,56 +6,11 @@
 
 #include <cmocka.h>
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/progress_display.h"
 
-#include "pipeline/progress.h"
-
-/* A display that writes to memory, and the time by which it goes. */
-static struct {
-    FILE *out;
-    char *text;
-    size_t length;
-    double now;
-    struct progress *progress;
-} display;
-
-static double test_clock(void *context)
+static void open_four(bool live, int64_t prefill, int64_t decode)
 {
-    return *(double *)context;
-}
-
-static void open_display(bool live, int64_t prefill, int64_t decode)
-{
-    struct error err;
-    const struct progress_options options = {live, 200, test_clock, &display.now, NULL};
-    const struct progress_totals totals = {.documents = 4, .tokens = {prefill, decode}};
-    display.out = open_memstream(&display.text, &display.length);
-    display.now = 1000;
-    display.progress = progress_create(display.out, &options, &totals, &err);
-    assert_non_null(display.progress);
-}
-
-/* All that has been written, and forget it. */
-static const char *written(void)
-{
-    static char copy[65536];
-    fflush(display.out);
-    assert_true(display.length < sizeof copy);
-    memcpy(copy, display.text, display.length);
-    copy[display.length] = '\0';
-    rewind(display.out);
-    return copy;
-}
-
-static int close_display(void **state)
-{
-    (void)state;
-    progress_free(display.progress);
-    fclose(display.out);
-    free(display.text);
-    return 0;
+    open_display(live, &(struct progress_totals){.documents = 4, .tokens = {prefill, decode}});
 }
 
 static void update(double seconds, enum progress_phase phase, int64_t prefill, int64_t decode)
@@ -77,7 +32,7 @@ static int count(const char *text, const char *what)
 static void a_plain_line_says_all_there_is_to_know(void **state)
 {
     (void)state;
-    open_display(false, 1200000, 0);
+    open_four(false, 1200000, 0);
     update(0, PROGRESS_PREFILL, 0, 0);
     written();
     update(50, PROGRESS_PREFILL, 45200, 0);
@@ -88,7 +43,7 @@ static void a_plain_line_says_all_there_is_to_know(void **state)
 static void plain_lines_come_at_most_every_ten_seconds(void **state)
 {
     (void)state;
-    open_display(false, 100000, 0);
+    open_four(false, 100000, 0);
     for (int i = 0; i < 1000; i++)
         update(0.1, PROGRESS_PREFILL, i, 0);
     assert_in_range(count(written(), "\n"), 10, 11);
@@ -97,7 +52,7 @@ static void plain_lines_come_at_most_every_ten_seconds(void **state)
 static void the_live_line_is_rewritten_at_most_five_times_a_second(void **state)
 {
     (void)state;
-    open_display(true, 100000, 0);
+    open_four(true, 100000, 0);
     for (int i = 0; i < 1000; i++)
         update(0.01, PROGRESS_PREFILL, i, 0);
     const char *text = written();
@@ -108,7 +63,7 @@ static void the_live_line_is_rewritten_at_most_five_times_a_second(void **state)
 static void time_left_adds_what_each_phase_will_take(void **state)
 {
     (void)state;
-    open_display(false, 10000, 1000);
+    open_four(false, 10000, 1000);
     update(0, PROGRESS_PREFILL, 0, 0);
     update(10, PROGRESS_PREFILL, 5000, 0); /* 500 a second */
     written();
@@ -120,25 +75,21 @@ static void time_left_adds_what_each_phase_will_take(void **state)
 static void time_left_counts_late_tokens_that_take_longer_for_more(void **state)
 {
     (void)state;
-    struct error err;
-    const struct progress_options options = {false, 200, test_clock, &display.now, NULL};
     const struct progress_totals totals = {1, {1000, 0}, 3000};
     const struct progress_state begun = {PROGRESS_PREFILL, "moby.txt", 0, {0, 0}, 0};
     const struct progress_state half_read = {PROGRESS_PREFILL, "moby.txt", 0, {500, 0}, 750};
-    open_display(false, 1, 0);
-    struct progress *progress = progress_create(display.out, &options, &totals, &err);
-    progress_update(progress, &begun);
+    open_display(false, &totals);
+    progress_update(display.progress, &begun);
     written();
     display.now += 10; /* for 500 + 750; 500 + 2250 are left */
-    progress_update(progress, &half_read);
+    progress_update(display.progress, &half_read);
     assert_string_equal(written(), "prefill  document 1/1  tokens 500/1.00k  50/s  22s left  moby.txt\n");
-    progress_free(progress);
 }
 
 static void a_phase_not_yet_measured_makes_it_a_lower_bound(void **state)
 {
     (void)state;
-    open_display(false, 10000, 1000);
+    open_four(false, 10000, 1000);
     update(0, PROGRESS_PREFILL, 0, 0);
     assert_null(strstr(written(), "left"));
     update(10, PROGRESS_PREFILL, 5000, 0);
@@ -148,7 +99,7 @@ static void a_phase_not_yet_measured_makes_it_a_lower_bound(void **state)
 static void waiting_counts_as_part_of_the_work_it_ends_with(void **state)
 {
     (void)state;
-    open_display(false, 2000, 0);
+    open_four(false, 2000, 0);
     update(0, PROGRESS_PREFILL, 0, 0);
     for (int i = 0; i < 9; i++)
         update(1, PROGRESS_PREFILL, 0, 0);
@@ -160,7 +111,7 @@ static void waiting_counts_as_part_of_the_work_it_ends_with(void **state)
 static void what_an_earlier_run_did_is_no_part_of_the_rate(void **state)
 {
     (void)state;
-    open_display(false, 2000000, 0);
+    open_four(false, 2000000, 0);
     update(0, PROGRESS_PREFILL, 1000000, 0);
     update(10, PROGRESS_PREFILL, 1000500, 0);
     assert_non_null(strstr(written(), " 50/s "));
@@ -169,7 +120,7 @@ static void what_an_earlier_run_did_is_no_part_of_the_rate(void **state)
 static void phases_that_run_at_once_share_the_time(void **state)
 {
     (void)state;
-    open_display(false, 100000, 10000);
+    open_four(false, 100000, 10000);
     update(0, PROGRESS_PREFILL, 0, 0);
     /* 1000 and 10 a second when alone, each half of the time */
     update(10, PROGRESS_PREFILL, 10000, 0);
@@ -182,7 +133,7 @@ static void phases_that_run_at_once_share_the_time(void **state)
 static void notes_stand_above_the_live_line(void **state)
 {
     (void)state;
-    open_display(true, 1000, 0);
+    open_four(true, 1000, 0);
     update(0, PROGRESS_PREFILL, 0, 0);
     written();
     progress_note(display.progress, "%s failed", "a.txt");
@@ -193,7 +144,7 @@ static void notes_stand_above_the_live_line(void **state)
 static void a_finished_document_is_a_plain_line(void **state)
 {
     (void)state;
-    open_display(false, 1000, 0);
+    open_four(false, 1000, 0);
     progress_document_done(display.progress, "a.txt", "ok");
     progress_document_done(display.progress, "b.txt", "failed");
     assert_string_equal(written(), "document 1/4  ok  a.txt\ndocument 2/4  failed  b.txt\n");
@@ -204,7 +155,7 @@ static void a_live_line_never_wraps_nor_cuts_a_character(void **state)
     (void)state;
     struct error err;
     const struct progress_totals totals = {.documents = 1, .tokens = {10, 0}};
-    open_display(true, 10, 0);
+    open_four(true, 10, 0);
     for (int columns = 1; columns < 100; columns++) {
         const struct progress_options options = {true, columns, test_clock, &display.now, NULL};
         struct progress *narrow = progress_create(display.out, &options, &totals, &err);

@@ -11,9 +11,7 @@
 
 static void damage(const char *name, long offset)
 {
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE *file = fopen(path, "r+");
+    FILE *file = fopen(path_of(name), "r+");
     assert_non_null(file);
     fseek(file, offset, SEEK_SET);
     int byte = fgetc(file);
@@ -35,10 +33,8 @@ static void a_flipped_bit_anywhere_in_the_index_is_found(void **state)
     struct error err;
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     fill(&run, (const char *[]){"a"}, 1);
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/results.h5", directory);
     struct stat file;
-    stat(path, &file);
+    stat(path_of("results.h5"), &file);
     /* The last byte of the seal's line, then every 97th byte of the HDF5 file behind it. */
     for (long at = 100; at < file.st_size; at = at < 512 ? 512 : at + 97) {
         damage("results.h5", at);
@@ -55,10 +51,8 @@ static void a_flipped_bit_anywhere_in_a_part_is_found(void **state)
     struct error err;
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     fill(&run, (const char *[]){"a"}, 1);
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/parts/part-000001.h5", directory);
     struct stat file;
-    stat(path, &file);
+    stat(path_of("parts/part-000001.h5"), &file);
     for (long at = 0; at < file.st_size; at += 211) {
         damage("parts/part-000001.h5", at);
         struct results_reader *reader = load();
@@ -81,10 +75,8 @@ static void a_truncated_file_is_found(void **state)
     struct error err;
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     fill(&run, (const char *[]){"a"}, 1);
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/results.h5", directory);
     for (int size = 1200; size >= 0; size -= 100) {
-        assert_int_equal(truncate(path, size), 0);
+        assert_int_equal(truncate(path_of("results.h5"), size), 0);
         assert_null(results_load(directory, &err));
         assert_int_equal(err.code, ERROR_INPUT);
     }
@@ -103,9 +95,7 @@ static void documents_of_a_part_that_is_gone_are_done_again(void **state)
     (void)state;
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     fill(&run, (const char *[]){"a", "b", "c"}, 3);
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/parts/part-000002.h5", directory);
-    unlink(path);
+    unlink(path_of("parts/part-000002.h5"));
     struct results *results = open_store(&run);
     struct results_entry entry;
     assert_int_equal(results_lost(results), 1);
@@ -148,9 +138,7 @@ static void parts_are_not_thrown_away_when_the_index_is_lost(void **state)
     struct error err;
     struct results_run run = sample_run(RESULT_SUMMARIZE);
     fill(&run, (const char *[]){"a", "b"}, 2);
-    char path[2 * SAMPLE_PATH];
-    snprintf(path, sizeof path, "%s/results.h5", directory);
-    unlink(path);
+    unlink(path_of("results.h5"));
     assert_null(results_open(directory, &run, &err));
     assert_int_equal(err.code, ERROR_INPUT);
     assert_non_null(strstr(err.text, "part-000002.h5"));
