@@ -163,6 +163,21 @@ int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error 
     return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_MAX, comm->mpi), "finding a maximum", err);
 }
 
+int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struct error *err)
+{
+    char own[256], other[256];
+    int64_t first = 1; /* no rank before this one has its text */
+    snprintf(own, sizeof own, "%s", text);
+    for (int r = 0; r < comm->size; r++) {
+        memcpy(other, own, sizeof own);
+        if (comm_broadcast(comm, other, sizeof other, r, err) != 0)
+            return -1;
+        if (r < comm->rank && strcmp(own, other) == 0)
+            first = 0;
+    }
+    return comm_sum(comm, first, out, err);
+}
+
 int comm_agree(const struct comm *comm, int status, struct error *err)
 {
     struct error mine = *err, failure;

@@ -47,6 +47,9 @@ int comm_sum(const struct comm *comm, int64_t value, int64_t *out, struct error 
 /* *out = the largest of all ranks' values, on every rank. */
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err);
 
+/* *out = how many different texts the ranks have, on every rank. What is longer than 255 bytes is cut. */
+int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struct error *err);
+
 /* 0 where status is 0 on every rank; else -1, with the error of the lowest rank that failed on all of them. A
  * failure of MPI in this ends the world. */
 int comm_agree(const struct comm *comm, int status, struct error *err);

@@ -146,6 +146,9 @@ static int cuda_event_query(struct device_event *event, bool *over, struct error
 
 /* ---- choosing ---- */
 
+/* Of compute capabilities, the first with bf16. */
+enum { LEAST_MAJOR = 8 };
+
 /* What the table below points to. */
 static struct cudaDeviceProp properties;
 static char place[32];
@@ -185,5 +188,10 @@ const struct device *device_cuda(int node_rank, struct error *err)
         gpu_check(cudaDeviceGetPCIBusId(place, sizeof place, node_rank % devices), "asking the GPU where it is",
                   err) != 0)
         return NULL;
+    if (properties.major < LEAST_MAJOR) {
+        error_set(err, ERROR_RESOURCE, "no GPU here: %s is of compute capability %d.%d, and %d.0 is needed",
+                  properties.name, properties.major, properties.minor, LEAST_MAJOR);
+        return NULL;
+    }
     return &cuda;
 }

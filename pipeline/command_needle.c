@@ -216,6 +216,7 @@ static int set_up(struct needles *n, struct error *err)
         .model = s->opened.model,
         .ranks = s->world.size,
         .ranks_on_node = s->node.size,
+        .gpus_on_node = s->gpus_on_node,
         .jobs = counts.trials - counts.done,
         .before = needle_log_dtype(n->log),
         .policies = policies,

@@ -13,8 +13,10 @@ static int print_plan(const struct options *options, const struct plan_around *r
     if (log_level_parse(options->log_level, &level, err) != 0 || opened_model_open(&opened, options, err) != 0)
         return -1;
     struct plan_around around = *running;
-    if (options->ranks > 0)
+    if (options->ranks > 0) {
         around.ranks = around.ranks_on_node = (int)options->ranks;
+        around.gpus_on_node = setup_gpus_seen(options);
+    }
     struct corpus *corpus = plan_corpus(options, err);
     around.corpus = corpus;
     struct plan *plan = corpus ? plan_create(options, &opened, &around, err) : NULL;
@@ -31,7 +33,9 @@ int command_plan(const struct options *options, struct error *err)
     if (comm_init(&world, err) != 0)
         return -1;
     int status = comm_node(&world, &node, err);
-    const struct plan_around running = {.ranks = world.size, .ranks_on_node = node.size};
+    struct plan_around running = {.ranks = world.size, .ranks_on_node = node.size};
+    if (status == 0)
+        status = setup_gpus_taken(options, &node, &running.gpus_on_node, err);
     if (status == 0 && world.rank == 0)
         status = print_plan(options, &running, err);
     comm_free(&node);

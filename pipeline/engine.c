@@ -366,7 +366,10 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         return -1;
     int status = 0;
     *out = (struct engine_memory){0};
-    *(options->device->host_visible ? &out->weights : &out->device) = weights;
+    if (options->device->host_visible)
+        out->weights = weights;
+    else
+        out->device = out->device_weights = weights;
     if (options->streamed) /* the host's copy */
         out->forward += (size_t)model_linear_weights(options->model) * sizeof(bf16);
     for (int i = 0; i < options->n_settings && status == 0; i++) {

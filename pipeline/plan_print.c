@@ -44,9 +44,14 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
     const struct device *device = setup_device(&plan->setup, 0, err);
     if (!device)
         return -1;
-    fprintf(out, "GPU memory: %.1f MiB a rank (%.1f MiB there: %s)\n",
-            (double)plan->setup.memory.device / (1 << 20), (double)device->memory_free() / (1 << 20),
-            device->model);
+    const struct setup *setup = &plan->setup;
+    const double mib = 1 << 20, weights = (double)setup->memory.device_weights / mib;
+    fprintf(
+        out,
+        "GPU memory: %.1f MiB a rank (%.1f MiB of weights, %.1f MiB of keys, values and buffers; %.1f MiB there: "
+        "%s)\n",
+        (double)setup->memory.device / mib, weights, (double)setup->memory.device / mib - weights,
+        (double)device->memory_free() / mib, device->model);
     return 0;
 }
 

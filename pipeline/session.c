@@ -71,7 +71,8 @@ int session_open(struct session *session, const struct options *options, struct 
     }
     watch_signals();
     if (session_agree(session, comm_node(&session->world, &session->node, err), err) != 0 ||
-        session_agree(session, opened_model_open(&session->opened, options, err), err) != 0)
+        session_agree(session, opened_model_open(&session->opened, options, err), err) != 0 ||
+        session_agree(session, setup_gpus_taken(options, &session->node, &session->gpus_on_node, err), err) != 0)
         return -1;
     return session_agree(session, gather_hosts(session, err), err);
 }
@@ -245,6 +246,9 @@ static void log_end(const struct session *s)
         log_info("ring: %" PRId64 " hops, %.1f MiB sent, %.2f s under way, %.0f%% of it hidden behind computing",
                  stats.hops, (double)stats.bytes_sent / (1 << 20), stats.transfer_seconds,
                  stats.transfer_seconds > 0 ? 100 * (1 - stats.wait_seconds / stats.transfer_seconds) : 100.0);
+    if (stats.attend_seconds > 0)
+        log_info("full attention: %.2f s, and %.2f s of packing keys for it", stats.attend_seconds,
+                 stats.pack_seconds);
     if (stats.passed_kv + stats.passed_q > 0)
         log_info("ring: keys went round %" PRId64 " times, queries %" PRId64
                  "; predicted %.2f s had it always been keys, %.2f s queries; it took %.2f s",

@@ -70,12 +70,37 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
     return options->device == DEVICE_CHOICE_AUTO && !f32 && !f32_before && device_cuda(0, &none);
 }
 
+/* The GPU of a rank, or NULL where there is none or none is asked for. */
+static const struct device *own_gpu(const struct options *options, int node_rank)
+{
+    struct error none;
+    return options->device == DEVICE_CHOICE_CPU ? NULL : device_cuda(node_rank, &none);
+}
+
+int setup_gpus_taken(const struct options *options, const struct comm *node, int *gpus, struct error *err)
+{
+    const struct device *gpu = own_gpu(options, node->rank);
+    int64_t places, without;
+    if (comm_distinct(node, gpu ? gpu->place : "", &places, err) != 0 ||
+        comm_max(node, gpu == NULL, &without, err) != 0)
+        return -1;
+    *gpus = (int)(places - without);
+    return 0;
+}
+
+int setup_gpus_seen(const struct options *options)
+{
+    const struct device *gpu = own_gpu(options, 0);
+    return gpu ? gpu->count() : 0;
+}
+
 /* Bytes that a rank can have on its GPU; a part is left for the workspaces of cuBLASLt and NCCL, the code of
  * kernels, and what is lost between allocations. */
-static size_t device_memory(const struct device *device, int ranks_on_node)
+static size_t device_memory(const struct device *device, const struct setup_machine *machine)
 {
-    const size_t share = device->memory_free() / (size_t)i64_ceil_div(ranks_on_node, device->count());
-    const size_t beside = (size_t)1 << 30;
+    const size_t share =
+        device->memory_free() / (size_t)i64_ceil_div(machine->ranks_on_node, machine->gpus_on_node);
+    const size_t beside = (size_t)2 << 30;
     return share - (share / 16 < beside ? share / 16 : beside);
 }
 
@@ -85,9 +110,10 @@ static bool fits_host(const struct setup *setup, int ranks_on_node)
     return setup->memory.weights + setup->memory.forward * (size_t)ranks_on_node < there;
 }
 
-static bool fits_device(const struct setup *setup, const struct engine_options *engine, int ranks_on_node)
+static bool fits_device(const struct setup *setup, const struct setup_machine *machine,
+                        const struct engine_options *engine)
 {
-    return engine->device->host_visible || setup->memory.device < device_memory(engine->device, ranks_on_node);
+    return engine->device->host_visible || setup->memory.device < device_memory(engine->device, machine);
 }
 
 /* The memory of a ring of that size. On a GPU segments are cut until it fits, unless the user has said how long
@@ -99,8 +125,7 @@ static int measure_memory(struct setup *setup, const struct setup_machine *machi
     engine->segment = setup->segment;
     if (engine_memory(engine, setup->ring, &setup->memory, err) != 0)
         return -1;
-    while (may_cut && engine->segment >= 2 * CUDA_LEAST_SEGMENT &&
-           !fits_device(setup, engine, machine->ranks_on_node)) {
+    while (may_cut && engine->segment >= 2 * CUDA_LEAST_SEGMENT && !fits_device(setup, machine, engine)) {
         engine->segment /= 2;
         if (engine_memory(engine, setup->ring, &setup->memory, err) != 0)
             return -1;
@@ -112,12 +137,11 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
                   const struct engine_options *engine, struct error *err)
 {
     const double gib = 1 << 30;
-    if (!fits_device(setup, engine, machine->ranks_on_node))
+    if (!fits_device(setup, machine, engine))
         return error_set(err, ERROR_RESOURCE,
                          "this needs %.2f GiB on the GPU of each rank; a rank has %.2f GiB of %s (more GPUs, a "
                          "shorter --context or --segment, a --memory-budget would do)",
-                         (double)setup->memory.device / gib,
-                         (double)device_memory(engine->device, machine->ranks_on_node) / gib,
+                         (double)setup->memory.device / gib, (double)device_memory(engine->device, machine) / gib,
                          engine->device->model);
     return error_set(err, ERROR_RESOURCE,
                      "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
@@ -139,7 +163,7 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
         if (measure_memory(setup, machine, engine, err) != 0)
             return -1;
         const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
-        *fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, engine, machine->ranks_on_node);
+        *fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, machine, engine);
         if (asked || (all_busy && *fits))
             break;
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole program on a GPU: every architecture scores as on the CPU, within what bf16 gives; on 1 and 3 ranks, with
 # memory on the device and with bounded memory beside it; what it generates begins as on the CPU; weights that the GPU has
-# no memory for are streamed, and a GPU without the memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
+# no memory for are streamed, ranks that share a GPU share its memory, and a GPU without the memory for the job is one
+# clear line. Skipped where there is no GPU, or the program was built without CUDA.
 . "$(dirname "$0")/common.sh"
 
 head -c 420 "$source/LICENSE" >"$work/short.txt"
@@ -57,6 +58,27 @@ SIMT_MEMORY=$bytes on_ranks 1 score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" 
 grep -q "weights streamed" "$work/said" || fail "the weights were not streamed"
 "$longhaul" export "$work/streamed" --format csv >"$work/streamed.csv"
 cmp "$work/streamed.csv" "$work/gemma3-cuda.csv" || fail "streamed weights give other answers"
+
+# A rank may see one GPU only, which is then the first that it sees. Two ranks that share one have half of its memory
+# each, two that have one each have all of it.
+cat >"$work/each-its-own" <<EOF
+#!/bin/sh
+SIMT_PLACE=\$OMPI_COMM_WORLD_LOCAL_RANK exec "$longhaul" "\$@"
+EOF
+chmod +x "$work/each-its-own"
+on_two() {
+    exit_code env SIMT_MEMORY=$((bytes + (1 << 20))) "$source/tests/mpi/run.sh" 2 "$1" score "$work/short.txt" \
+        --device cuda -m "$tiny/gemma3-q8.gguf" -o "$work/none" --ring 1 --segment 100 --dry-run >"$work/said" 2>&1
+}
+on_two "$longhaul"
+[ "$code" -eq 5 ] && grep -q "a rank has 0.02 GiB" "$work/said" || fail "half a GPU: code $code, $(cat "$work/said")"
+on_two "$work/each-its-own"
+[ "$code" -eq 0 ] && ! grep -q "streamed" "$work/said" || fail "a GPU each: code $code, $(cat "$work/said")"
+
+# A card without bf16 is none.
+exit_code env SIMT_CAPABILITY=75 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/old" \
+    --device cuda --dry-run >"$work/said" 2>&1
+[ "$code" -eq 5 ] && grep -q "compute capability 7.5" "$work/said" || fail "an old card: code $code, $(cat "$work/said")"
 
 exit_code env SIMT_MEMORY=1000000 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/small" \
     --device cuda 2>"$work/said"

@@ -58,6 +58,22 @@ static void the_largest_value_reaches_all(void **state)
     assert_true(out == ((int64_t)1 << 40) + world.size - 1);
 }
 
+static void different_texts_are_counted(void **state)
+{
+    (void)state;
+    char text[300];
+    int64_t out = 0;
+    snprintf(text, sizeof text, "GPU %d", world.rank / 2);
+    assert_int_equal(comm_distinct(&world, text, &out, &err), 0);
+    assert_int_equal(out, (world.size + 1) / 2);
+    assert_int_equal(comm_distinct(&world, "", &out, &err), 0);
+    assert_int_equal(out, 1);
+    memset(text, 'x', sizeof text - 1);
+    snprintf(text + 254, sizeof text - 254, "%d", world.rank);
+    assert_int_equal(comm_distinct(&world, text, &out, &err), 0);
+    assert_int_equal(out, world.size);
+}
+
 static void shared_memory_is_zeroed_aligned_and_seen_by_all(void **state)
 {
     (void)state;
@@ -113,6 +129,7 @@ int main(void)
         mpi_unit_test(a_broadcast_comes_from_any_root),
         mpi_unit_test(uneven_and_empty_parts_are_shared),
         mpi_unit_test(the_largest_value_reaches_all),
+        mpi_unit_test(different_texts_are_counted),
         mpi_unit_test(shared_memory_is_zeroed_aligned_and_seen_by_all),
         mpi_unit_test(impossible_shared_memory_is_an_error),
     };

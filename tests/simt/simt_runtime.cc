@@ -7,7 +7,7 @@
  * The device's memory is one stretch of address space that is closed to the host but while a kernel or a copy is
  * under way: a host that reads or writes it ends with a segmentation fault, as it would with a GPU. SIMT_MEMORY
  * says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80), SIMT_MULTIPROCESSORS how many
- * blocks it has room for (2).
+ * blocks it has room for (2), SIMT_PLACE where it sits.
  */
 #include "simt.h"
 #include "tensor_map.h"
@@ -455,7 +455,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int)
 
 cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
 {
-    snprintf(out, (size_t)size, "simt:%d", device);
+    snprintf(out, (size_t)size, "simt:%d", (int)number_of("SIMT_PLACE", (size_t)device));
     return cudaSuccess;
 }
 
