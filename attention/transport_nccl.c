@@ -1,6 +1,7 @@
 /* Hops by NCCL: a send to the next rank and a receive from the one before, in one group, in a stream of their own,
  * so that the next keys are under way while the GPU attends to the last ones. The communicator does not block: a
- * peer that has died shows as an error of the communicator, which is asked whenever a hop is looked at.
+ * peer on another node that has died shows as an error of the communicator, which is asked whenever a hop is looked
+ * at. One on the same node does not, so a hop has a deadline as well.
  *
  * A hop that is over here has left this rank's buffer, but may still be in NCCL's hands on its way to the next
  * rank: the communicator is closed in order, unless something went wrong before.
@@ -13,8 +14,9 @@
 #include "base/clock.h"
 #include "base/gpu.h"
 
-/* Seconds that ranks wait for each other at the beginning and at the end. */
-enum { CONNECT_SECONDS = 300, CLOSE_SECONDS = 20 };
+/* Seconds that ranks wait for each other at the beginning, in a hop and at the end. A rank that still computes
+ * keeps the others waiting for a segment's attention in one layer, which takes no minutes. */
+enum { CONNECT_SECONDS = 300, HOP_SECONDS = 900, CLOSE_SECONDS = 20 };
 
 struct transport_nccl {
     struct transport base;
@@ -24,6 +26,7 @@ struct transport_nccl {
     int next, previous;
     bool connected;
     bool in_flight; /* also after a hop that failed */
+    double begun;   /* the hop, by clock_seconds() */
 };
 
 static int nccl_check(ncclResult_t code, const char *what, struct error *err)
@@ -43,16 +46,20 @@ static int check_peers(struct transport_nccl *self, bool *busy, struct error *er
     return nccl_check(state, "a rank of the ring", err);
 }
 
-/* Until what was asked of the communicator is queued; an error after so many seconds, 0: never. */
+static int check_deadline(double begun, double seconds, struct error *err)
+{
+    return clock_seconds() - begun > seconds
+               ? error_set(err, ERROR_CLUSTER, "a rank of the ring has not come in %.0f seconds", seconds)
+               : 0;
+}
+
+/* Until what was asked of the communicator is queued. */
 static int wait_queued(struct transport_nccl *self, double seconds, struct error *err)
 {
-    const double start = clock_seconds();
-    for (bool busy = true; busy;) {
-        if (check_peers(self, &busy, err) < 0)
+    const double begun = clock_seconds();
+    for (bool busy = true; busy;)
+        if (check_peers(self, &busy, err) < 0 || (busy && check_deadline(begun, seconds, err) < 0))
             return -1;
-        if (busy && seconds > 0 && clock_seconds() - start > seconds)
-            return error_set(err, ERROR_CLUSTER, "a rank of the ring has not come in %.0f seconds", seconds);
-    }
     return 0;
 }
 
@@ -62,6 +69,7 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
     if (nccl_check(ncclGroupStart(), "a hop of the ring", err) < 0)
         return -1;
     self->in_flight = true;
+    self->begun = clock_seconds();
     int status = 0;
     if (hop->send_bytes > 0)
         status |= nccl_check(ncclSend(hop->send, hop->send_bytes, ncclUint8, self->next, self->nccl, self->stream),
@@ -71,7 +79,7 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
             ncclRecv(hop->receive, hop->receive_bytes, ncclUint8, self->previous, self->nccl, self->stream),
             "receiving keys round the ring", err);
     status |= nccl_check(ncclGroupEnd(), "a hop of the ring", err);
-    if (status < 0 || wait_queued(self, 0, err) < 0)
+    if (status < 0 || wait_queued(self, HOP_SECONDS, err) < 0)
         return -1;
     return gpu_check(cudaEventRecord(self->over, self->stream), "a hop of the ring", err);
 }
@@ -85,7 +93,7 @@ static int nccl_test(struct transport *base, bool *over, struct error *err)
         return 0;
     const cudaError_t code = cudaEventQuery(self->over);
     if (code == cudaErrorNotReady)
-        return check_peers(self, &busy, err);
+        return check_peers(self, &busy, err) < 0 ? -1 : check_deadline(self->begun, HOP_SECONDS, err);
     if (gpu_check(code, "moving keys round the ring", err) < 0)
         return -1;
     self->in_flight = false;

@@ -2,7 +2,8 @@
 """peer_attend_torch.py [--tokens N]
 
 PyTorch's attention on a GPU, by FlashAttention-2 and by cuDNN, in the shapes of bench_attend_cuda and in its unit:
-TFLOP/s of a causal prefill, the median of several. Needs torch for CUDA from PyPI.
+TFLOP/s of a causal prefill, the median of several; before it the card's peak, that of a product of large matrices.
+Needs torch for CUDA from PyPI.
 """
 import argparse
 import statistics
@@ -44,11 +45,20 @@ def measure(name, backend, shape, tokens):
     )
 
 
+def measure_peak(side=8192):
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    with torch.inference_mode():
+        median, best = milliseconds_of(lambda: a @ b)
+    tflop = 2e-12 * side**3
+    print(f"matrices of {side}: {1e3 * tflop / median:.1f} TFLOP/s (best {1e3 * tflop / best:.1f})")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16384)
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {torch.cuda.get_device_name()}")
+    measure_peak()
     for shape in SHAPES:
         for name, backend in BACKENDS:
             try:

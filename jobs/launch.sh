@@ -46,7 +46,8 @@ choose_launch() {
     if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
         export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
         launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
-        [ -z "${GPUS:-}" ] || launch+=(--gres="gpu:$GPUS")
+        # Where each task has GPUs of its own, srun hands them out as the job has them.
+        [ -z "${GPUS:-}" ] || [ -n "${SLURM_GPUS_PER_TASK:-}" ] || launch+=(--gres="gpu:$GPUS")
     else
         launch=(mpirun -n "$NTASKS" --bind-to none)
         [ -n "$in_slurm" ] || launch+=(--oversubscribe)

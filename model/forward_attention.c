@@ -263,13 +263,21 @@ static int create_ropes(struct forward_attention *a, struct error *err)
     return (a->local_rope = rope_create(&local, err)) ? 0 : -1;
 }
 
+/* What needs no other rank. */
+static int create_alone(struct forward_attention *a, struct error *err)
+{
+    if (sort_layers(a, err) != 0 || create_ropes(a, err) != 0)
+        return -1;
+    const struct decoder_options decoder = decoder_options(a->options, a->bounded_specs);
+    return (a->decoder = decoder_create(&decoder, err)) ? 0 : -1;
+}
+
 int forward_attention_create(struct forward_attention *a, const struct forward_options *options, struct error *err)
 {
     *a = (struct forward_attention){.options = options};
-    if (sort_layers(a, err) != 0 || create_ropes(a, err) != 0)
-        return -1;
-    const struct decoder_options decoder = decoder_options(options, a->bounded_specs);
-    if (!(a->decoder = decoder_create(&decoder, err)) || (a->full_layers > 0 && create_full(a, err) != 0))
+    /* Ranks make the transport together, so all of them get there or none does. */
+    if (comm_agree(options->group, create_alone(a, err), err) != 0 ||
+        (a->full_layers > 0 && create_full(a, err) != 0))
         return -1;
     struct bounded_options bounded = bounded_options(options, a->bounded_specs);
     bounded.decoder = a->decoder;
