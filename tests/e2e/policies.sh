@@ -5,10 +5,13 @@
 text=$work/text.txt
 { head -c 1500 "$texts/legal_long.txt"; cat "$texts/mixed.txt"; head -c 1500 "$texts/legal_long.txt"; } >"$text"
 
-# score NAME RANKS MODEL POLICY: to $work/NAME.csv
+# score NAME RANKS MODEL POLICY: to $work/NAME.csv. POLICY may be a table of layers, or the model's own.
 score() {
+    local ways=(--policy "$4")
+    [[ $4 != [0-9]* ]] || ways=(--layers "$4")
+    [ "$4" != own ] || ways=()
     rm -rf "${work:?}/$1"
-    on_ranks "$2" score "$text" -m "$3" -o "$work/$1" --dtype f32 --threads 1 --ring "$2" --segment 300 --policy "$4" \
+    on_ranks "$2" score "$text" -m "$3" -o "$work/$1" --dtype f32 --threads 1 --ring "$2" --segment 300 "${ways[@]}" \
         </dev/null >/dev/null 2>"$work/$1.err" || fail "$4 on $2 ranks: $(cat "$work/$1.err")"
     "$longhaul" export "$work/$1" --format csv >"$work/$1.csv"
 }
@@ -61,4 +64,6 @@ forgetful=(
     memory:window=20,memory=500
     memory:window=20,memory=1000,top=30
     landmark:token=381,block=16,top=3
+    "0 window:window=100; 1 memory:window=20,memory=500"
+    "0 full; 1 retrieval:window=60,sinks=4,top=2"
 )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # compressive:form=conv takes its weights from the model's file: those of tests/reference/tiny_models.py make the mean,
-# so scores are those of form=mean, on one rank and on two; another rate, and a file without weights, are errors.
+# so scores are those of form=mean, on 1 to 4 ranks; another rate, and a file without weights, are errors.
 . "$(dirname "$0")/common.sh"
 
 model=$tiny/llama-convolution-f32.gguf
@@ -14,8 +14,10 @@ score() {
 
 score mean 1 mean
 score conv 1 conv
-score conv-2 2 conv
-for other in conv conv-2; do
+for ranks in 2 3 4; do
+    score "conv-$ranks" "$ranks" conv
+done
+for other in conv conv-{2,3,4}; do
     printf '%s: ' "$other"
     python3 "$compare" "$work/mean.csv" "$work/$other.csv" --max-diff 1e-3
 done

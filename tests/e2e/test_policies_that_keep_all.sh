@@ -14,7 +14,8 @@ same() {
 
 for model in llama-tied-f32 qwen2-f16; do
     score other 2 "$tiny/$model.gguf" full
-    for policy in window:window=8000 sinks:window=8000,sinks=4 infllm:window=8000,sinks=4 h2o:window=64,slots=8000 \
+    for policy in window:window=8000 sinks:window=8000,sinks=4 retrieval:window=8000 \
+        infllm:window=8000,sinks=4 memory:window=8000 h2o:window=64,slots=8000 \
         snapkv:window=64,slots=8000 compressive:window=50,slots=8000,rate=1,form={mean,max,used}; do
         same "$model" "$policy" full
     done

@@ -37,6 +37,18 @@ planned "tokens"
     >"$work/table" 2>"$work/warned" || { cat "$work/warned"; fail "needle --context"; }
 grep -q "beyond the 8192 tokens that the model's positions reach" "$work/warned" || fail "needle: no warning of --context"
 
+# Beside stretched positions stands the untouched model, as far as it goes.
+"$longhaul" needle -m "$model" -o "$work/beside" --tasks niah_multikey_2,cwe --lengths 2k,9k --depths 50 --positions yarn \
+    --factor 2 --threads 1 >/dev/null 2>"$work/stderr" || { cat "$work/stderr"; fail "needle --positions"; }
+python3 - "$work/beside/trials.jsonl" <<'PYTHON' || fail "trials of needle --positions"
+import json, sys
+trials = [json.loads(line) for line in open(sys.argv[1])]
+asked = [(t["task"], t["length"]) for t in trials if t["setting"] == "asked" and t["positions"].startswith("positions yarn")]
+untouched = [(t["task"], t["length"]) for t in trials if t["setting"] == "untouched" and t["positions"] == "positions as in the model's file"]
+assert sorted(asked) == [(task, n) for task in ("cwe", "niah_multikey_2") for n in (2048, 9216)], trials
+assert sorted(untouched) == [(task, 2048) for task in ("cwe", "niah_multikey_2")], trials
+PYTHON
+
 # What policies reach counts inside what is seen: the longer text is beyond what the model knows only where they are.
 far="beyond the 8192 that the model's positions reach"
 planned_near() {

@@ -78,6 +78,12 @@ holds beyond "$measured and r['policy'].startswith('retrieval') and r['reference
 summary stretched --policy sinks:window=9000 --positions yarn --factor 1.25
 holds stretched "$measured and r['reference'] == \"full, $file\""
 
+# A summary of pieces has one as well.
+for strategy in refine map-reduce; do
+    summary "$strategy" --strategy "$strategy" --policy sinks:window=2000
+    holds "$strategy" "$measured and r['policy'].startswith('sinks') and r['reference'] == 'full'"
+done
+
 if [ -n "$smol" ]; then
     on_ranks 1 summarize "$work/short.txt" -m "$smol" -o "$work/summary" --dtype f32 --policy sinks:window=124 \
         --max-new 8 >/dev/null 2>"$work/summary.err" || fail "summary: $(cat "$work/summary.err")"

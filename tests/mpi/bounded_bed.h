@@ -5,6 +5,7 @@
 
 #include "tests/mpi/mpi_test.h"
 
+#include "attention/blocks.h"
 #include "attention/bounded.h"
 #include "attention/ring.h"
 #include "tests/mpi/dense.h"
@@ -148,6 +149,22 @@ static inline void bed_run_one(struct bed *bed, int64_t position)
     bed_compare(bed, position, out);
 }
 
+/* What a rank holds is bounded, however much came before, and is what others hold but for one slot or block. Tokens
+ * that came one by one are a segment in hand. */
+static inline void bed_check_resident(const struct bed *bed, int64_t next)
+{
+    const struct policy *policy = policy_of(bed->spec.kind);
+    const int64_t row = 2 * (int64_t)sizeof(float) * bed->shape.kv_heads * bed->shape.dim;
+    const int64_t own = (int64_t)bounded_resident(bed->bounded);
+    int64_t most, least;
+    assert_int_equal(comm_max(&world, own, &most, &err), 0);
+    assert_int_equal(comm_max(&world, -own, &least, &err), 0);
+    assert_true(most + least <= row * (policy->blocks ? BLOCK_TOKENS : 1));
+    const int64_t bound = policy_near_reach(&bed->spec) + policy_kept(&bed->spec) + bed->spec.far;
+    if (!policy->blocks || bed->spec.far > 0)
+        assert_true(own <= row * (bound + i64_max(0, next - bed->end)));
+}
+
 static inline void bed_check_forgotten(const struct bed *bed, int64_t next)
 {
     if (bed->forgotten)
@@ -164,10 +181,12 @@ static inline void bed_check(struct bed *bed, const char *policy, int64_t n)
         for (int64_t first = 0; first < n; first += bed->segment) {
             bed_run_segment(bed, first, i64_min(first + bed->segment, n));
             bed_check_forgotten(bed, i64_min(first + bed->segment, n));
+            bed_check_resident(bed, i64_min(first + bed->segment, n));
         }
         for (int64_t p = n; p < n + BED_GENERATED; p++) {
             bed_run_one(bed, p);
             bed_check_forgotten(bed, p + 1);
+            bed_check_resident(bed, p + 1);
         }
     }
     bed_close(bed);

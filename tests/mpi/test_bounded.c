@@ -312,6 +312,34 @@ static void a_window_wider_than_blocks_and_segments_equals_its_definition(void *
     check("window:window=3000", 900, 300);
 }
 
+/* Tokens that this rank has sent to others. */
+static int64_t tokens_sent;
+
+int MPI_Sendrecv(const void *send, int send_count, MPI_Datatype send_type, int to, int send_tag, void *receive,
+                 int receive_count, MPI_Datatype receive_type, int from, int receive_tag, MPI_Comm comm,
+                 MPI_Status *status)
+{
+    tokens_sent += send_count;
+    return PMPI_Sendrecv(send, send_count, send_type, to, send_tag, receive, receive_count, receive_type, from,
+                         receive_tag, comm, status);
+}
+
+/* A rank has two blocks of a segment, and needs what is before each of them and before the next segment. */
+static void ranks_exchange_no_more_than_a_window_wants(void **state)
+{
+    enum { HALO = 19, SEGMENT = 512 };
+    struct fixture f;
+    int64_t sent = 0;
+    (void)state;
+    open_fixture(&f, "window:window=20", SEGMENT);
+    bounded_reset(f.bounded);
+    tokens_sent = 0;
+    run_segment(&f, 0, SEGMENT);
+    assert_int_equal(comm_sum(&world, tokens_sent, &sent, &err), 0);
+    assert_true(sent <= 3 * HALO * world.size && (sent > 0) == (world.size > 1));
+    close_fixture(&f);
+}
+
 static void sinks_stand_at_their_index_inside_the_cache(void **state)
 {
     (void)state;
@@ -424,6 +452,7 @@ int main(void)
         mpi_unit_test(first_tokens_may_be_more_than_a_window_and_a_block),
         mpi_unit_test(a_window_equals_its_definition),
         mpi_unit_test(a_window_wider_than_blocks_and_segments_equals_its_definition),
+        mpi_unit_test(ranks_exchange_no_more_than_a_window_wants),
         mpi_unit_test(sinks_stand_at_their_index_inside_the_cache),
         mpi_unit_test(sinks_without_sinks_are_a_window),
         mpi_unit_test(tokens_come_in_segments_of_any_length),

@@ -256,6 +256,8 @@ static void what_no_layer_reaches_is_counted(void **state)
     /* 118 tokens are before the last group and its window: the first 4, 3 blocks of 32, and 18 that stay near */
     assert_int_equal(forgotten_of("llama-tied-f32", "retrieval:window=10,sinks=4,top=2,memory=64"), FAR_BLOCK);
     assert_int_equal(forgotten_of("llama-tied-f32", "h2o:window=20,slots=30"), NEXT - 50);
+    assert_int_equal(forgotten_of("llama-tied-f32", "snapkv:window=70,slots=30"), NEXT - 100);
+    assert_int_equal(forgotten_of("llama-tied-f32", "memory:window=20,memory=30"), NEXT - 50);
     assert_int_equal(forgotten_of("llama-tied-f32", "landmark:token=7,block=16,memory=1000"), 0);
     /* of 181 places, landmarks counted, whole blocks of 16 leave until 32 are left: 144, and 9 are landmarks */
     assert_int_equal(forgotten_of("llama-tied-f32", "landmark:token=7,block=16,memory=32"), 135);

@@ -1,6 +1,7 @@
 /* Retrieval on 1 to 4 ranks: the blocks that a group of queries looks for are found, whoever holds them. Each group
  * and kv head has a direction of its own, which all its queries share and which one key in each of TOP blocks has
- * too.
+ * too. Where all keys are noise, what is chosen is held against the definition in fp64, and against one rank's
+ * choice.
  */
 #include "tests/mpi/mpi_test.h"
 
@@ -23,6 +24,8 @@ static float number(int64_t place, int element)
     return (float)((x ^ x >> 31) >> 40) / 8388608.0f - 1.0f;
 }
 
+static const float SCALE = 0.5f;
+
 enum place { DIRECTION = 1 << 24, NOISE = 2 << 24, WHICH = 3 << 24 };
 
 /* The i-th block that a group and head look for, rising with i: one of an equal share of all. */
@@ -33,7 +36,10 @@ static int64_t wanted(int64_t group, int kv_head, int64_t i, int64_t blocks)
     return i * share + i64_min(share - 1, (int64_t)(at * (float)share));
 }
 
+enum keys { PLANTED, NOISY };
+
 struct fixture {
+    const struct comm *group;
     struct pool *pool;
     struct far far;
     struct near near;
@@ -44,15 +50,20 @@ struct fixture {
     float *q;
 };
 
-/* Keys: faint noise, and at a token of each wanted block the direction of those who want it. */
-static void fill_near(struct fixture *f)
+/* Noise. */
+static void fill_near(struct fixture *f, float loudness)
 {
     static float k[KV_HEADS * DIM], v[KV_HEADS * DIM];
     for (int64_t t = 0; t < SINKS + f->blocks * FAR_BLOCK; t++) {
         for (int e = 0; e < KV_HEADS * DIM; e++)
-            k[e] = 0.1f * number(NOISE + t, e);
+            k[e] = loudness * number(NOISE + t, e);
         near_put(&f->near, t, k, v);
     }
+}
+
+/* At a token of each wanted block the direction of those who want it. */
+static void plant_wanted(struct fixture *f)
+{
     for (int64_t g = 0; g < GROUPS; g++)
         for (int64_t i = 0; i < TOP; i++) {
             int64_t token[KV_HEADS];
@@ -65,20 +76,23 @@ static void fill_near(struct fixture *f)
         }
 }
 
-static void open_fixture(struct fixture *f, int64_t blocks, int64_t capacity)
+static void open_fixture(struct fixture *f, const struct comm *group, enum keys keys, int64_t blocks,
+                         int64_t capacity)
 {
-    *f = (struct fixture){.blocks = blocks};
+    *f = (struct fixture){.group = group, .blocks = blocks};
     const int64_t tokens = SINKS + blocks * FAR_BLOCK;
     const struct near_shape near = {KV_HEADS, DIM, DTYPE_F32, tokens};
     const struct far_shape far = {KV_HEADS, DIM, SINKS, capacity, 0};
     assert_non_null(f->pool = pool_create(2, &err));
     assert_int_equal(near_create(&f->near, &near, device_cpu(), &err), 0);
-    assert_int_equal(far_create(&f->far, &far, &world, device_cpu(), &err), 0);
+    assert_int_equal(far_create(&f->far, &far, group, device_cpu(), &err), 0);
     assert_int_equal(near_extend(&f->near, tokens, &err), 0);
-    fill_near(f);
+    fill_near(f, keys == NOISY ? 1.0f : 0.1f);
+    if (keys == PLANTED)
+        plant_wanted(f);
     far_append(&f->far, &f->near, tokens / 3, f->pool);
     far_append(&f->far, &f->near, tokens, f->pool);
-    const struct retrieve_options options = {.group = &world,
+    const struct retrieve_options options = {.group = group,
                                              .pool = f->pool,
                                              .device = device_cpu(),
                                              .heads = HEADS,
@@ -103,13 +117,13 @@ static void close_fixture(struct fixture *f)
 /* The groups of all ranks in the order of ranks, each seeing all blocks; this rank's queries. */
 static void deal_groups(struct fixture *f)
 {
-    for (int rank = 0; rank < world.size; rank++) {
-        const struct zigzag z = zigzag_block(0, TOKENS, rank, world.size);
+    for (int rank = 0; rank < f->group->size; rank++) {
+        const struct zigzag z = zigzag_block(0, TOKENS, rank, f->group->size);
         int64_t row = 0;
         for (int part = 0; part < 2; part++)
             for (int64_t p = z.first[part]; p < z.end[part]; p += POLICY_GROUP, row += POLICY_GROUP) {
                 f->groups[f->n_groups++] = (struct retrieve_group){rank, row, POLICY_GROUP, 0, f->blocks};
-                for (int64_t t = 0; t < POLICY_GROUP && rank == world.rank; t++)
+                for (int64_t t = 0; t < POLICY_GROUP && rank == f->group->rank; t++)
                     for (int e = 0; e < HEADS * DIM; e++)
                         f->q[(row + t) * HEADS * DIM + e] =
                             number(DIRECTION + p / POLICY_GROUP * KV_HEADS + e / DIM / (HEADS / KV_HEADS),
@@ -120,10 +134,10 @@ static void deal_groups(struct fixture *f)
 }
 
 /* Which group of the sequence the n-th in the order of ranks is. */
-static int64_t group_at(int64_t n)
+static int64_t group_at(const struct fixture *f, int64_t n)
 {
-    for (int rank = 0; rank < world.size; rank++) {
-        const struct zigzag z = zigzag_block(0, TOKENS, rank, world.size);
+    for (int rank = 0; rank < f->group->size; rank++) {
+        const struct zigzag z = zigzag_block(0, TOKENS, rank, f->group->size);
         for (int part = 0; part < 2; part++)
             for (int64_t p = z.first[part]; p < z.end[part]; p += POLICY_GROUP)
                 if (n-- == 0)
@@ -139,7 +153,8 @@ static void check_found(const struct fixture *f, const int64_t *chosen, const in
         assert_int_equal(counts[g], TOP);
         for (int head = 0; head < KV_HEADS; head++)
             for (int64_t i = 0; i < TOP; i++)
-                assert_int_equal(chosen[(g * KV_HEADS + head) * TOP + i], wanted(group_at(g), head, i, f->blocks));
+                assert_int_equal(chosen[(g * KV_HEADS + head) * TOP + i],
+                                 wanted(group_at(f, g), head, i, f->blocks));
     }
 }
 
@@ -151,7 +166,7 @@ static void choose(const struct fixture *f, int64_t *chosen, int64_t *counts)
                                        .n_groups = f->n_groups,
                                        .q = f->q,
                                        .stride = HEADS * DIM,
-                                       .scale = 0.5f,
+                                       .scale = SCALE,
                                        .top = TOP};
     if (retrieve_choose(f->retrieve, &call, chosen, counts, &err) != 0)
         fail_msg("%s", err.text);
@@ -161,7 +176,7 @@ static void check(int64_t blocks)
 {
     struct fixture f;
     int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
-    open_fixture(&f, blocks, blocks);
+    open_fixture(&f, &world, PLANTED, blocks, blocks);
     deal_groups(&f);
     choose(&f, chosen, counts);
     check_found(&f, chosen, counts);
@@ -181,13 +196,107 @@ static void wanted_blocks_are_found_among_thousands(void **state)
     check(3 * RETRIEVE_CANDIDATES + 7);
 }
 
+/* ---- the definition ---- */
+
+/* The largest product of a query with a block's keys, as these are after four bits. */
+static double score_by_definition(const struct fixture *f, const float *q, int kv_head, int64_t block, float scale)
+{
+    float keys[FAR_BLOCK * DIM], values[FAR_BLOCK * DIM];
+    static char record[8192];
+    const int64_t token = SINKS + block * FAR_BLOCK;
+    double best = -INFINITY;
+    far_record_write(record, DTYPE_F32, DIM, near_keys(&f->near, kv_head, token),
+                     near_values(&f->near, kv_head, token));
+    far_record_read(record, DTYPE_F32, DIM, keys, values);
+    for (int n = 0; n < FAR_BLOCK; n++) {
+        double dot = 0;
+        for (int e = 0; e < DIM; e++)
+            dot += (double)q[e] * (double)keys[n * DIM + e];
+        best = fmax(best, dot);
+    }
+    return best * (double)scale;
+}
+
+/* weights [blocks]: the sum, over one query in RETRIEVE_SAMPLE of a group and the heads of a kv head, of the
+ * softmax over blocks of these scores. */
+static void weigh_by_definition(const struct fixture *f, const struct retrieve_group *group, int kv_head,
+                                float scale, double *weights)
+{
+    static double scores[512];
+    memset(weights, 0, (size_t)f->blocks * sizeof *weights);
+    for (int64_t t = 0; t < group->count; t += RETRIEVE_SAMPLE)
+        for (int head = kv_head * (HEADS / KV_HEADS); head < (kv_head + 1) * (HEADS / KV_HEADS); head++) {
+            const float *q = f->q + ((group->row + t) * HEADS + head) * DIM;
+            double sum = 0;
+            for (int64_t b = 0; b < f->blocks; b++)
+                sum += scores[b] = exp(score_by_definition(f, q, kv_head, b, scale));
+            for (int64_t b = 0; b < f->blocks; b++)
+                weights[b] += scores[b] / sum;
+        }
+}
+
+/* Whether all that is chosen is among the best, but for what eight bits round: within 5% of the last of them. */
+static void check_best(const struct fixture *f, const int64_t *chosen, const double *weights)
+{
+    for (int64_t i = 0; i < TOP; i++) {
+        int64_t better = 0;
+        for (int64_t b = 0; b < f->blocks; b++)
+            better += weights[b] > weights[chosen[i]] / 0.95;
+        assert_true(better < TOP);
+        assert_true(i == 0 || chosen[i] > chosen[i - 1]);
+    }
+}
+
+static void a_choice_is_that_of_the_definition(void **state)
+{
+    enum { BLOCKS = 150 };
+    (void)state;
+    struct fixture f;
+    int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
+    double weights[BLOCKS];
+    open_fixture(&f, &world, NOISY, BLOCKS, BLOCKS);
+    deal_groups(&f);
+    choose(&f, chosen, counts);
+    for (int64_t g = 0; g < f.n_groups; g++)
+        for (int head = 0; head < KV_HEADS && f.groups[g].rank == world.rank; head++) {
+            weigh_by_definition(&f, &f.groups[g], head, SCALE, weights);
+            check_best(&f, chosen + (g * KV_HEADS + head) * TOP, weights);
+        }
+    close_fixture(&f);
+}
+
+/* What each group of the sequence chooses on the ranks of `group`, [GROUPS][KV_HEADS][TOP]. */
+static void choose_in_order(const struct comm *group, int64_t blocks, int64_t *out)
+{
+    struct fixture f;
+    int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
+    open_fixture(&f, group, NOISY, blocks, blocks);
+    deal_groups(&f);
+    choose(&f, chosen, counts);
+    for (int64_t g = 0; g < f.n_groups; g++)
+        memcpy(out + group_at(&f, g) * KV_HEADS * TOP, chosen + g * KV_HEADS * TOP, KV_HEADS * TOP * sizeof *out);
+    close_fixture(&f);
+}
+
+static void choices_among_thousands_do_not_depend_on_the_ranks(void **state)
+{
+    const struct comm self = {MPI_COMM_SELF, 0, 1};
+    int64_t alone[GROUPS * KV_HEADS * TOP], together[GROUPS * KV_HEADS * TOP];
+    (void)state;
+    choose_in_order(&self, 3 * RETRIEVE_CANDIDATES + 7, alone);
+    choose_in_order(&world, 3 * RETRIEVE_CANDIDATES + 7, together);
+    assert_memory_equal(alone, together, sizeof alone);
+}
+
+/* ---- what a group sees ---- */
+
 /* Groups that begin and end at different blocks, as under a bounded memory: what they want is found where they see
  * it, and nothing else is looked at. */
 static void check_spans(int64_t blocks)
 {
     struct fixture f;
     int64_t chosen[2 * GROUPS * KV_HEADS * TOP], counts[2 * GROUPS];
-    open_fixture(&f, blocks, blocks);
+    open_fixture(&f, &world, PLANTED, blocks, blocks);
     deal_groups(&f);
     for (int64_t g = 0; g < f.n_groups; g++) {
         f.groups[g].first = blocks / 3 * (g % 2) + 7 * (f.n_groups - g);
@@ -199,7 +308,7 @@ static void check_spans(int64_t blocks)
             const int64_t *of = chosen + (g * KV_HEADS + head) * TOP;
             assert_int_equal(counts[g], TOP);
             for (int64_t i = 0; i < TOP; i++) {
-                const int64_t want = wanted(group_at(g), head, i, blocks);
+                const int64_t want = wanted(group_at(&f, g), head, i, blocks);
                 bool found = want < f.groups[g].first || want >= f.groups[g].end;
                 for (int64_t c = 0; c < TOP; c++)
                     found = found || of[c] == want;
@@ -223,12 +332,12 @@ static void one_query_finds_its_blocks(void **state)
     (void)state;
     struct fixture f;
     int64_t chosen[KV_HEADS * TOP], counts[1];
-    open_fixture(&f, 333, 333);
+    open_fixture(&f, &world, PLANTED, 333, 333);
     for (int e = 0; e < HEADS * DIM; e++)
         f.q[e] = number(DIRECTION + 2 * KV_HEADS + e / DIM / (HEADS / KV_HEADS), e % DIM);
     const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, 0, f.blocks};
     const struct retrieve_call call = {
-        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = SCALE, .top = TOP};
     assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
     for (int head = 0; head < KV_HEADS; head++)
         for (int64_t i = 0; i < TOP; i++)
@@ -241,11 +350,11 @@ static void what_a_group_does_not_see_is_not_chosen(void **state)
     (void)state;
     struct fixture f;
     int64_t chosen[KV_HEADS * TOP], counts[1];
-    open_fixture(&f, 333, 333);
+    open_fixture(&f, &world, PLANTED, 333, 333);
     for (int64_t visible = 0; visible < 9; visible += 2) {
         const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, 100, 100 + visible};
         const struct retrieve_call call = {
-            .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+            .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = SCALE, .top = TOP};
         assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
         assert_int_equal(counts[0], i64_min(TOP, visible));
         for (int64_t i = 0; i < counts[0]; i++)
@@ -263,12 +372,12 @@ static void the_oldest_blocks_leave_and_the_others_can_be_fetched(void **state)
     int64_t chosen[KV_HEADS * TOP], counts[1];
     struct far_want wants[KV_HEADS * TOP];
     (void)state;
-    open_fixture(&f, BLOCKS, CAPACITY);
+    open_fixture(&f, &world, PLANTED, BLOCKS, CAPACITY);
     const size_t bytes = far_record_bytes(DIM);
     assert_true(bytes <= sizeof expected);
     const struct retrieve_group group = {RETRIEVE_EVERY, 0, 1, BLOCKS - CAPACITY, BLOCKS};
     const struct retrieve_call call = {
-        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = 0.5f, .top = TOP};
+        .far = &f.far, .groups = &group, .n_groups = 1, .q = f.q, .scale = SCALE, .top = TOP};
     assert_int_equal(retrieve_choose(f.retrieve, &call, chosen, counts, &err), 0);
     assert_int_equal(counts[0], TOP);
     for (int i = 0; i < KV_HEADS * TOP; i++) {
@@ -291,6 +400,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         mpi_unit_test(wanted_blocks_are_found),
         mpi_unit_test(wanted_blocks_are_found_among_thousands),
+        mpi_unit_test(a_choice_is_that_of_the_definition),
+        mpi_unit_test(choices_among_thousands_do_not_depend_on_the_ranks),
         mpi_unit_test(groups_may_see_different_blocks),
         mpi_unit_test(one_query_finds_its_blocks),
         mpi_unit_test(the_oldest_blocks_leave_and_the_others_can_be_fetched),
