@@ -205,40 +205,6 @@ int ops_cuda_gate(const struct ops_cuda_gate *call, cudaStream_t stream, struct 
     return gpu_check_launch("gating rows", err);
 }
 
-/* ---- lookup: a block a row. Bytes an element: 2 or 4 read, 4 written ---- */
-
-template <int V, class In> static __global__ void embed_kernel(const struct ops_cuda_embed call)
-{
-    const In *from = (const In *)call.table + call.ids[blockIdx.x] * call.width;
-    float *to = call.out + (int64_t)blockIdx.x * call.width;
-    for (int64_t i = (int64_t)V * threadIdx.x; i < call.width; i += V * blockDim.x) {
-        float some[V];
-        gpu_load(some, from + i);
-        for (int k = 0; k < V; k++)
-            some[k] *= call.scale;
-        gpu_store(to + i, some);
-    }
-}
-
-template <class In> static void embed_launch(const struct ops_cuda_embed *call, cudaStream_t stream)
-{
-    const int64_t width = call->width;
-    const bool fours = gpu_in_fours((const In *)call->table, width) && gpu_in_fours(call->out, width);
-    const auto embed = fours ? embed_kernel<4, In> : embed_kernel<1, In>;
-    GPU_LAUNCH(embed, (unsigned)call->rows, gpu_row_threads(fours ? width / 4 : width), 0, stream, *call);
-}
-
-int ops_cuda_embed(const struct ops_cuda_embed *call, cudaStream_t stream, struct error *err)
-{
-    if (call->rows == 0)
-        return 0;
-    if (call->dtype == DTYPE_BF16)
-        embed_launch<__nv_bfloat16>(call, stream);
-    else
-        embed_launch<float>(call, stream);
-    return gpu_check_launch("looking up embeddings", err);
-}
-
 /* ---- log-softmax: a block a row, which is read once. Bytes an element: 4 read ---- */
 
 /* What a thread knows of the logits that it has seen. The sum is in float where a thread sums, which is a few

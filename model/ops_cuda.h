@@ -1,4 +1,4 @@
-/* The operations of model/ops.h on a GPU: norms, gate, sums, lookups and log-softmax on the rows of a segment.
+/* The operations of model/ops.h on a GPU: norms, gate, sums and log-softmax on the rows of a segment.
  *
  * Every pointer in the structs is to the device's memory, borrowed until the call is over in its stream. Calls are
  * queued in the stream; they return 0, or -1 with ERROR_CLUSTER where the launch is refused. A row is computed by
@@ -53,18 +53,6 @@ struct ops_cuda_gate {
     int64_t rows;
 };
 int ops_cuda_gate(const struct ops_cuda_gate *call, cudaStream_t stream, struct error *err);
-
-/* out [rows][width] = the rows of the table that the ids name, times scale. 0 <= id < vocab: not checked here. */
-struct ops_cuda_embed {
-    const void *table; /* [vocab][width] */
-    enum dtype dtype;  /* of the table */
-    int64_t width;
-    float scale;
-    const int32_t *ids; /* [rows] */
-    float *out;
-    int64_t rows;
-};
-int ops_cuda_embed(const struct ops_cuda_embed *call, cudaStream_t stream, struct error *err);
 
 /* Norm every head of the queries and of the keys, in place: a row of qkv holds heads * dim numbers of queries, then
  * kv_heads * dim of keys, then what is left alone. */

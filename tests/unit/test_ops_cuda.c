@@ -147,39 +147,6 @@ static void huge_gates_saturate(void **state)
     gpu_forget();
 }
 
-static void check_embed(int64_t width, enum dtype dtype)
-{
-    enum { VOCAB = 5 };
-    static float table[VOCAB * MOST];
-    static bf16 rounded[VOCAB * MOST];
-    static const int32_t ids[ROWS] = {4, 0, 4};
-    fill(table, VOCAB * width, 1);
-    ops_store(table, rounded, DTYPE_BF16, VOCAB * width);
-    const bool in_bf16 = dtype == DTYPE_BF16;
-    const struct ops_cuda_embed call = {
-        .table = gpu_copy(in_bf16 ? (void *)rounded : table, (size_t)(VOCAB * width) * dtype_size(dtype)),
-        .dtype = dtype,
-        .width = width,
-        .scale = 1.5F,
-        .ids = gpu_copy(ids, sizeof ids),
-        .out = gpu_room((size_t)(ROWS * width) * sizeof(float)),
-        .rows = ROWS};
-    gpu_must(ops_cuda_embed(&call, gpu_stream, &on_gpu.err));
-    gpu_fetch(got, call.out, (size_t)(ROWS * width) * sizeof *got);
-    for (int64_t i = 0; i < ROWS * width; i++) {
-        const int64_t from = ids[i / width] * width + i % width;
-        assert_true(got[i] == (in_bf16 ? bf16_to_f32(rounded[from]) : table[from]) * 1.5F);
-    }
-    gpu_forget();
-}
-
-static void embeddings_are_the_rows_that_ids_name(void **state)
-{
-    (void)state;
-    for (int i = 0; i < 2 * N_WIDTHS; i++)
-        check_embed(widths[i / 2], i % 2 ? DTYPE_BF16 : DTYPE_F32);
-}
-
 static void check_head_norms(int dim, bool of_queries, bool of_keys)
 {
     enum { HEADS = 5, KV_HEADS = 2 };
@@ -287,7 +254,6 @@ static void no_rows_are_no_work(void **state)
     gpu_must(ops_cuda_rms_norm(&(struct ops_cuda_rms_norm){.norm = {NULL, 64, 1}}, gpu_stream, &on_gpu.err));
     gpu_must(ops_cuda_add_norm(&(struct ops_cuda_add_norm){.norm = {NULL, 64, 1}}, gpu_stream, &on_gpu.err));
     gpu_must(ops_cuda_gate(&(struct ops_cuda_gate){.gate = {ACTIVATION_SILU, 64}}, gpu_stream, &on_gpu.err));
-    gpu_must(ops_cuda_embed(&(struct ops_cuda_embed){.width = 64}, gpu_stream, &on_gpu.err));
     gpu_must(ops_cuda_log_softmax(&(struct ops_cuda_log_softmax){.vocab = 64}, gpu_stream, &on_gpu.err));
 }
 
@@ -298,7 +264,6 @@ int main(void)
         cmocka_unit_test(a_sum_is_added_and_normed_with_and_without_a_norm_of_what_is_added),
         cmocka_unit_test(gates_are_those_of_the_cpu),
         cmocka_unit_test(huge_gates_saturate),
-        cmocka_unit_test(embeddings_are_the_rows_that_ids_name),
         cmocka_unit_test(heads_are_normed_and_values_left_alone),
         cmocka_unit_test(log_softmax_is_that_of_the_cpu),
         cmocka_unit_test(the_lowest_of_equal_logits_is_the_top),
