@@ -53,7 +53,7 @@ static int check_deadline(double begun, double seconds, struct error *err)
                : 0;
 }
 
-/* Until what was asked of the communicator is queued. */
+/* Until what was asked of the communicator is queued; an error after so many seconds. */
 static int wait_queued(struct transport_nccl *self, double seconds, struct error *err)
 {
     const double begun = clock_seconds();

@@ -165,7 +165,7 @@ int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error 
 
 int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struct error *err)
 {
-    char own[256], other[256];
+    char own[256] = "", other[256];
     int64_t first = 1; /* no rank before this one has its text */
     snprintf(own, sizeof own, "%s", text);
     for (int r = 0; r < comm->size; r++) {

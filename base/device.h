@@ -24,7 +24,7 @@ struct device {
     const char *place; /* where it sits in its node: "0000:3b:00.0"; ranks that share a device have the same */
     bool host_visible; /* the host may read and write its memory directly */
 
-    int (*count)(void); /* devices of its kind that the ranks of a node share */
+    int (*count)(void); /* devices of its kind that this rank sees */
 
     /* Zeroed memory aligned to 64 bytes; NULL with ERROR_RESOURCE naming `what` and the bytes. */
     void *(*alloc)(size_t bytes, const char *what, struct error *err);
@@ -48,8 +48,9 @@ struct device {
 /* The CPU; always there. */
 const struct device *device_cpu(void);
 
-/* The GPU of this rank: the ranks of a node take its GPUs in turn. From then on this thread works with it. NULL
- * with ERROR_RESOURCE where there is none, and ERROR_USAGE in a program that was built without CUDA. */
+/* The GPU of this rank: of those that it sees the one of its node-local rank, beginning again at the first where
+ * there are fewer. From then on this thread works with it. NULL with ERROR_RESOURCE where there is none, or one
+ * below compute capability 8.0, and ERROR_USAGE in a program that was built without CUDA. */
 const struct device *device_cuda(int node_rank, struct error *err);
 
 #endif

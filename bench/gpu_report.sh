@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # gpu_report.sh BUILD OUT [SECONDS]: what a GPU makes of this program, in files of OUT: tests, benches, compute-sanitizer.
-# BUILD is a build for GPUs (cmake --preset cuda && cmake --build --preset cuda --target gpu_tests gpu_benches). Tests
+# BUILD is a build for GPUs (cmake --preset cuda && cmake --build --preset cuda --target longhaul gpu_tests gpu_benches). Tests
 # need CUDA's libraries and cmocka (LD_LIBRARY_PATH, where it is carried along), benches only CUDA's: no MPI. What matters
 # most comes first, and nothing is begun after SECONDS (3600). What fails is told at the end, and nothing stops what
 # follows. Where python3 has torch, PyTorch's kernels are measured beside ours. With MODEL (GGUF) and TEXT set, and what
 # the whole program needs there, TEXT is scored as well, all of it under full attention.
 set -uo pipefail
 
-[ $# -ge 2 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
+[ $# -eq 2 ] || [ $# -eq 3 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
 build=$1 out=$2 limit=${3:-3600}
 mkdir -p "$out"
 failed=()

@@ -24,7 +24,7 @@
 #   DEPTHS TRIALS SEED POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR CONTEXT RING SEGMENT DTYPE
 #             the options of these names
 #   NTASKS    ranks (the job's tasks, or 1)    THREADS  per rank (the job's --cpus-per-task)
-#   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node or --gres, too)
+#   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node, -task or --gres)
 #   LONGHAUL  the program (build/longhaul here, or the one in PATH)
 # Relative paths start from the folder the job was submitted from.
 set -euo pipefail

@@ -18,7 +18,7 @@
 #   CORPUS    file or folder (required)        MODEL    weights, GGUF (required)
 #   OUT       folder of the results (out/longhaul)
 #   NTASKS    ranks (the job's tasks, or 2)    THREADS  per rank (the job's --cpus-per-task)
-#   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node or --gres, too)
+#   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node, -task or --gres)
 #   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
 #             the options of these names
 #   EXTRA     more options, cut at spaces; arguments of this script are passed on as they are

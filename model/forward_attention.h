@@ -43,6 +43,7 @@ int64_t forward_attention_block(const struct forward_options *options);
 
 /* Bytes of the ring and its memory, and of bounded memory and decode. */
 int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
+/* Collective over the group. */
 int forward_attention_create(struct forward_attention *attention, const struct forward_options *options,
                              struct error *err);
 void forward_attention_free(struct forward_attention *attention);

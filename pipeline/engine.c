@@ -78,6 +78,26 @@ static int create_forwards(struct engine *engine, struct error *err)
     return 0;
 }
 
+/* What needs no other rank. */
+static int create_alone(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    const size_t vocab = (size_t)options->model->shape.vocab;
+    engine->logits = calloc(2 * vocab, sizeof *engine->logits);
+    if (!engine->logits)
+        return error_set(err, ERROR_RESOURCE, "no memory for the logits of %d tokens", options->model->shape.vocab);
+    engine->reference_logits = engine->logits + vocab;
+    return (engine->pool = pool_create(options->threads, err)) ? choose_kernels(engine, err) : -1;
+}
+
+static int pack_model(const struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    const struct model_pack_options pack = {options->dtype,  options->scores,  engine->pool,     options->node,
+                                            options->device, rows_of(options), options->streamed};
+    return model_pack(options->model, &pack, err);
+}
+
 struct engine *engine_create(const struct engine_options *options, struct error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
@@ -86,22 +106,9 @@ struct engine *engine_create(const struct engine_options *options, struct error 
         return NULL;
     }
     engine->options = *options;
-    const size_t vocab = (size_t)options->model->shape.vocab;
-    engine->logits = calloc(2 * vocab, sizeof *engine->logits);
-    if (!engine->logits) {
-        error_set(err, ERROR_RESOURCE, "no memory for the logits of %d tokens", options->model->shape.vocab);
-        goto fail;
-    }
-    engine->reference_logits = engine->logits + vocab;
-    if (!(engine->pool = pool_create(options->threads, err)) || choose_kernels(engine, err) != 0)
-        goto fail;
-    const struct model_pack_options pack = {options->dtype,  options->scores,  engine->pool,     options->node,
-                                            options->device, rows_of(options), options->streamed};
-    if (comm_agree(options->group, model_pack(options->model, &pack, err), err) != 0 ||
-        create_forwards(engine, err) != 0)
-        goto fail;
-    return engine;
-fail:
+    if (comm_agree(options->group, create_alone(engine, err), err) == 0 &&
+        comm_agree(options->group, pack_model(engine, err), err) == 0 && create_forwards(engine, err) == 0)
+        return engine;
     engine_free(engine);
     return NULL;
 }

@@ -70,11 +70,12 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
     return options->device == DEVICE_CHOICE_AUTO && !f32 && !f32_before && device_cuda(0, &none);
 }
 
-/* The GPU of a rank, or NULL where there is none or none is asked for. */
+/* The GPU of a rank, or NULL where there is none or none can be asked for: GPUs do not compute in f32. */
 static const struct device *own_gpu(const struct options *options, int node_rank)
 {
     struct error none;
-    return options->device == DEVICE_CHOICE_CPU ? NULL : device_cuda(node_rank, &none);
+    const bool wanted = options->device != DEVICE_CHOICE_CPU && options->dtype != DTYPE_CHOICE_F32;
+    return wanted ? device_cuda(node_rank, &none) : NULL;
 }
 
 int setup_gpus_taken(const struct options *options, const struct comm *node, int *gpus, struct error *err)

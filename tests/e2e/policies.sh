@@ -5,7 +5,8 @@
 text=$work/text.txt
 { head -c 1500 "$texts/legal_long.txt"; cat "$texts/mixed.txt"; head -c 1500 "$texts/legal_long.txt"; } >"$text"
 
-# score NAME RANKS MODEL POLICY: to $work/NAME.csv. POLICY may be a table of layers, or the model's own.
+# score NAME RANKS MODEL POLICY: to $work/NAME.csv. POLICY may be a table of layers, or `own`:
+# what the model's file says.
 score() {
     local ways=(--policy "$4")
     [[ $4 != [0-9]* ]] || ways=(--layers "$4")

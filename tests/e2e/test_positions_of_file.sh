@@ -16,7 +16,7 @@ score() {
     "$longhaul" export "$work/$name" --format csv >"$work/$name.csv"
 }
 
-# same NAME "ASKED..." VALUE...: the values in the file are what the words on the command line are
+# same NAME "ASKED..." VALUE...: the values in the file do what the words on the command line do
 same() {
     local name=$1 asked=$2
     shift 2

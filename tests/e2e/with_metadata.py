@@ -10,7 +10,8 @@ ALIGNMENT = 32
 
 
 def text(string):
-    return struct.pack("<Q", len(string)) + string.encode()
+    data = string.encode()
+    return struct.pack("<Q", len(data)) + data
 
 
 def value_end(data, at, kind):

@@ -160,9 +160,10 @@ static inline void bed_check_resident(const struct bed *bed, int64_t next)
     assert_int_equal(comm_max(&world, own, &most, &err), 0);
     assert_int_equal(comm_max(&world, -own, &least, &err), 0);
     assert_true(most + least <= row * (policy->blocks ? BLOCK_TOKENS : 1));
-    const int64_t bound = policy_near_reach(&bed->spec) + policy_kept(&bed->spec) + bed->spec.far;
+    const int64_t near = policy_near_reach(&bed->spec) + i64_max(0, next - bed->end);
+    const int64_t shared = i64_ceil_div(bed->spec.slots + bed->spec.far, world.size);
     if (!policy->blocks || bed->spec.far > 0)
-        assert_true(own <= row * (bound + i64_max(0, next - bed->end)));
+        assert_true(own <= row * (near + bed->spec.sinks + shared + (policy->blocks ? BLOCK_TOKENS : 0)));
 }
 
 static inline void bed_check_forgotten(const struct bed *bed, int64_t next)

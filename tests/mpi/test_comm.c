@@ -72,6 +72,10 @@ static void different_texts_are_counted(void **state)
     snprintf(text + 254, sizeof text - 254, "%d", world.rank);
     assert_int_equal(comm_distinct(&world, text, &out, &err), 0);
     assert_int_equal(out, world.size);
+    memset(text, 'x', sizeof text - 1); /* what is behind 255 bytes does not count */
+    snprintf(text + 290, sizeof text - 290, "%d", world.rank);
+    assert_int_equal(comm_distinct(&world, text, &out, &err), 0);
+    assert_int_equal(out, 1);
 }
 
 static void shared_memory_is_zeroed_aligned_and_seen_by_all(void **state)

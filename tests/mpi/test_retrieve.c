@@ -199,12 +199,13 @@ static void wanted_blocks_are_found_among_thousands(void **state)
 /* ---- the definition ---- */
 
 /* The largest product of a query with a block's keys, as these are after four bits. */
-static double score_by_definition(const struct fixture *f, const float *q, int kv_head, int64_t block, float scale)
+static double score_by_definition(const struct fixture *f, const float *q, int kv_head, int64_t block)
 {
     float keys[FAR_BLOCK * DIM], values[FAR_BLOCK * DIM];
     static char record[8192];
     const int64_t token = SINKS + block * FAR_BLOCK;
     double best = -INFINITY;
+    assert_true(far_record_bytes(DIM) <= sizeof record);
     far_record_write(record, DTYPE_F32, DIM, near_keys(&f->near, kv_head, token),
                      near_values(&f->near, kv_head, token));
     far_record_read(record, DTYPE_F32, DIM, keys, values);
@@ -214,22 +215,23 @@ static double score_by_definition(const struct fixture *f, const float *q, int k
             dot += (double)q[e] * (double)keys[n * DIM + e];
         best = fmax(best, dot);
     }
-    return best * (double)scale;
+    return best * (double)SCALE;
 }
 
 /* weights [blocks]: the sum, over one query in RETRIEVE_SAMPLE of a group and the heads of a kv head, of the
  * softmax over blocks of these scores. */
 static void weigh_by_definition(const struct fixture *f, const struct retrieve_group *group, int kv_head,
-                                float scale, double *weights)
+                                double *weights)
 {
     static double scores[512];
+    assert_true(f->blocks <= 512);
     memset(weights, 0, (size_t)f->blocks * sizeof *weights);
     for (int64_t t = 0; t < group->count; t += RETRIEVE_SAMPLE)
         for (int head = kv_head * (HEADS / KV_HEADS); head < (kv_head + 1) * (HEADS / KV_HEADS); head++) {
             const float *q = f->q + ((group->row + t) * HEADS + head) * DIM;
             double sum = 0;
             for (int64_t b = 0; b < f->blocks; b++)
-                sum += scores[b] = exp(score_by_definition(f, q, kv_head, b, scale));
+                sum += scores[b] = exp(score_by_definition(f, q, kv_head, b));
             for (int64_t b = 0; b < f->blocks; b++)
                 weights[b] += scores[b] / sum;
         }
@@ -259,7 +261,7 @@ static void a_choice_is_that_of_the_definition(void **state)
     choose(&f, chosen, counts);
     for (int64_t g = 0; g < f.n_groups; g++)
         for (int head = 0; head < KV_HEADS && f.groups[g].rank == world.rank; head++) {
-            weigh_by_definition(&f, &f.groups[g], head, SCALE, weights);
+            weigh_by_definition(&f, &f.groups[g], head, weights);
             check_best(&f, chosen + (g * KV_HEADS + head) * TOP, weights);
         }
     close_fixture(&f);

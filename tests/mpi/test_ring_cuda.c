@@ -67,6 +67,7 @@ static void bed_make_ring(struct bed *bed, int way)
 
 static void bed_make(struct bed *bed, const struct shape *shape, int way)
 {
+    assert_non_null(gpu = device_cuda(world.rank, &err)); /* one each, where there are as many: then by NCCL */
     *bed = (struct bed){.shape = shape, .offsets = {bed->offset, bed->offset}};
     const size_t numbers = (size_t)MAX_TOKENS * (size_t)row_of_all(bed);
     for (int e = 0; e < shape->kv_heads * shape->dim; e++)
