@@ -11,7 +11,7 @@
 #include "attention/retrieve.h"
 
 static const struct policy_parameter parameters[] = {
-    {"window", offsetof(struct policy_spec, window), 380, 1, INT64_C(1) << 40, "tokens before a group of queries",
+    {"window", offsetof(struct policy_spec, window), 1020, 1, INT64_C(1) << 40, "tokens before a group of queries",
      NULL},
     {"sinks", offsetof(struct policy_spec, sinks), 4, 0, 4096, "first tokens of the chunk", NULL},
     {"top", offsetof(struct policy_spec, top), 12, 1, RETRIEVE_CANDIDATES, "blocks of 32 tokens", NULL},

@@ -26,11 +26,21 @@ bool asked_extends(const struct options *options, const struct model *model)
            !options->truncate && !layers_all_own(model);
 }
 
+/* What nobody has asked for stays within the positions that the model knows. */
+static void fit_window(struct policy_spec *spec, int64_t context)
+{
+    const int64_t beyond = policy_reach(spec, 0, INT64_MAX) - context;
+    if (beyond > 0)
+        spec->window = i64_max(1, spec->window - beyond);
+}
+
 int asked_beyond(const struct options *options, const struct model *model, struct policy_spec *out,
                  struct error *err)
 {
-    const int status = policy_parse(BEYOND_THE_CONTEXT, out, err);
-    return status == 0 && options->memory_budget ? budget_apply(options, model, out, err) : status;
+    if (policy_parse(BEYOND_THE_CONTEXT, out, err) != 0)
+        return -1;
+    fit_window(out, model->context);
+    return options->memory_budget ? budget_apply(options, model, out, err) : 0;
 }
 
 /* Why a budget has no policy to bound, and what to do. */

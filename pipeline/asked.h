@@ -15,7 +15,7 @@
  * where nothing else is said of policies and nothing is cut off. */
 bool asked_extends(const struct options *options, const struct model *model);
 
-/* That policy, with --memory-budget. */
+/* That policy, with --memory-budget; its window is shorter where a model knows few positions. */
 int asked_beyond(const struct options *options, const struct model *model, struct policy_spec *out,
                  struct error *err);
 

@@ -79,6 +79,22 @@ static void a_budget_goes_into_what_is_chosen_beyond_the_context(void **state)
     assert_int_equal(beyond.far, 1024);
 }
 
+static void what_is_chosen_stays_within_the_positions_of_the_model(void **state)
+{
+    (void)state;
+    const struct options options = {.strategy = STRATEGY_WHOLE};
+    struct model model = toy(0);
+    struct policy_spec usual, shorter;
+    struct error err;
+    assert_int_equal(asked_beyond(&options, &model, &usual, &err), 0);
+    assert_true(policy_reach(&usual, 0, 1 << 20) > 1024);
+    model.context = 1024;
+    assert_int_equal(asked_beyond(&options, &model, &shorter, &err), 0);
+    assert_int_equal(policy_reach(&shorter, 0, 1 << 20), 1024);
+    shorter.window = usual.window;
+    assert_true(policy_same(&shorter, &usual));
+}
+
 static void a_budget_without_a_policy_is_refused(void **state)
 {
     (void)state;
@@ -140,6 +156,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_budget_goes_into_the_policy),
         cmocka_unit_test(a_budget_goes_into_what_is_chosen_beyond_the_context),
+        cmocka_unit_test(what_is_chosen_stays_within_the_positions_of_the_model),
         cmocka_unit_test(a_budget_without_a_policy_is_refused),
         cmocka_unit_test(a_budget_for_layers_with_windows_of_their_own_is_refused),
         cmocka_unit_test(a_budget_beside_a_file_of_layers_is_refused),
