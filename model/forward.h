@@ -46,6 +46,7 @@ struct forward_options {
  * the host cannot reach. The model need not be packed, and of the group only its size is looked at. */
 struct forward_memory {
     size_t host, device;
+    size_t device_keys; /* of the device's: keys and values of the past */
 };
 int forward_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
 

@@ -175,7 +175,8 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
     size_t staged = 0;
     if (status == 0 && memory.layers > 0 && options->group->size > 1 && !options->device->host_visible)
         status = ring_hop_bytes(&ring, &staged, err);
-    *out = (struct forward_memory){.host = of_bounded + of_decoder + 2 * staged, .device = of_memory + of_ring};
+    *out = (struct forward_memory){
+        .host = of_bounded + of_decoder + 2 * staged, .device = of_memory + of_ring, .device_keys = of_memory};
     return status;
 }
 

@@ -385,6 +385,7 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         status = forward_bytes(&forward, &of_setting, err);
         out->forward += of_setting.host;
         out->device += of_setting.device;
+        out->device_keys += of_setting.device_keys;
     }
     pool_free(planned.pool);
     return status;

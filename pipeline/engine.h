@@ -62,10 +62,10 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
 
 /* What a rank needs, in bytes, before anything is allocated; `model` need not be packed. */
 struct engine_memory {
-    size_t weights;        /* packed, per node */
-    size_t forward;        /* per rank: keys, values, activations, ring buffers */
-    size_t device;         /* per rank, on a GPU: weights and all that is computed there */
-    size_t device_weights; /* of these, weights */
+    size_t weights;                     /* packed, per node */
+    size_t forward;                     /* per rank: keys, values, activations, ring buffers */
+    size_t device;                      /* per rank, on a GPU: weights and all that is computed there */
+    size_t device_weights, device_keys; /* of these: weights; keys and values of the past */
 };
 int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err);
 

@@ -44,14 +44,12 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
     const struct device *device = setup_device(&plan->setup, 0, err);
     if (!device)
         return -1;
-    const struct setup *setup = &plan->setup;
-    const double mib = 1 << 20, weights = (double)setup->memory.device_weights / mib;
-    fprintf(
-        out,
-        "GPU memory: %.1f MiB a rank (%.1f MiB of weights, %.1f MiB of keys, values and buffers; %.1f MiB there: "
-        "%s)\n",
-        (double)setup->memory.device / mib, weights, (double)setup->memory.device / mib - weights,
-        (double)device->memory_free() / mib, device->model);
+    const struct engine_memory *memory = &plan->setup.memory;
+    const double mib = 1 << 20, all = (double)memory->device / mib, weights = (double)memory->device_weights / mib;
+    const double keys = (double)memory->device_keys / mib;
+    fprintf(out,
+            "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n",
+            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model);
     return 0;
 }
 
