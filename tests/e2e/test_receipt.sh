@@ -47,6 +47,12 @@ for name in ("tokens", "predictions", "probes", "policy", "reference"):
     assert one[name] == two[name], (name, one, two)
 PY
 
+# A budget in bytes holds: a token takes 512 of them here, and the first tokens, or the window, come on top.
+compare budget 1 "$model" --policy sinks --memory-budget 100KiB --against full
+holds budget '90000 < r["bytes"] <= 102400 + 4 * 512'
+compare hitters 1 "$model" --policy h2o:window=64 --memory-budget 100KiB --against full
+holds hitters '90000 < r["bytes"] <= 102400 + 64 * 512'
+
 # summary NAME OPTIONS...: of 12,119 tokens, by a model that was trained to 8,192; its receipt as one JSON object.
 summary() {
     local name=$1 code=0
