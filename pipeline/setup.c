@@ -56,26 +56,24 @@ const struct device *setup_device(const struct setup *setup, int node_rank, stru
     return setup->cuda ? device_cuda(node_rank, err) : device_cpu();
 }
 
-/* Whether the ranks compute on GPUs: -1 where they are asked to and cannot. */
-static int choose_device(const struct setup_machine *machine, struct error *err)
-{
-    const struct options *options = machine->options;
-    struct error none;
-    const bool f32 = options->dtype == DTYPE_CHOICE_F32;
-    if (options->device == DEVICE_CHOICE_CUDA && f32)
-        return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
-    if (options->device == DEVICE_CHOICE_CUDA)
-        return device_cuda(0, err) ? 1 : -1;
-    const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
-    return options->device == DEVICE_CHOICE_AUTO && !f32 && !f32_before && device_cuda(0, &none);
-}
-
 /* The GPU of a rank, or NULL where there is none or none can be asked for: GPUs do not compute in f32. */
 static const struct device *own_gpu(const struct options *options, int node_rank)
 {
     struct error none;
     const bool wanted = options->device != DEVICE_CHOICE_CPU && options->dtype != DTYPE_CHOICE_F32;
     return wanted ? device_cuda(node_rank, &none) : NULL;
+}
+
+/* Whether the ranks compute on GPUs: -1 where they are asked to and cannot. */
+static int choose_device(const struct setup_machine *machine, struct error *err)
+{
+    const struct options *options = machine->options;
+    if (options->device == DEVICE_CHOICE_CUDA && options->dtype == DTYPE_CHOICE_F32)
+        return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
+    if (options->device == DEVICE_CHOICE_CUDA)
+        return device_cuda(0, err) ? 1 : -1;
+    const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
+    return !f32_before && own_gpu(options, 0);
 }
 
 int setup_gpus_taken(const struct options *options, const struct comm *node, int *gpus, struct error *err)

@@ -27,24 +27,29 @@ exceeds() {
     python3 -c 'import sys; sys.exit(not float(sys.argv[1]) > float(sys.argv[2]))' "$1" "$2"
 }
 
-# ranks_agree MODEL "RANKS..." POLICY...: so many ranks say what 1 rank says, to 1e-3, under each; and each really
-# forgets: it says something else than full.
+# agrees MODEL "RANKS..." POLICY: so many ranks say what 1 rank says, to 1e-3; and it really forgets: it says something else
+# than what was scored as full.
+agrees() {
+    local model=$1 tried=$2 policy=$3 ranks gap worst=0 forgot
+    score one 1 "$model" "$policy"
+    forgot=$(difference full one)
+    exceeds "$forgot" 0.05 || fail "$policy forgets nothing: $forgot from full"
+    for ranks in $tried; do
+        score many "$ranks" "$model" "$policy"
+        gap=$(difference one many)
+        ! exceeds "$gap" 1e-3 || fail "$policy: $ranks ranks differ by $gap from 1"
+        ! exceeds "$gap" "$worst" || worst=$gap
+    done
+    echo "$policy: 1 and $tried ranks differ by $worst at most (from full: $forgot)"
+}
+
+# ranks_agree MODEL "RANKS..." POLICY...: each agrees
 ranks_agree() {
-    local model=$1 tried=$2 policy ranks gap worst forgot
+    local model=$1 tried=$2 policy
     shift 2
     score full 1 "$model" full
     for policy; do
-        score one 1 "$model" "$policy"
-        forgot=$(difference full one)
-        exceeds "$forgot" 0.05 || fail "$policy forgets nothing: $forgot from full"
-        worst=0
-        for ranks in $tried; do
-            score many "$ranks" "$model" "$policy"
-            gap=$(difference one many)
-            ! exceeds "$gap" 1e-3 || fail "$policy: $ranks ranks differ by $gap from 1"
-            ! exceeds "$gap" "$worst" || worst=$gap
-        done
-        echo "$policy: 1 and $tried ranks differ by $worst at most (from full: $forgot)"
+        agrees "$model" "$tried" "$policy"
     done
 }
 

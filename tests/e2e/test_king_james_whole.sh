@@ -20,8 +20,10 @@ read_whole() {
     score_watched "$1" "$work/whole.txt" "${@:2}"
     within_plan "$1" "$work/whole.txt" "${@:2}"
     flat_at_end "$1" "$work/whole.txt"
-    [ "$(buckets "$1" | wc -l)" -eq 9 ] || fail "$1: not nine whole buckets"
-    paste <(buckets "$1") <(buckets pieces) | while read -r whole pieces; do
+    buckets "$1" >"$work/buckets"
+    expect "$(tail -n 1 "$work/buckets") < 2 * $(head -n 1 "$work/buckets")"
+    [ "$(wc -l <"$work/buckets")" -eq 9 ] || fail "$1: not nine whole buckets"
+    paste "$work/buckets" <(buckets pieces) | while read -r whole pieces; do
         expect "$whole < 1.15 * $pieces"
     done
 }

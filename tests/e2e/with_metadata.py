@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """with_metadata.py FROM.gguf TO.gguf NAME=VALUE...: the file with more in it. A VALUE with a point is a float32, of digits
 alone a uint32, of numbers between commas a float32 tensor, and else a string. Needs Python alone."""
+import pathlib
 import struct
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "fuzz"))
+from seeds_gguf import tensor, text, value
+
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 UINT32, FLOAT32, STRING, ARRAY = 4, 6, 8, 9
+F32_TENSOR = 0
 ALIGNMENT = 32
-
-
-def text(string):
-    data = string.encode()
-    return struct.pack("<Q", len(data)) + data
 
 
 def value_end(data, at, kind):
@@ -49,25 +49,23 @@ def main():
         data = file.read()
     version, n_tensors, n_values = struct.unpack_from("<IQQ", data, 4)
     values_end, tensors_end = ends(data, n_tensors, n_values)
-    values, tensors = data[24:values_end], data[values_end:tensors_end]
     weights = padded(data[len(padded(data[:tensors_end])):])
-    for name, value in (word.split("=") for word in more):
-        if "," in value:
-            floats = [float(number) for number in value.split(",")]
-            tensors += text(name) + struct.pack("<IQIQ", 1, len(floats), 0, len(weights))
+    values, tensors = [], []
+    for name, given in (word.split("=") for word in more):
+        if "," in given:
+            floats = [float(number) for number in given.split(",")]
+            tensors.append(tensor(name, [len(floats)], F32_TENSOR, len(weights)))
             weights = padded(weights + struct.pack(f"<{len(floats)}f", *floats))
-            n_tensors += 1
-            continue
-        n_values += 1
-        if value.isdigit():
-            values += text(name) + struct.pack("<II", UINT32, int(value))
-        elif value.replace(".", "").isdigit():
-            values += text(name) + struct.pack("<If", FLOAT32, float(value))
+        elif given.isdigit():
+            values.append(value(name, UINT32, struct.pack("<I", int(given))))
+        elif given.replace(".", "").isdigit():
+            values.append(value(name, FLOAT32, struct.pack("<f", float(given))))
         else:
-            values += text(name) + struct.pack("<I", STRING) + text(value)
-    head = b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_values) + values + tensors
+            values.append(value(name, STRING, text(given)))
+    head = struct.pack("<IQQ", version, n_tensors + len(tensors), n_values + len(values))
     with open(target, "wb") as file:
-        file.write(padded(head) + weights)
+        file.write(padded(b"GGUF" + head + data[24:values_end] + b"".join(values) + data[values_end:tensors_end] +
+                          b"".join(tensors)) + weights)
 
 
 if __name__ == "__main__":
