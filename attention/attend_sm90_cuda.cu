@@ -1,10 +1,13 @@
 /* Attention by wgmma and TMA, for sm_90a. (Shah et al. 2024, "FlashAttention-3".)
  *
  * A block has two or three warpgroups that compute, of 64 query rows each, and one that brings: one thread of it
- * asks for tiles of 128 keys and their values, each into the next slot of a ring for keys and one for values, as
- * soon as the slot is free. While a warpgroup weighs the scores of a tile, the product of the weights before it
+ * asks for tiles of 64 or 128 keys and their values, each into the next slot of a ring for keys and one for values,
+ * as soon as the slot is free. While a warpgroup weighs the scores of a tile, the product of the weights before it
  * with their values is under way; and the warpgroups begin their products in turn, so that one weighs while another
  * multiplies.
+ *
+ * What is the same for all threads of a warp is made so in the compiler's eyes (uniform): it then lies in the
+ * registers of warps, where wgmma wants its descriptors, and costs the threads nothing.
  */
 #include "attention/attend_split.h"
 #include "attention/attend_tile.cuh"
@@ -14,25 +17,20 @@
 #include "base/gpu.h"
 #include "base/gpu_sm90.cuh"
 
-enum {
-    KEYS = 128,
-    GROUP_THREADS = 128,
-    GROUP_ROWS = 64,
-    PAGES = KEYS / ATTEND_PAGE,
-    BOX_ROWS = 64,
-    BOX_COLUMNS = 64
-};
+enum { GROUP_THREADS = 128, GROUP_ROWS = 64, BOX_ROWS = ATTEND_PAGE, BOX_COLUMNS = 64 };
 enum { ROW_BYTES = 2 * BOX_COLUMNS, BOX_BYTES = BOX_ROWS * ROW_BYTES, PATTERN_BYTES = 8 * ROW_BYTES };
 enum ring_of { OF_KEYS, OF_VALUES, RINGS };
 
-/* What lies in shared memory, in panels of 64 columns, since a swizzled row has no more. */
+/* What lies in shared memory, in panels of 64 columns, since a swizzled row has no more; the last one ends in zeros
+ * where DIM does not fill it. */
 template <int DIM> struct shape {
+    static constexpr int KEYS = DIM > 128 ? 64 : 128, PAGES = KEYS / ATTEND_PAGE;
     static constexpr int GROUPS = DIM > 64 ? 2 : 3, SLOTS = DIM > 64 ? 2 : 4;
     static constexpr int ROWS = GROUPS * GROUP_ROWS, THREADS = (GROUPS + 1) * GROUP_THREADS;
-    static constexpr int PANELS = DIM / BOX_COLUMNS, PANEL_BYTES = KEYS * ROW_BYTES;
-    static constexpr int SLOT_BYTES = PANELS * PANEL_BYTES, QUERY_BYTES = ROWS * 2 * DIM;
+    static constexpr int PANELS = (DIM + BOX_COLUMNS - 1) / BOX_COLUMNS, PANEL_BYTES = KEYS * ROW_BYTES;
+    static constexpr int GROUP_BYTES = PANELS * BOX_BYTES, SLOT_BYTES = PANELS * PANEL_BYTES;
+    static constexpr int QUERY_BYTES = GROUPS * GROUP_BYTES, TILE_BYTES = QUERY_BYTES + RINGS * SLOTS * SLOT_BYTES;
     static constexpr int BARRIERS = 1 + 2 * RINGS * SLOTS, FOUND = 2 * THREADS / 32;
-    static constexpr int TILE_BYTES = QUERY_BYTES + RINGS * SLOTS * SLOT_BYTES;
     static constexpr int SHARED_BYTES = TILE_BYTES + BARRIERS * sizeof(uint64_t) + FOUND * sizeof(int);
     /* Together what 65536 registers are to THREADS threads at the launch. */
     static constexpr int COMPUTING_REGISTERS = DIM > 64 ? 240 : 160, BRINGING_REGISTERS = DIM > 64 ? 24 : 32;
@@ -50,7 +48,7 @@ template <int DIM> struct walk {
 
     __device__ __forceinline__ unsigned char *queries(int group) const
     {
-        return shared + group * (GROUP_ROWS * 2 * DIM);
+        return shared + group * shape<DIM>::GROUP_BYTES;
     }
     __device__ __forceinline__ unsigned char *slot(ring_of ring, int tile) const
     {
@@ -79,6 +77,16 @@ template <int DIM> struct walk {
         return (unsigned)tile / shape<DIM>::SLOTS % 2;
     }
 };
+
+static __device__ __forceinline__ int uniform(int x)
+{
+    return __shfl_sync(~0u, x, 0);
+}
+
+static __device__ __forceinline__ int group_of_thread()
+{
+    return uniform((int)threadIdx.x / GROUP_THREADS);
+}
 
 template <int DIM> static __device__ __forceinline__ void make_barriers(const walk<DIM> &walk)
 {
@@ -113,8 +121,8 @@ static __device__ __forceinline__ void bring(const struct attend_cuda &call, con
     uint64_t *const there = walk.there(ring, tile);
     gpu_barrier_wait(walk.unused(ring, tile), walk.parity(tile) ^ 1);
     gpu_barrier_expect(there, shape<DIM>::SLOT_BYTES);
-    for (int i = 0; i < PAGES; i++) {
-        const int page = min(walk.first_page + PAGES * tile + i, walk.last_page);
+    for (int i = 0; i < shape<DIM>::PAGES; i++) {
+        const int page = min(walk.first_page + shape<DIM>::PAGES * tile + i, walk.last_page);
         const int row = (int)attend_page_row(call, page);
         for (int panel = 0; panel < shape<DIM>::PANELS; panel++)
             gpu_copy_box(walk.slot(ring, tile) + panel * shape<DIM>::PANEL_BYTES + i * BOX_BYTES, map,
@@ -153,67 +161,68 @@ template <int DIM> static __device__ __forceinline__ void await_keys(const walk<
         gpu_barrier_wait(walk.there(OF_KEYS, tile), walk.parity(tile));
 }
 
-/* Begin s [64 x 128] = queries of the warpgroup times keys. */
-template <int DIM>
-static __device__ __forceinline__ void begin_scores(float (&s)[KEYS / 8][4], const walk<DIM> &walk, int tile)
+/* Begin s [64 x KEYS] = queries of the warpgroup times keys. */
+template <int DIM, int BLOCKS>
+static __device__ __forceinline__ void begin_scores(float (&s)[BLOCKS][4], const walk<DIM> &walk, int group,
+                                                    int tile)
 {
-    const unsigned char *queries = walk.queries(threadIdx.x / GROUP_THREADS), *keys = walk.slot(OF_KEYS, tile);
+    const uint64_t queries = gpu_matrix(walk.queries(group), 16, PATTERN_BYTES);
+    const uint64_t keys = gpu_matrix(walk.slot(OF_KEYS, tile), 16, PATTERN_BYTES);
     gpu_wgmma_settle(s);
     gpu_wgmma_fence();
 #pragma unroll
     for (int d = 0; d < DIM; d += 16) {
         const int panel = d / BOX_COLUMNS, column_bytes = d % BOX_COLUMNS * 2;
-        gpu_wgmma(s, gpu_matrix(queries + panel * BOX_BYTES + column_bytes, 16, PATTERN_BYTES),
-                  gpu_matrix(keys + panel * shape<DIM>::PANEL_BYTES + column_bytes, 16, PATTERN_BYTES), d > 0);
+        gpu_wgmma(s, gpu_matrix_after(queries, panel * BOX_BYTES + column_bytes),
+                  gpu_matrix_after(keys, panel * shape<DIM>::PANEL_BYTES + column_bytes), d > 0);
     }
     gpu_wgmma_commit();
 }
 
-/* Begin o [64 x DIM] += weights [64 x 128] times values. */
-template <int DIM>
-static __device__ __forceinline__ void begin_values(float (&o)[DIM / 8][4], uint32_t (&weights)[KEYS / 16][4],
+/* Begin o [64 x DIM] += weights [64 x KEYS] times values. */
+template <int DIM, int STEPS>
+static __device__ __forceinline__ void begin_values(float (&o)[DIM / 8][4], uint32_t (&weights)[STEPS][4],
                                                     const walk<DIM> &walk, int tile)
 {
-    const unsigned char *values = walk.slot(OF_VALUES, tile);
+    const uint64_t values = gpu_matrix(walk.slot(OF_VALUES, tile), shape<DIM>::PANEL_BYTES, PATTERN_BYTES);
     gpu_wgmma_settle(o);
     gpu_wgmma_settle(weights);
     gpu_wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < KEYS / 16; step++)
-        gpu_wgmma_turned(o, weights[step],
-                         gpu_matrix(values + step * 16 * ROW_BYTES, shape<DIM>::PANEL_BYTES, PATTERN_BYTES));
+    for (int step = 0; step < STEPS; step++)
+        gpu_wgmma_turned(o, weights[step], gpu_matrix_after(values, step * 16 * ROW_BYTES));
     gpu_wgmma_commit();
 }
 
-static __device__ __forceinline__ void round_weights(uint32_t (&weights)[KEYS / 16][4],
-                                                     const float (&s)[KEYS / 8][4])
+template <int STEPS, int BLOCKS>
+static __device__ __forceinline__ void round_weights(uint32_t (&weights)[STEPS][4], const float (&s)[BLOCKS][4])
 {
 #pragma unroll
-    for (int step = 0; step < KEYS / 16; step++)
+    for (int step = 0; step < STEPS; step++)
         attend_weights_of(s, step, weights[step]);
 }
 
 /* The warpgroups' turns to begin products: barrier 1 + group is waited for by a group and passed on by the one
  * before it. */
-static __device__ __forceinline__ void take_turn()
+static __device__ __forceinline__ void take_turn(int group)
 {
-    gpu_group_wait(1 + (int)threadIdx.x / GROUP_THREADS, 2 * GROUP_THREADS);
+    gpu_group_wait(1 + group, 2 * GROUP_THREADS);
 }
 
-template <int GROUPS> static __device__ __forceinline__ void pass_turn()
+template <int GROUPS> static __device__ __forceinline__ void pass_turn(int group)
 {
-    gpu_group_arrive(1 + ((int)threadIdx.x / GROUP_THREADS + 1) % GROUPS, 2 * GROUP_THREADS);
+    gpu_group_arrive(1 + (group + 1) % GROUPS, 2 * GROUP_THREADS);
 }
 
 /* Tile 0: the scores alone. */
-template <int DIM>
-static __device__ __forceinline__ void weigh_first(const struct attend_cuda &call, const walk<DIM> &walk,
-                                                   struct attend_rows &rows, float (&s)[KEYS / 8][4],
+template <int DIM, int BLOCKS>
+static __device__ __forceinline__ void weigh_first(const struct attend_cuda &call, const walk<DIM> &walk, int group,
+                                                   struct attend_rows &rows, float (&s)[BLOCKS][4],
                                                    float (&factor)[2])
 {
     gpu_barrier_wait(walk.queries_there(), 0);
     await_keys(walk, 0);
-    begin_scores(s, walk, 0);
+    begin_scores(s, walk, group, 0);
     gpu_wgmma_wait<0>();
     gpu_wgmma_settle(s);
     free_slot(walk, OF_KEYS, 0);
@@ -225,28 +234,30 @@ static __device__ __forceinline__ void weigh_first(const struct attend_cuda &cal
 template <int DIM>
 static __device__ __forceinline__ void compute(const struct attend_cuda &call, const walk<DIM> &walk)
 {
-    const bool last_group = (int)threadIdx.x / GROUP_THREADS == shape<DIM>::GROUPS - 1;
+    constexpr int KEYS = shape<DIM>::KEYS, GROUPS = shape<DIM>::GROUPS;
+    const int group = group_of_thread();
+    const bool last_group = group == GROUPS - 1;
     struct attend_rows rows =
         attend_rows_load(call, walk.part, (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4);
     float o[DIM / 8][4], s[KEYS / 8][4], factor[2];
     uint32_t weights[KEYS / 16][4];
     attend_values_load(call, rows, o);
-    weigh_first(call, walk, rows, s, factor);
+    weigh_first(call, walk, group, rows, s, factor);
     attend_rescale(o, factor);
     round_weights(weights, s);
     if (last_group && walk.tiles > 1)
-        pass_turn<shape<DIM>::GROUPS>();
+        pass_turn<GROUPS>(group);
     for (int tile = 1; tile < walk.tiles; tile++) {
-        take_turn();
-        begin_scores(s, walk, tile);
+        take_turn(group);
+        begin_scores(s, walk, group, tile);
         gpu_barrier_wait(walk.there(OF_VALUES, tile - 1), walk.parity(tile - 1));
         begin_values(o, weights, walk, tile - 1);
         if (!last_group || tile + 1 < walk.tiles)
-            pass_turn<shape<DIM>::GROUPS>();
+            pass_turn<GROUPS>(group);
         gpu_wgmma_wait<1>();
         gpu_wgmma_settle(s);
         free_slot(walk, OF_KEYS, tile);
-        attend_edit(s, rows, (walk.first_page + PAGES * tile) * ATTEND_PAGE, call.bias);
+        attend_edit(s, rows, walk.first_page * ATTEND_PAGE + KEYS * tile, call.bias);
         attend_weigh(s, rows, factor);
         gpu_wgmma_settle(s);
         await_keys(walk, tile + 1);
@@ -276,13 +287,14 @@ static __global__ void __launch_bounds__(shape<DIM>::THREADS, 1)
     const struct attend_span seen = attend_seen(call, walk.part, shape<DIM>::ROWS, walk.found());
     if (seen.first >= seen.end)
         return;
-    walk.last_page = (seen.end - 1) / ATTEND_PAGE;
-    const struct attend_span share = attend_share((walk.last_page - seen.first / ATTEND_PAGE) / PAGES + 1);
+    const int page = seen.first / ATTEND_PAGE, last_page = (seen.end - 1) / ATTEND_PAGE;
+    const struct attend_span share = attend_share((last_page - page) / shape<DIM>::PAGES + 1);
     if (share.first == share.end)
         return;
-    walk.first_page = seen.first / ATTEND_PAGE + PAGES * share.first;
-    walk.tiles = share.end - share.first;
-    if (threadIdx.x / GROUP_THREADS == shape<DIM>::GROUPS) {
+    walk.last_page = uniform(last_page);
+    walk.first_page = uniform(page + shape<DIM>::PAGES * share.first);
+    walk.tiles = uniform(share.end - share.first);
+    if (group_of_thread() == shape<DIM>::GROUPS) {
         gpu_registers_shrink<shape<DIM>::BRINGING_REGISTERS>();
         if (threadIdx.x % GROUP_THREADS == 0)
             bring_all(call, maps, walk);
@@ -346,13 +358,28 @@ static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream
 
 static bool supported(int capability, int dim)
 {
-    return capability == 90 && (dim == 64 || dim == 128);
+    return capability == 90 && (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
+}
+
+template <int DIM> static int attend_of(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
+{
+    return attend_split(call, shape<DIM>::ROWS, launch<DIM>, stream, err);
 }
 
 static int attend(const struct attend_cuda *call, cudaStream_t stream, struct error *err)
 {
-    return call->dim == 64 ? attend_split(call, shape<64>::ROWS, launch<64>, stream, err)
-                           : attend_split(call, shape<128>::ROWS, launch<128>, stream, err);
+    switch (call->dim) {
+    case 64:
+        return attend_of<64>(call, stream, err);
+    case 80:
+        return attend_of<80>(call, stream, err);
+    case 96:
+        return attend_of<96>(call, stream, err);
+    case 128:
+        return attend_of<128>(call, stream, err);
+    default:
+        return attend_of<256>(call, stream, err);
+    }
 }
 
 extern "C" const struct attend_cuda_kernel attend_cuda_sm90 = {"cuda-sm90", supported, attend};

@@ -27,7 +27,8 @@ struct attend_tile {
 struct attend_rows {
     int64_t at; /* of the first row in m and l; the second is 8 further on */
     int first[2];
-    unsigned width[2]; /* keys first <= key < first + width are seen */
+    unsigned width[2];      /* keys first <= key < first + width are seen */
+    struct attend_span all; /* what all rows of the warp see, but those that see nothing */
     float m[2], l[2];
 };
 
@@ -90,6 +91,7 @@ static __device__ __forceinline__ struct attend_rows attend_rows_load(const stru
 {
     struct attend_rows rows;
     rows.at = ((int64_t)blockIdx.y * call.kv_heads + tile.head) * tile.rows + tile.first + row;
+    rows.all = {0, INT32_MAX};
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int64_t index = tile.first + row + 8 * h;
@@ -98,8 +100,14 @@ static __device__ __forceinline__ struct attend_rows attend_rows_load(const stru
             span = call.spans[index / call.group];
         rows.first[h] = span.first;
         rows.width[h] = (unsigned)max(0, span.end - span.first);
+        if (span.first < span.end)
+            rows.all = {max(rows.all.first, span.first), min(rows.all.end, span.end)};
         rows.m[h] = rows.width[h] ? call.m[rows.at + 8 * h] : -INFINITY;
         rows.l[h] = rows.width[h] && threadIdx.x % 4 == 0 ? call.l[rows.at + 8 * h] : 0.0f;
+    }
+    for (int step = 4; step < ATTEND_WARP; step *= 2) { /* four lanes have the same rows */
+        rows.all.first = max(rows.all.first, __shfl_xor_sync(~0u, rows.all.first, step));
+        rows.all.end = min(rows.all.end, __shfl_xor_sync(~0u, rows.all.end, step));
     }
     return rows;
 }
@@ -154,15 +162,6 @@ static __device__ __forceinline__ bool attend_sees_some(const struct attend_rows
     return __any_sync(~0u, sees);
 }
 
-/* Does every row of the warp that sees keys at all see all of [key, key + n)? */
-static __device__ __forceinline__ bool attend_sees_all(const struct attend_rows &rows, int key, int n)
-{
-    bool sees = true;
-    for (int h = 0; h < 2; h++)
-        sees &= !rows.width[h] || (rows.first[h] <= key && key + n - rows.first[h] <= (int)rows.width[h]);
-    return __all_sync(~0u, sees);
-}
-
 /* The scores of the keys from `key` on: -inf where a key is not seen. */
 template <int BLOCKS>
 static __device__ __forceinline__ void attend_mask(float (&s)[BLOCKS][4], const struct attend_rows &rows, int key)
@@ -199,7 +198,7 @@ static __device__ __forceinline__ void attend_edit(float (&s)[BLOCKS][4], const 
 {
     if (bias)
         attend_add_bias(s, rows, key, bias);
-    if (!attend_sees_all(rows, key, 8 * BLOCKS))
+    if (key < rows.all.first || key + 8 * BLOCKS > rows.all.end)
         attend_mask(s, rows, key);
 }
 
@@ -209,15 +208,20 @@ template <int BLOCKS>
 static __device__ __forceinline__ void attend_weigh(float (&s)[BLOCKS][4], struct attend_rows &rows,
                                                     float (&factor)[2])
 {
+    float high[2] = {rows.m[0], rows.m[1]};
+#pragma unroll
+    for (int j = 0; j < BLOCKS; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            high[i / 2] = fmaxf(high[i / 2], s[j][i]);
+#pragma unroll
+    for (int step = 1; step <= 2; step++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            high[h] = fmaxf(high[h], __shfl_xor_sync(~0u, high[h], step));
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float high = rows.m[h];
-#pragma unroll
-        for (int j = 0; j < BLOCKS; j++)
-            high = fmaxf(high, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
-        high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
-        high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
-        const float reference = high == -INFINITY ? 0.0f : high; /* -inf - -inf is not a number */
+        const float reference = high[h] == -INFINITY ? 0.0f : high[h]; /* -inf - -inf is not a number */
         factor[h] = gpu_exp2(rows.m[h] - reference);
         float sum = 0;
 #pragma unroll
@@ -227,14 +231,17 @@ static __device__ __forceinline__ void attend_weigh(float (&s)[BLOCKS][4], struc
                 s[j][i] = gpu_exp2(s[j][i] - reference);
                 sum += s[j][i];
             }
-        rows.m[h] = high;
+        rows.m[h] = high[h];
         rows.l[h] = rows.l[h] * factor[h] + sum;
     }
 }
 
+/* Most tiles raise no row's m any more, and then there is nothing to do. */
 template <int BLOCKS>
 static __device__ __forceinline__ void attend_rescale(float (&o)[BLOCKS][4], const float (&factor)[2])
 {
+    if (!__any_sync(~0u, factor[0] != 1.0f || factor[1] != 1.0f))
+        return;
 #pragma unroll
     for (int j = 0; j < BLOCKS; j++)
 #pragma unroll

@@ -115,6 +115,12 @@ static __device__ __forceinline__ uint64_t gpu_matrix(const void *shared, unsign
            (uint64_t)(stride >> 4 & 0x3fff) << 32 | swizzle_128 << 62;
 }
 
+/* The same so many bytes further on, a multiple of 16: cheaper than to make it anew. */
+static __device__ __forceinline__ uint64_t gpu_matrix_after(uint64_t matrix, unsigned bytes)
+{
+    return (matrix & 0xffffffff00000000u) | (uint32_t)((uint32_t)matrix + (bytes >> 4));
+}
+
 /* Before the first product, and after registers that one uses were written by others. */
 static __device__ __forceinline__ void gpu_wgmma_fence()
 {
@@ -149,50 +155,67 @@ template <int STEPS> static __device__ __forceinline__ void gpu_wgmma_settle(uin
         asm volatile("" : "+r"(a[j][0]), "+r"(a[j][1]), "+r"(a[j][2]), "+r"(a[j][3])::"memory");
 }
 
-/* The accumulators of eight blocks of 8 columns, as operands of asm. */
-#define GPU_BLOCK(d, j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
-#define GPU_BLOCKS_OF_8(d, j)                                                                                      \
-    GPU_BLOCK(d, j), GPU_BLOCK(d, j + 1), GPU_BLOCK(d, j + 2), GPU_BLOCK(d, j + 3), GPU_BLOCK(d, j + 4),           \
-        GPU_BLOCK(d, j + 5), GPU_BLOCK(d, j + 6), GPU_BLOCK(d, j + 7)
+/* The accumulators of n blocks of 8 columns as operands of asm, and what these are called in it. */
+#define GPU_BLOCK(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
+#define GPU_BLOCKS_8(j)                                                                                            \
+    GPU_BLOCK(j), GPU_BLOCK(j + 1), GPU_BLOCK(j + 2), GPU_BLOCK(j + 3), GPU_BLOCK(j + 4), GPU_BLOCK(j + 5),        \
+        GPU_BLOCK(j + 6), GPU_BLOCK(j + 7)
+#define GPU_D_8  GPU_BLOCKS_8(0)
+#define GPU_D_10 GPU_D_8, GPU_BLOCK(8), GPU_BLOCK(9)
+#define GPU_D_12 GPU_D_10, GPU_BLOCK(10), GPU_BLOCK(11)
+#define GPU_D_16 GPU_D_8, GPU_BLOCKS_8(8)
+#define GPU_D_32 GPU_D_16, GPU_BLOCKS_8(16), GPU_BLOCKS_8(24)
+#define GPU_NAMES_8                                                                                                \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"                                         \
+    ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define GPU_NAMES_10                                                                                               \
+    GPU_NAMES_8                                                                                                    \
+    ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define GPU_NAMES_12                                                                                               \
+    GPU_NAMES_10                                                                                                   \
+    ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define GPU_NAMES_16                                                                                               \
+    GPU_NAMES_12                                                                                                   \
+    ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define GPU_NAMES_32                                                                                               \
+    GPU_NAMES_16                                                                                                   \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"                             \
+    ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"                             \
+    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"                 \
+    ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 /* d [64 x n] (+)= a [64 x 16] b [16 x n], bf16 in, f32 out; a and b in shared memory, k along rows, which are those
  * of a and the columns of b. Warp w of the warpgroup has rows 16 w .. 16 w + 15 of d, block j of 8 columns in d[j],
- * as gpu_mma_bf16 has them. */
-static __device__ __forceinline__ void gpu_wgmma(float (&d)[16][4], uint64_t a, uint64_t b, bool add)
-{
-    asm volatile("{ .reg .pred add; setp.ne.b32 add, %66, 0; "
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-                 "}, %64, %65, add, 1, 1, 0, 0; }"
-                 : GPU_BLOCKS_OF_8(d, 0), GPU_BLOCKS_OF_8(d, 8)
-                 : "l"(a), "l"(b), "r"((int)add));
-}
+ * as gpu_mma_bf16 has them. n: 8 BLOCKS, 64 or 128. */
+#define GPU_WGMMA(n, blocks, of_a, of_b, of_add)                                                                   \
+    static __device__ __forceinline__ void gpu_wgmma(float(&d)[blocks][4], uint64_t a, uint64_t b, bool add)       \
+    {                                                                                                              \
+        asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #of_add ", 0; "                                        \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" GPU_NAMES_##blocks               \
+                     "}, "                                                                                         \
+                     "%" #of_a ", %" #of_b ", add, 1, 1, 0, 0; }"                                                  \
+                     : GPU_D_##blocks                                                                              \
+                     : "l"(a), "l"(b), "r"((int)add));                                                             \
+    }
+GPU_WGMMA(64, 8, 32, 33, 34)
+GPU_WGMMA(128, 16, 64, 65, 66)
 
 /* d [64 x n] += a [64 x 16] b [16 x n]; a in registers, those of gpu_mma_bf16 in each warp; b in shared memory, n
- * along rows, a row for each k. */
-static __device__ __forceinline__ void gpu_wgmma_turned(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-                 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-                 : GPU_BLOCKS_OF_8(d, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-
-static __device__ __forceinline__ void gpu_wgmma_turned(float (&d)[16][4], const uint32_t (&a)[4], uint64_t b)
-{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-                 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-                 : GPU_BLOCKS_OF_8(d, 0), GPU_BLOCKS_OF_8(d, 8)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+ * along rows, a row for each k. n: 64, 80, 96, 128 or 256. */
+#define GPU_WGMMA_TURNED(n, blocks, of_a0, of_a1, of_a2, of_a3, of_b)                                              \
+    static __device__ __forceinline__ void gpu_wgmma_turned(float(&d)[blocks][4], const uint32_t(&a)[4],           \
+                                                            uint64_t b)                                            \
+    {                                                                                                              \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" GPU_NAMES_##blocks               \
+                     "}, "                                                                                         \
+                     "{%" #of_a0 ", %" #of_a1 ", %" #of_a2 ", %" #of_a3 "}, %" #of_b ", 1, 1, 1, 1;"               \
+                     : GPU_D_##blocks                                                                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                        \
+    }
+GPU_WGMMA_TURNED(64, 8, 32, 33, 34, 35, 36)
+GPU_WGMMA_TURNED(80, 10, 40, 41, 42, 43, 44)
+GPU_WGMMA_TURNED(96, 12, 48, 49, 50, 51, 52)
+GPU_WGMMA_TURNED(128, 16, 64, 65, 66, 67, 68)
+GPU_WGMMA_TURNED(256, 32, 128, 129, 130, 131, 132)
 
 #endif

@@ -24,9 +24,15 @@ static const struct attend_cuda_kernel *const kernels[] = {&attend_cuda_sm90, &a
                                                            &attend_cuda_plain};
 static const struct shape {
     int kv_heads, group, dim;
-} shapes[] = {{16, 1, 64}, {16, 1, 128}, {3, 3, 64}};
+} shapes[] = {{16, 1, 64}, {16, 1, 128}, {3, 3, 64}, {16, 1, 80}, {16, 1, 96}, {8, 1, 256}};
 
-enum { N_KERNELS = sizeof kernels / sizeof kernels[0], N_SHAPES = sizeof shapes / sizeof shapes[0] };
+static const int dims[] = {64, 80, 96, 128, 256};
+
+enum {
+    N_KERNELS = sizeof kernels / sizeof kernels[0],
+    N_SHAPES = sizeof shapes / sizeof shapes[0],
+    N_DIMS = sizeof dims / sizeof dims[0]
+};
 
 struct bench {
     struct attend_cuda call;
@@ -210,9 +216,9 @@ int main(int argc, char **argv)
         return 1;
     }
     for (int k = 0; k < N_KERNELS; k++)
-        for (int dim = 64; dim <= 128; dim += 64)
-            if (kernels[k]->supported(capability, dim))
-                check_kernel(kernels[k], dim);
+        for (int d = 0; d < N_DIMS; d++)
+            if (kernels[k]->supported(capability, dims[d]))
+                check_kernel(kernels[k], dims[d]);
     for (int s = 0; s < N_SHAPES; s++)
         for (int k = 0; k < N_KERNELS; k++)
             if (kernels[k]->supported(capability, shapes[s].dim))

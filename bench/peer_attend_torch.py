@@ -12,7 +12,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-SHAPES = [(16, 16, 64), (16, 16, 128), (9, 3, 64)]  # query heads, heads of keys and values, dimension
+# query heads, heads of keys and values, dimension
+SHAPES = [(16, 16, 64), (16, 16, 128), (9, 3, 64), (16, 16, 80), (16, 16, 96), (8, 8, 256)]
 BACKENDS = [("flash-2", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)]
 WARM_UP, REPEATS = 3, 12
 

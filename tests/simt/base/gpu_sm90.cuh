@@ -172,6 +172,11 @@ static inline uint64_t gpu_matrix(const void *shared, unsigned leading, unsigned
            (uint64_t)(stride >> 4 & 0x3fff) << 32 | swizzle_128 << 62;
 }
 
+static inline uint64_t gpu_matrix_after(uint64_t matrix, unsigned bytes)
+{
+    return (matrix & 0xffffffff00000000u) | (uint32_t)((uint32_t)matrix + (bytes >> 4));
+}
+
 /* Number (along, across) of an operand: `along` runs in a row of 128 bytes, `across` from row to row. */
 static inline float gpu_matrix_at(uint64_t matrix, int along, int across)
 {
