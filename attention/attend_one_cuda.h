@@ -27,7 +27,7 @@ struct attend_one_cuda {
     float scale;              /* of scores */
     int64_t n, capacity;
     const void *keys,
-        *values;              /* [kv_heads][capacity][dim] bf16, of which n, aligned to 8 bytes; keys not rotated */
+        *values; /* [kv_heads][capacity][dim] bf16, of which n, aligned to 16 bytes; keys not rotated */
     const int64_t *positions; /* [n] */
     const float *offset;      /* as in rotate_cuda_keys: [kv_heads][dim] or NULL, ... */
     const float *still;       /* ... and [dim] */

@@ -56,10 +56,7 @@ static __global__ void merge_states(const struct attend_cuda call, const struct 
 /* How many parts fill the card, where the keys are enough. What is seen of them is known on the card alone. */
 static int parts_of(const struct attend_cuda *call, int tile_rows)
 {
-    int device, multiprocessors;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
-        return 1;
+    const int multiprocessors = gpu_multiprocessors();
     const int64_t tiles = (call->tokens * call->group + tile_rows - 1) / tile_rows * call->kv_heads;
     const int64_t room = (int64_t)BLOCKS_PER_SM * multiprocessors / tiles;
     const int64_t most = min((int64_t)MAX_PARTS, call->key_rows / (KEY_TILE * PART_TILES));

@@ -20,6 +20,14 @@ int gpu_check_launch(const char *what, struct error *err)
     return gpu_check(code == cudaErrorNotReady ? cudaSuccess : code, what, err); /* that was an event's answer */
 }
 
+int gpu_multiprocessors(void)
+{
+    int device, n;
+    const bool said = cudaGetDevice(&device) == cudaSuccess &&
+                      cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) == cudaSuccess;
+    return said ? n : 1;
+}
+
 int gpu_capability(void)
 {
     int device, major, minor;

@@ -17,6 +17,9 @@ int gpu_check(cudaError_t code, const char *what, struct error *err);
 /* The same for the kernels that this thread has launched. */
 int gpu_check_launch(const char *what, struct error *err);
 
+/* Of the card in use; 1 where CUDA does not say. */
+int gpu_multiprocessors(void);
+
 /* 10 * major + minor of the card in use: 80, 90; 0 where CUDA does not say. */
 int gpu_capability(void);
 

@@ -7,7 +7,8 @@
 
 enum { GPU_WARP = 32, GPU_ROW_THREADS = 256 /* of a block that has a row to itself, at most */ };
 
-/* ---- V numbers at once: 1, or 4 from an address aligned to 4 of them ---- */
+/* ---- V numbers at once: 1, 4 or (loading bf16, storing f32) 8. Addresses are aligned to 4 numbers or 8 bf16 ----
+ */
 
 template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V], const float *at)
 {
@@ -19,12 +20,21 @@ template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V]
     }
 }
 
+/* Two bf16 that lie in a word, the low half first. */
+static __device__ __forceinline__ void gpu_unpack_bf16(float *out, uint32_t pair)
+{
+    out[0] = __uint_as_float(pair << 16), out[1] = __uint_as_float(pair & 0xffff0000u);
+}
+
 template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V], const __nv_bfloat16 *at)
 {
-    if constexpr (V == 4) {
+    if constexpr (V == 8) {
+        const uint4 eight = *reinterpret_cast<const uint4 *>(at);
+        gpu_unpack_bf16(out, eight.x), gpu_unpack_bf16(out + 2, eight.y);
+        gpu_unpack_bf16(out + 4, eight.z), gpu_unpack_bf16(out + 6, eight.w);
+    } else if constexpr (V == 4) {
         const uint2 four = *reinterpret_cast<const uint2 *>(at);
-        out[0] = __uint_as_float(four.x << 16), out[1] = __uint_as_float(four.x & 0xffff0000u);
-        out[2] = __uint_as_float(four.y << 16), out[3] = __uint_as_float(four.y & 0xffff0000u);
+        gpu_unpack_bf16(out, four.x), gpu_unpack_bf16(out + 2, four.y);
     } else {
         out[0] = __bfloat162float(*at);
     }
@@ -32,10 +42,11 @@ template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V]
 
 template <int V> static __device__ __forceinline__ void gpu_store(float *at, const float (&x)[V])
 {
-    if constexpr (V == 4)
-        *reinterpret_cast<float4 *>(at) = float4{x[0], x[1], x[2], x[3]};
-    else
+    if constexpr (V == 1)
         *at = x[0];
+    else
+        for (int i = 0; i < V; i += 4)
+            *reinterpret_cast<float4 *>(at + i) = float4{x[i], x[i + 1], x[i + 2], x[i + 3]};
 }
 
 template <int V> static __device__ __forceinline__ void gpu_store(__nv_bfloat16 *at, const float (&x)[V])
