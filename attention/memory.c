@@ -4,34 +4,40 @@
 
 #include "attention/rows.h"
 
-/* Bytes of all keys (or all values) and of the positions. */
-static int parts_bytes(const struct memory_shape *shape, size_t *data, size_t *positions, struct error *err)
+int memory_bytes(const struct memory_shape *shape, struct memory_sizes *out, struct error *err)
 {
-    size_t n = dtype_size(shape->dtype);
+    size_t n = 2 * dtype_size(shape->dtype);
     if (!size_mul(n, (size_t)shape->layers, &n) || !size_mul(n, (size_t)shape->kv_heads, &n) ||
-        !size_mul(n, (size_t)shape->dim, &n) || !size_mul(n, (size_t)shape->capacity, data) ||
-        !size_mul(sizeof(int64_t), (size_t)shape->capacity, positions))
+        !size_mul(n, (size_t)shape->dim, &n) || !size_mul(n, (size_t)shape->capacity, &out->keys) ||
+        !size_mul(sizeof(int64_t), (size_t)shape->capacity, &out->positions))
         return error_set(err, ERROR_RESOURCE,
                          "a memory of %lld tokens (%d layers of %d heads of %d) is too large to count its bytes",
                          (long long)shape->capacity, shape->layers, shape->kv_heads, shape->dim);
     return 0;
 }
 
-int memory_bytes(const struct memory_shape *shape, size_t *out, struct error *err)
+/* ---- life ---- */
+
+static int alloc_all(struct memory *memory, const struct memory_sizes *sizes, struct error *err)
 {
-    size_t data = 0, positions = 0;
-    if (parts_bytes(shape, &data, &positions, err) < 0)
+    const struct device *device = memory->device;
+    void *(*const alloc)(size_t, const char *, struct error *) =
+        memory->shape.on_host ? device->host_alloc : device->alloc;
+    if (!(memory->positions = malloc(sizes->positions)))
+        return error_set(err, ERROR_RESOURCE, "no memory for %lld positions", (long long)memory->shape.capacity);
+    if (!(memory->keys = alloc(sizes->keys / 2, "the keys of the past", err)) ||
+        !(memory->values = alloc(sizes->keys / 2, "the values of the past", err)))
         return -1;
-    if (!size_mul(data, 2, out) || !size_add(*out, positions, out))
-        return error_set(err, ERROR_RESOURCE, "a memory of %lld tokens is too large to count its bytes",
-                         (long long)shape->capacity);
+    if (!device->host_visible &&
+        !(memory->device_positions = device->alloc(sizes->positions, "the positions of the past", err)))
+        return -1;
     return 0;
 }
 
 struct memory *memory_create(const struct memory_shape *shape, const struct device *device, struct error *err)
 {
-    size_t data = 0, positions = 0;
-    if (parts_bytes(shape, &data, &positions, err) < 0)
+    struct memory_sizes sizes = {0};
+    if (memory_bytes(shape, &sizes, err) != 0)
         return NULL;
     struct memory *memory = calloc(1, sizeof *memory);
     if (!memory) {
@@ -40,22 +46,8 @@ struct memory *memory_create(const struct memory_shape *shape, const struct devi
     }
     memory->shape = *shape;
     memory->device = device;
-    memory->positions = malloc(positions);
-    if (!memory->positions) {
-        error_set(err, ERROR_RESOURCE, "no memory for %lld positions", (long long)shape->capacity);
-        goto fail;
-    }
-    memory->keys = device->alloc(data, "the keys of the past", err);
-    if (!memory->keys)
-        goto fail;
-    memory->values = device->alloc(data, "the values of the past", err);
-    if (!memory->values)
-        goto fail;
-    if (!device->host_visible &&
-        !(memory->device_positions = device->alloc(positions, "the positions of the past", err)))
-        goto fail;
-    return memory;
-fail:
+    if (alloc_all(memory, &sizes, err) == 0)
+        return memory;
     memory_free(memory);
     return NULL;
 }
@@ -64,12 +56,16 @@ void memory_free(struct memory *memory)
 {
     if (!memory)
         return;
-    memory->device->free(memory->device_positions);
-    memory->device->free(memory->values);
-    memory->device->free(memory->keys);
+    const struct device *device = memory->device;
+    void (*const free_keys)(void *) = memory->shape.on_host ? device->host_free : device->free;
+    device->free(memory->device_positions);
+    free_keys(memory->values);
+    free_keys(memory->keys);
     free(memory->positions);
     free(memory);
 }
+
+/* ---- use ---- */
 
 void memory_reset(struct memory *memory)
 {

@@ -8,6 +8,7 @@
 #ifndef LONGHAUL_ATTENTION_MEMORY_H
 #define LONGHAUL_ATTENTION_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/device.h"
@@ -18,6 +19,7 @@ struct memory_shape {
     int layers, kv_heads, dim;
     enum dtype dtype;
     int64_t capacity; /* tokens */
+    bool on_host;     /* keys and values lie in the host's memory, where a device reads them over its bus */
     /* [layers] of [kv_heads][dim], borrowed, or NULL: what every key of a layer has in common and is kept without
      * (the key bias of a model). It is added again, in f32, where keys are used: bf16 then rounds what tells keys
      * apart, not a sum that is a hundred times larger. */
@@ -30,11 +32,15 @@ struct memory {
     int64_t length;              /* tokens, all layers alike */
     int64_t *positions;          /* [capacity], rising */
     int64_t *device_positions;   /* the same beside the keys, where the host cannot reach these; else NULL */
-    void *keys, *values;         /* [layers][kv_heads][capacity][dim] in shape.dtype */
+    void *keys, *values;         /* [layers][kv_heads][capacity][dim] in shape.dtype; used on the device */
 };
 
-/* Bytes of keys, values and positions where the keys are; fails (ERROR_RESOURCE) on overflow. */
-int memory_bytes(const struct memory_shape *shape, size_t *out, struct error *err);
+/* Bytes of keys and values, and of the positions that are always on the device; fails (ERROR_RESOURCE) on overflow.
+ */
+struct memory_sizes {
+    size_t keys, positions;
+};
+int memory_bytes(const struct memory_shape *shape, struct memory_sizes *out, struct error *err);
 
 /* An empty memory of that shape; the sizes in it are at least 1. */
 struct memory *memory_create(const struct memory_shape *shape, const struct device *device, struct error *err);

@@ -35,6 +35,7 @@ struct forward_options {
     const struct policy_spec *policies;      /* [layers], or NULL: all of them full */
     const struct position_method *positions; /* or NULL: those of the model */
     bool scores;                             /* forward_score will be called: the model is packed with its head */
+    bool keys_on_host;                       /* those of full layers: a device reads them over its bus */
     int64_t segment;                         /* most tokens of one forward_segment */
     int64_t max_tokens;                      /* most tokens of a chunk, generated ones counted */
     int64_t max_generated;                   /* most forward_steps of a chunk */
@@ -47,6 +48,7 @@ struct forward_options {
 struct forward_memory {
     size_t host, device;
     size_t device_keys; /* of the device's: keys and values of the past */
+    size_t token_keys;  /* of keys and values: of a token in all full layers, wherever they are */
 };
 int forward_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
 

@@ -64,6 +64,7 @@ static struct memory_shape memory_shape(const struct forward_options *options)
         .dim = shape->dim,
         .dtype = options->kernel->dtype,
         .capacity = shard_bound(options),
+        .on_host = options->keys_on_host,
     };
 }
 
@@ -158,7 +159,8 @@ static struct decoder_options decoder_options(const struct forward_options *opti
 
 int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err)
 {
-    size_t of_memory = 0, of_ring = 0, of_bounded = 0, of_decoder = 0;
+    size_t of_ring = 0, of_bounded = 0, of_decoder = 0;
+    struct memory_sizes of_memory = {0};
     struct policy_spec *specs = bounded_specs(options, err);
     if (!specs)
         return -1;
@@ -175,8 +177,13 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
     size_t staged = 0;
     if (status == 0 && memory.layers > 0 && options->group->size > 1 && !options->device->host_visible)
         status = ring_hop_bytes(&ring, &staged, err);
+    const size_t device_keys = memory.on_host ? 0 : of_memory.keys;
     *out = (struct forward_memory){
-        .host = of_bounded + of_decoder + 2 * staged, .device = of_memory + of_ring, .device_keys = of_memory};
+        .host = of_bounded + of_decoder + 2 * staged + of_memory.keys - device_keys,
+        .device = device_keys + of_memory.positions + of_ring,
+        .device_keys = device_keys,
+        .token_keys = of_memory.keys / (size_t)memory.capacity,
+    };
     return status;
 }
 

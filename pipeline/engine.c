@@ -42,6 +42,7 @@ static struct forward_options forward_options(struct engine *engine, int setting
         .positions = options->settings[setting].positions,
         .max_generated = options->max_new,
         .scores = options->scores,
+        .keys_on_host = options->keys_on_host,
         .segment = options->segment,
         .max_tokens = options->settings[setting].max_tokens,
         .poll = options->hooks.poll ? poll_hook : NULL,
@@ -386,6 +387,7 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         out->forward += of_setting.host;
         out->device += of_setting.device;
         out->device_keys += of_setting.device_keys;
+        out->token_keys += of_setting.token_keys;
     }
     pool_free(planned.pool);
     return status;

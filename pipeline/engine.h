@@ -41,7 +41,8 @@ struct engine_options {
     enum dtype dtype; /* bf16 on a GPU */
     bool scores;      /* JOB_SCORE will be asked */
     int threads;
-    bool streamed; /* on a GPU: the matrices of two layers at a time */
+    bool streamed;     /* on a GPU: the matrices of two layers at a time */
+    bool keys_on_host; /* on a GPU: keys and values of full layers lie beside it */
     int64_t segment;
     int64_t max_new; /* most tokens that a job generates */
     struct engine_setting settings[ENGINE_SETTINGS];
@@ -66,6 +67,7 @@ struct engine_memory {
     size_t forward;                     /* per rank: keys, values, activations, ring buffers */
     size_t device;                      /* per rank, on a GPU: weights and all that is computed there */
     size_t device_weights, device_keys; /* of these: weights; keys and values of the past */
+    size_t token_keys;                  /* keys and values of a token in full layers, wherever they are */
 };
 int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err);
 

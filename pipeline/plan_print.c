@@ -48,8 +48,10 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
     const double mib = 1 << 20, all = (double)memory->device / mib, weights = (double)memory->device_weights / mib;
     const double keys = (double)memory->device_keys / mib;
     fprintf(out,
-            "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n",
-            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model);
+            "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n"
+            "a token in memory: %.1f KiB of keys and values\n",
+            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model,
+            (double)memory->token_keys / 1024);
     return 0;
 }
 
@@ -109,11 +111,10 @@ void plan_describe(const struct plan *plan, char *out, size_t size)
     positions_describe(plan->options, plan->opened->model, positions, sizeof positions);
     snprintf(out, size,
              "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
-             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s%s, %s, %s, segments of %" PRId64,
+             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s%s%s%s, %s, %s, segments of %" PRId64,
              plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype),
-             setup->streamed ? " on GPUs, weights streamed"
-             : setup->cuda   ? " on GPUs"
-                             : "",
-             context, positions, setup->segment);
+             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), setup->cuda ? " on GPUs" : "",
+             setup->streamed ? ", weights streamed" : "",
+             setup->keys_on_host ? ", keys and values in the host's memory" : "", context, positions,
+             setup->segment);
 }

@@ -32,6 +32,7 @@ int setup_engine(const struct setup *setup, const struct setup_machine *machine,
         .dtype = (enum dtype)setup->dtype,
         .scores = setup->scores != 0,
         .streamed = setup->streamed != 0,
+        .keys_on_host = setup->keys_on_host != 0,
         .threads = setup->threads,
         .segment = setup->segment,
         .max_new = setup->max_new,
@@ -169,14 +170,19 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
     return 0;
 }
 
+/* What a GPU has no room for stays in the host's memory: first the matrices, whose way to the GPU is hidden behind
+ * computing, then the keys and values of the past, whose way is not. */
 static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
                        struct error *err)
 {
-    bool fits;
-    if (try_rings(setup, machine, engine, &fits, err) != 0)
-        return -1;
-    if (!fits && setup->cuda) {
-        setup->streamed = engine->streamed = true;
+    static const struct {
+        bool streamed, keys_on_host;
+    } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+    const size_t n = setup->cuda ? sizeof ways / sizeof ways[0] : 1;
+    bool fits = false;
+    for (size_t i = 0; i < n && !fits; i++) {
+        setup->streamed = engine->streamed = ways[i].streamed;
+        setup->keys_on_host = engine->keys_on_host = ways[i].keys_on_host;
         if (try_rings(setup, machine, engine, &fits, err) != 0)
             return -1;
     }

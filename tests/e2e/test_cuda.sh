@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole program on a GPU: every architecture scores as on the CPU, within what bf16 gives; on 1 and 3 ranks, with
 # memory on the device and with bounded memory beside it; what it generates begins as on the CPU; weights that the GPU has
-# no memory for are streamed, ranks that share a GPU share its memory, and a GPU without the memory for the job is one
-# clear line. Skipped where there is no GPU, or the program was built without CUDA.
+# no memory for are streamed, keys and values stay beside it, ranks that share a GPU share its memory, and a GPU without the
+# memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
 . "$(dirname "$0")/common.sh"
 
 head -c 420 "$source/LICENSE" >"$work/short.txt"
@@ -44,20 +44,34 @@ for device in cpu cuda; do
 done
 cmp "$work/answer-cpu.txt" "$work/answer-cuda.txt" || fail "the GPU answers otherwise"
 
-# Where the emulation of a GPU stands in for one it can be made small: first too small for all matrices at once, which are
-# then streamed and give the same answers to the last bit, then too small for anything.
+# Where the emulation of a GPU stands in for one it can be made small: too small for all matrices at once, which are then
+# streamed, then for the keys and values of the past, which stay in the host's memory, and both give the same answers to the
+# last bit; then too small for anything.
+score_gemma=(score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" --segment 100 --device cuda)
 gpu_mib() {
-    "$longhaul" score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" -o "$work/none" --segment 100 --device cuda --dry-run 2>&1 |
+    "$longhaul" "${score_gemma[@]}" -o "$work/none" --dry-run 2>&1 |
         sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.*simt.*/\1/p'
+}
+# memory_of MIB LESS: what a GPU has, of which so much less than MIB is ours.
+memory_of() {
+    awk "BEGIN {print int(($1 - $2) * 1048576 * 16 / 15)}"
 }
 needed=$(gpu_mib)
 [ -n "$needed" ] || exit 0
-bytes=$(awk "BEGIN {print int(($needed - 0.2) * 1048576 * 16 / 15)}")
-SIMT_MEMORY=$bytes on_ranks 1 score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" -o "$work/streamed" --segment 100 \
-    --device cuda 2>"$work/said" >/dev/null || fail "streamed: $(tail -n 3 "$work/said")"
-grep -q "weights streamed" "$work/said" || fail "the weights were not streamed"
-"$longhaul" export "$work/streamed" --format csv >"$work/streamed.csv"
-cmp "$work/streamed.csv" "$work/gemma3-cuda.csv" || fail "streamed weights give other answers"
+bytes=$(memory_of "$needed" 0.2)
+needed_streamed=$(SIMT_MEMORY=$bytes gpu_mib)
+fewer_bytes=$(memory_of "$needed_streamed" 0.15)
+
+# same_in BYTES SAYS: with so little memory there is still the same answer, and the plan says what it took.
+same_in() {
+    SIMT_MEMORY=$1 on_ranks 1 "${score_gemma[@]}" -o "$work/in-$1" 2>"$work/said" >/dev/null ||
+        fail "$2: $(tail -n 3 "$work/said")"
+    grep -q "on GPUs, $2, context" "$work/said" || fail "not $2: $(cat "$work/said")"
+    "$longhaul" export "$work/in-$1" --format csv >"$work/in-$1.csv"
+    cmp "$work/in-$1.csv" "$work/gemma3-cuda.csv" || fail "$2: other answers"
+}
+same_in "$bytes" "weights streamed"
+same_in "$fewer_bytes" "weights streamed, keys and values in the host's memory"
 
 # A rank may see one GPU only, which is then the first that it sees. Two ranks that share one have half of its memory
 # each, two that have one each have all of it.

@@ -1,5 +1,6 @@
 /* The ring on GPUs against dense attention in fp64 (tests/mpi/dense.h): either way round, in one piece and in
- * several, and one token's query over each rank's shard. The ranks may share one GPU. */
+ * several, and one token's query over each rank's shard; with a memory on the GPU and one beside it. The ranks may
+ * share one GPU. */
 #include "tests/mpi/mpi_test.h"
 
 #include "attention/ring.h"
@@ -13,7 +14,8 @@ static const struct device *gpu;
 static const struct {
     enum ring_way way;
     int64_t piece;
-} WAYS[] = {{RING_PASS_KV, 0}, {RING_PASS_Q, 0}, {RING_PASS_KV, 100}, {RING_PASS_Q, 100}};
+    bool on_host; /* the memory */
+} WAYS[] = {{RING_PASS_KV, 0, false}, {RING_PASS_Q, 0, true}, {RING_PASS_KV, 100, true}, {RING_PASS_Q, 100, false}};
 
 enum { N_WAYS = sizeof WAYS / sizeof WAYS[0] };
 
@@ -79,6 +81,7 @@ static void bed_make(struct bed *bed, const struct shape *shape, int way)
                                         .dim = shape->dim,
                                         .dtype = DTYPE_BF16,
                                         .capacity = MAX_TOKENS,
+                                        .on_host = WAYS[way].on_host,
                                         .key_offsets = shape->common != 0 ? bed->offsets : NULL};
     bed->pool = pool_create(1, &err);
     bed->rope = rope_create(&rope, &err);
@@ -104,11 +107,15 @@ static void bed_free(struct bed *bed)
     pool_free(bed->pool);
 }
 
-/* The rows [kv_heads][dim] of one token into a layer of the memory on the device. */
+/* The rows [kv_heads][dim] of one token into a layer of the memory, wherever it is. */
 static void put(struct bed *bed, int layer, const float *k, const float *v)
 {
     const int kv_heads = bed->shape->kv_heads, dim = bed->shape->dim;
     const int64_t index = bed->memory->length - 1;
+    if (bed->memory->shape.on_host) {
+        memory_put(bed->memory, layer, index, k, v);
+        return;
+    }
     for (int head = 0; head < kv_heads; head++) {
         bf16 key[ATTN_MAX_DIM], value[ATTN_MAX_DIM];
         const size_t bytes = (size_t)dim * sizeof *key;

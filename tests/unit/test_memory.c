@@ -92,11 +92,12 @@ static void bytes_are_counted_and_overflow_is_an_error(void **state)
 {
     (void)state;
     struct memory_shape s = shape;
-    size_t bytes = 0;
-    assert_int_equal(memory_bytes(&s, &bytes, &err), 0);
-    assert_int_equal(bytes, 2 * (2 * 3 * 5 * 4 * sizeof(float)) + 5 * sizeof(int64_t));
+    struct memory_sizes sizes = {0};
+    assert_int_equal(memory_bytes(&s, &sizes, &err), 0);
+    assert_int_equal(sizes.keys, 2 * (2 * 3 * 5 * 4 * sizeof(float)));
+    assert_int_equal(sizes.positions, 5 * sizeof(int64_t));
     s.capacity = INT64_MAX / 8;
-    assert_int_equal(memory_bytes(&s, &bytes, &err), -1);
+    assert_int_equal(memory_bytes(&s, &sizes, &err), -1);
     assert_int_equal(err.code, ERROR_RESOURCE);
     assert_null(memory_create(&s, device_cpu(), &err));
     assert_int_equal(err.code, ERROR_RESOURCE);
