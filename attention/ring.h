@@ -92,7 +92,7 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
 
 /* One token's query over this rank's own shard, all of which it sees; nothing goes round. For memory on a device
  * that the host cannot reach; elsewhere decoder.h does it. The results of all ranks are to be merged. Arrays are
- * the host's. */
+ * the device's. */
 struct ring_one {
     const float *q;     /* [heads][dim] raw */
     const float *k, *v; /* [kv_heads][dim] of the token itself, for which memory_extend has made room at the end:

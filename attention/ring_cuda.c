@@ -22,8 +22,6 @@ struct gpu_plan {
     size_t spans;  /* [max_block] */
     size_t offset; /* [kv_heads][dim] */
     size_t still;  /* [dim] */
-    size_t q, kv;  /* of one token: [heads][dim], and [key, value][kv_heads][dim] */
-    size_t result; /* of one token: [heads][dim], and [heads] of log-sum-exps */
     size_t parts;  /* attend_one_cuda_parts() numbers */
     size_t total;
 };
@@ -34,7 +32,6 @@ struct gpu_ring {
     struct device_event *over;
     struct gpu_plan plan;
     struct attend_span *host_spans; /* [max_block] */
-    float *host_result;             /* as the device's */
     const struct rope *ropes[MOST_ROPES];
     struct rope_cuda copies[MOST_ROPES];
     int n_ropes;
@@ -83,15 +80,12 @@ static void *values_of(const struct ring *ring, const struct ring_message *messa
 
 static bool plan_make(const struct ring_options *o, struct gpu_plan *plan)
 {
-    const size_t heads = (size_t)o->heads, kv_heads = (size_t)o->kv_heads, dim = (size_t)o->dim;
-    const size_t row = dim * sizeof(float);
+    const size_t row = (size_t)o->dim * sizeof(float);
     size_t total = 0;
-    const bool fits =
-        layout_reserve(&total, (size_t)o->max_block, sizeof(struct attend_span), &plan->spans) &&
-        layout_reserve(&total, kv_heads, row, &plan->offset) && layout_reserve(&total, 1, row, &plan->still) &&
-        layout_reserve(&total, heads, row, &plan->q) && layout_reserve(&total, 2 * kv_heads, row, &plan->kv) &&
-        layout_reserve(&total, heads, row + sizeof(float), &plan->result) &&
-        layout_reserve(&total, attend_one_cuda_parts(o->heads, o->dim), sizeof(float), &plan->parts);
+    const bool fits = layout_reserve(&total, (size_t)o->max_block, sizeof(struct attend_span), &plan->spans) &&
+                      layout_reserve(&total, (size_t)o->kv_heads, row, &plan->offset) &&
+                      layout_reserve(&total, 1, row, &plan->still) &&
+                      layout_reserve(&total, attend_one_cuda_parts(o->heads, o->dim), sizeof(float), &plan->parts);
     plan->total = total;
     return fits;
 }
@@ -109,11 +103,6 @@ static void *scratch_at(const struct ring *ring, size_t at)
     return ring->memory + ring->plan.scratch + at;
 }
 
-static size_t result_bytes(const struct ring_options *o)
-{
-    return (size_t)o->heads * ((size_t)o->dim + 1) * sizeof(float);
-}
-
 static int gpu_create(struct ring *ring, struct error *err)
 {
     const struct ring_options *o = &ring->options;
@@ -122,9 +111,8 @@ static int gpu_create(struct ring *ring, struct error *err)
         return error_set(err, ERROR_RESOURCE, "no memory for the ring of a GPU");
     ring->own = gpu;
     plan_make(o, &gpu->plan);
-    gpu->host_result = o->device->host_alloc(result_bytes(o), "a token", err);
     gpu->host_spans = o->device->host_alloc((size_t)o->max_block * sizeof *gpu->host_spans, "spans", err);
-    return gpu->host_result && gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
+    return gpu->host_spans && (gpu->kernel = attend_cuda_choose(o->dim, err)) &&
                    o->device->stream_create(&gpu->stream, err) == 0 && o->device->event_create(&gpu->over, err) == 0
                ? 0
                : -1;
@@ -141,7 +129,6 @@ static void gpu_free(struct ring *ring)
     device->event_free(gpu->over);
     device->stream_free(gpu->stream);
     device->host_free(gpu->host_spans);
-    device->host_free(gpu->host_result);
     free(gpu);
 }
 
@@ -321,42 +308,33 @@ static int put_one(struct ring *ring, const struct ring_message_source *source, 
 {
     const struct ring_options *o = &ring->options;
     const struct memory *memory = source->memory;
-    const int64_t numbers = (int64_t)o->kv_heads * o->dim;
-    const size_t bytes = (size_t)numbers * sizeof(float);
-    float *k = scratch_at(ring, gpu_of(ring)->plan.kv), *v = k + numbers;
-    if (!one->k)
-        return 0;
     const struct memory_cuda_put call = {
         .kv_heads = o->kv_heads,
         .dim = o->dim,
         .rows = 1,
-        .k = k,
-        .v = v,
-        .stride = numbers,
+        .k = one->k,
+        .v = one->v,
+        .stride = (int64_t)o->kv_heads * o->dim,
         .capacity = memory->shape.capacity,
         .first = memory->length - 1,
         .keys = (void *)memory_keys(memory, source->layer, 0),
         .values = (void *)memory_values(memory, source->layer, 0),
     };
-    return upload(ring, k, one->k, bytes, err) == 0 && upload(ring, v, one->v, bytes, err) == 0
-               ? memory_cuda_put(&call, stream_of(ring), err)
-               : -1;
+    return one->k ? memory_cuda_put(&call, stream_of(ring), err) : 0;
 }
 
-/* The query over the shard; what comes of it to the host. */
-static int queue_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
-                     struct error *err)
+static int gpu_attend_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
+                          struct error *err)
 {
     const struct ring_options *o = &ring->options;
     const struct gpu_plan *plan = &gpu_of(ring)->plan;
     const struct memory *memory = source->memory;
-    const size_t numbers = (size_t)o->heads * (size_t)o->dim;
     const struct rope_cuda *rope = rope_of(ring, source->rope, err);
     struct attend_one_cuda call = {
         .heads = o->heads,
         .kv_heads = o->kv_heads,
         .dim = o->dim,
-        .q = scratch_at(ring, plan->q),
+        .q = one->q,
         .position = one->position,
         .scale = one->scale,
         .n = memory->length,
@@ -366,27 +344,13 @@ static int queue_one(struct ring *ring, const struct ring_message_source *source
         .positions = memory->device_positions,
         .still = scratch_at(ring, plan->still),
         .parts = scratch_at(ring, plan->parts),
-        .out = scratch_at(ring, plan->result),
-        .lse = (float *)scratch_at(ring, plan->result) + numbers,
+        .out = one->o,
+        .lse = one->lse,
     };
-    return rope && upload_offset(ring, source, &call.offset, err) == 0 &&
-                   upload(ring, scratch_at(ring, plan->q), one->q, numbers * sizeof(float), err) == 0 &&
+    return rope && put_one(ring, source, one, err) == 0 && upload_offset(ring, source, &call.offset, err) == 0 &&
                    attend_one_cuda(rope, &call, stream_of(ring), err) == 0
-               ? o->device->copy(gpu_of(ring)->host_result, call.out, result_bytes(o), DEVICE_TO_HOST,
-                                 gpu_of(ring)->stream, err)
+               ? settle(ring, err)
                : -1;
-}
-
-static int gpu_attend_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
-                          struct error *err)
-{
-    const size_t heads = (size_t)ring->options.heads, numbers = heads * (size_t)ring->options.dim;
-    const float *result = gpu_of(ring)->host_result;
-    if (put_one(ring, source, one, err) < 0 || queue_one(ring, source, one, err) < 0 || settle(ring, err) < 0)
-        return -1;
-    memcpy(one->o, result, numbers * sizeof *result);
-    memcpy(one->lse, result + numbers, heads * sizeof *result);
-    return 0;
 }
 
 const struct ring_arithmetic *ring_on_cuda(void)

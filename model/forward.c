@@ -32,10 +32,35 @@ static const struct forward_arithmetic *arithmetic_of(const struct forward_optio
     return options->device->host_visible ? &forward_on_cpu : forward_on_cuda();
 }
 
+/* The vectors of a token: each begins where a matrix can be multiplied with it. */
+enum { TOKEN_VECTORS = 7, TOKEN_GRAIN = 16 };
+
+static void token_lengths(const struct model_shape *shape, int64_t (*lengths)[TOKEN_VECTORS])
+{
+    const int64_t all[] = {shape->width,
+                           shape->width,
+                           shape->width,
+                           forward_qkv_width(shape),
+                           forward_q_width(shape),
+                           2 * (int64_t)shape->ffn,
+                           shape->ffn};
+    for (int i = 0; i < TOKEN_VECTORS; i++)
+        (*lengths)[i] = i64_round_up(all[i], TOKEN_GRAIN);
+}
+
 static size_t token_floats(const struct model_shape *shape)
 {
-    return 3 * (size_t)shape->width + (size_t)forward_qkv_width(shape) + (size_t)forward_q_width(shape) +
-           2 * (size_t)shape->ffn;
+    int64_t lengths[TOKEN_VECTORS], floats = 0;
+    token_lengths(shape, &lengths);
+    for (int i = 0; i < TOKEN_VECTORS; i++)
+        floats += lengths[i];
+    return (size_t)floats;
+}
+
+/* Of those that a host needs beside a device's. */
+static size_t host_token_floats(const struct model_shape *shape)
+{
+    return (size_t)(forward_qkv_width(shape) + forward_q_width(shape));
 }
 
 int forward_bytes(const struct forward_options *asked, struct forward_memory *out, struct error *err)
@@ -47,8 +72,10 @@ int forward_bytes(const struct forward_options *asked, struct forward_memory *ou
     const size_t row = sizeof(float) * (size_t)(model->shape.width + forward_q_width(&model->shape)) +
                        dtype_size(options->kernel->dtype) * (size_t)forward_q_width(&model->shape);
     const size_t rows = (size_t)forward_attention_block(options);
-    out->device += row * rows;
-    out->host += sizeof(int64_t) * rows + sizeof(float) * token_floats(&model->shape);
+    out->device += row * rows + sizeof(float) * token_floats(&model->shape);
+    out->host += sizeof(int64_t) * rows;
+    if (!options->device->host_visible)
+        out->host += sizeof(float) * host_token_floats(&model->shape);
     const struct forward_memory own = arithmetic_of(options)->bytes(options);
     out->device += own.device;
     out->host += own.host;
@@ -74,22 +101,41 @@ static int create_buffers(struct forward *f, struct error *err)
     return f->arithmetic->create(f, err);
 }
 
+/* On a CPU the host's vectors are the token's own. */
+static int create_host_token(struct forward *f, struct error *err)
+{
+    const struct device *device = f->options.device;
+    struct forward_token *t = &f->token;
+    t->host_qkv = t->qkv;
+    t->host_attended = t->attended;
+    if (device->host_visible)
+        return 0;
+    t->host_attended = NULL;
+    t->host_qkv =
+        device->host_alloc(host_token_floats(&f->model->shape) * sizeof *t->host_qkv, "decode vectors", err);
+    if (!t->host_qkv)
+        return -1;
+    t->host_attended = t->host_qkv + forward_qkv_width(&f->model->shape);
+    return 0;
+}
+
 static int create_token(struct forward *f, struct error *err)
 {
-    const struct model_shape *shape = &f->model->shape;
-    float *floats = f->options.device->host_alloc(token_floats(shape) * sizeof *floats, "decode vectors", err);
+    struct forward_token *t = &f->token;
+    float **const vectors[TOKEN_VECTORS] = {&t->x,        &t->normed,  &t->out,   &t->qkv,
+                                            &t->attended, &t->gate_up, &t->hidden};
+    int64_t lengths[TOKEN_VECTORS];
+    token_lengths(&f->model->shape, &lengths);
+    float *floats =
+        f->options.device->alloc(token_floats(&f->model->shape) * sizeof *floats, "decode vectors", err);
     if (!floats)
         return -1;
-    struct forward_token *t = &f->token;
-    t->x = floats;
-    t->normed = t->x + shape->width;
-    t->out = t->normed + shape->width;
-    t->qkv = t->out + shape->width;
-    t->attended = t->qkv + forward_qkv_width(shape);
-    t->hidden = t->attended + forward_q_width(shape);
-    t->gate = t->hidden + shape->ffn;
+    for (int i = 0; i < TOKEN_VECTORS; floats += lengths[i++])
+        *vectors[i] = floats;
     t->parts = calloc((size_t)f->options.group->size + 1, sizeof *t->parts);
-    return t->parts ? 0 : error_set(err, ERROR_RESOURCE, "no memory for decode");
+    if (!t->parts)
+        return error_set(err, ERROR_RESOURCE, "no memory for decode");
+    return create_host_token(f, err);
 }
 
 struct forward *forward_create(const struct forward_options *options, struct error *err)
@@ -122,7 +168,9 @@ void forward_free(struct forward *f)
     device->free(f->x);
     device->free(f->q);
     device->free(f->attended);
-    device->host_free(f->token.x);
+    if (!device->host_visible)
+        device->host_free(f->token.host_qkv);
+    device->free(f->token.x);
     free(f->token.parts);
     forward_attention_free(&f->attention);
     free(f);

@@ -227,12 +227,15 @@ static int create_transport(struct forward_attention *a, struct error *err)
 /* What a device's memory gives one token. */
 static int create_one(struct forward_attention *a, struct error *err)
 {
+    const struct device *device = a->options->device;
     const struct model_shape *shape = &a->options->model->shape;
-    const size_t heads = (size_t)shape->heads, dim = (size_t)shape->dim;
-    if (!(a->one_o = malloc(heads * (dim + 1) * sizeof *a->one_o)))
-        return error_set(err, ERROR_RESOURCE, "no memory for the attention of one token");
-    a->one_lse = a->one_o + heads * dim;
-    return 0;
+    const size_t heads = (size_t)shape->heads, row = (size_t)shape->dim * sizeof(float);
+    if (!(a->one_lse = device->alloc(heads * sizeof *a->one_lse, "a token's sums", err)))
+        return -1;
+    if (a->options->group->size == 1)
+        return 0;
+    a->one_host = device->host_alloc(heads * (2 * row + sizeof(float)), "the attention of one token", err);
+    return a->one_host ? 0 : -1;
 }
 
 static int create_full(struct forward_attention *a, struct error *err)
@@ -304,7 +307,8 @@ void forward_attention_free(struct forward_attention *a)
         a->transport->free(a->transport);
     rope_free(a->rope);
     rope_free(a->local_rope);
-    free(a->one_o);
+    a->options->device->free(a->one_lse);
+    a->options->device->host_free(a->one_host);
     free(a->places);
     free(a->bounded_specs);
     free(a->convolutions);
@@ -450,16 +454,44 @@ static struct decoder_part shard_part(const struct memory *memory, int layer, in
     };
 }
 
-/* The shard is the device's; what ranks make of theirs is merged as ever. */
-static int attend_one_on_device(struct forward_attention *a, int place, const struct ring_one *own,
+/* What ranks have made of their shards, on their devices, is merged by the host. */
+static int merge_one(struct forward_attention *a, const struct decoder_query *query, struct error *err)
+{
+    const struct device *device = a->options->device;
+    const size_t heads = (size_t)a->options->model->shape.heads,
+                 rows = heads * (size_t)a->options->model->shape.dim;
+    float *q = a->one_host, *o = q + rows, *lse = o + rows;
+    const struct decoder_result result = {o, lse};
+    struct decoder_query merging = *query;
+    merging.q = q;
+    merging.beside = &result;
+    merging.out = o;
+    return device->copy(q, query->q, rows * sizeof *q, DEVICE_TO_HOST, NULL, err) == 0 &&
+                   device->copy(o, query->out, rows * sizeof *o, DEVICE_TO_HOST, NULL, err) == 0 &&
+                   device->copy(lse, a->one_lse, heads * sizeof *lse, DEVICE_TO_HOST, NULL, err) == 0 &&
+                   device->stream_wait(NULL, err) == 0 && decoder_attend(a->decoder, &merging, NULL, 0, err) == 0 &&
+                   device->copy(query->out, o, rows * sizeof *o, DEVICE_FROM_HOST, NULL, err) == 0
+               ? device->stream_wait(NULL, err)
+               : -1;
+}
+
+/* The shard is the device's. */
+static int attend_one_on_device(struct forward_attention *a, int place, const struct forward_one *one,
                                 const struct decoder_query *query, struct error *err)
 {
-    const struct decoder_result result = {own->o, own->lse};
-    struct decoder_query merging = *query;
-    merging.beside = &result;
-    return ring_attend_one(a->ring, a->memory, place, own, err) == 0
-               ? decoder_attend(a->decoder, &merging, NULL, 0, err)
-               : -1;
+    const struct model_shape *shape = &a->options->model->shape;
+    const float *k = one->qkv + forward_q_width(shape), *v = k + (int64_t)shape->kv_heads * shape->dim;
+    const struct ring_one own = {.q = query->q,
+                                 .k = one->owned ? k : NULL,
+                                 .v = one->owned ? v : NULL,
+                                 .position = one->position,
+                                 .scale = query->scale,
+                                 .rope = query->rope,
+                                 .o = query->out,
+                                 .lse = a->one_lse};
+    if (ring_attend_one(a->ring, a->memory, place, &own, err) != 0)
+        return -1;
+    return a->options->group->size > 1 ? merge_one(a, query, err) : 0;
 }
 
 int forward_attention_attend_one(struct forward_attention *a, int layer, const struct forward_one *one,
@@ -474,17 +506,8 @@ int forward_attention_attend_one(struct forward_attention *a, int layer, const s
         bounded_put(a->bounded, place, one->position, k, v);
         return bounded_attend_one(a->bounded, place, &query, err);
     }
-    if (!a->options->device->host_visible) {
-        const struct ring_one own = {.q = query.q,
-                                     .k = one->owned ? k : NULL,
-                                     .v = one->owned ? v : NULL,
-                                     .position = one->position,
-                                     .scale = query.scale,
-                                     .rope = query.rope,
-                                     .o = a->one_o,
-                                     .lse = a->one_lse};
-        return attend_one_on_device(a, place, &own, &query, err);
-    }
+    if (!a->options->device->host_visible)
+        return attend_one_on_device(a, place, one, &query, err);
     if (one->owned)
         memory_put(a->memory, place, a->memory->length - 1, k, v);
     const struct decoder_part part = shard_part(a->memory, place, one->position);

@@ -29,7 +29,8 @@ struct forward_attention {
     int full_layers, bounded_layers;
     struct ring *ring; /* with the memory of the full layers; NULL where there are none */
     struct memory *memory;
-    float *one_o, *one_lse;  /* [heads][dim], [heads]: what this rank's shard on a device gives one token */
+    float *one_lse;  /* [heads] on a device that the host cannot reach: of what a shard there gives one token */
+    float *one_host; /* and the host's copy, where ranks merge theirs: [heads][dim] of q and of o, [heads] */
     struct bounded *bounded; /* NULL where there are no bounded layers */
 
     int64_t prefilled;        /* end of the last segment; what came since came one by one */

@@ -6,7 +6,6 @@
 
 #include "model/forward_state.h"
 #include "model/linear.h"
-#include "model/matvec.h"
 
 /* A thread's workspace for one tile of rows. */
 struct tile_scratch {
@@ -241,52 +240,11 @@ static int cpu_score(struct forward *f, const struct forward_scores *scores, str
     return run_tiles(&job, score_tile, err);
 }
 
-static int cpu_row(struct forward *f, int64_t row, float *x, struct error *err)
-{
-    (void)err;
-    memcpy(x, f->x + row * f->model->shape.width, (size_t)f->model->shape.width * sizeof *x);
-    return 0;
-}
-
-/* ---- one token ---- */
-
-/* Rows of a matrix in one item of work: enough to pay for the dealing, few enough to balance. */
-enum { MATVEC_ROWS = 64 };
-
-static void product_item(void *context, int64_t item, int thread)
-{
-    (void)thread;
-    const struct forward_product *product = context;
-    int64_t row = product->first + item * MATVEC_ROWS;
-    const int64_t end = i64_min(row + MATVEC_ROWS, product->end);
-    int64_t part_first = 0;
-    for (int i = 0; i < product->stack->n_parts; i++) {
-        const struct tensor *part = product->stack->parts[i];
-        const int64_t part_end = part_first + tensor_rows(part);
-        if (row < part_end && row < end) {
-            const int64_t stop = i64_min(end, part_end);
-            matvec_rows(part, product->x, product->y + part_first, row - part_first, stop - part_first);
-            row = stop;
-        }
-        part_first = part_end;
-    }
-}
-
-static int cpu_multiply(struct forward *f, const struct forward_product *product, struct error *err)
-{
-    (void)err;
-    const struct pool_job job = {i64_ceil_div(product->end - product->first, MATVEC_ROWS), product_item,
-                                 (void *)product, f->options.poll, f->options.poll_context};
-    pool_run(f->options.pool, &job);
-    return 0;
-}
-
 const struct forward_arithmetic forward_on_cpu = {
     .bytes = cpu_bytes,
     .create = cpu_create,
     .free = cpu_free,
     .carry = cpu_carry,
     .score = cpu_score,
-    .row = cpu_row,
-    .multiply = cpu_multiply,
+    .one = &forward_one_on_cpu,
 };

@@ -10,39 +10,13 @@
 #include "attention/rotate_cuda.h"
 #include "attention/rows.h"
 #include "base/gpu.h"
-#include "model/forward_state.h"
+#include "model/forward_cuda_parts.h"
 #include "model/linear_cuda.h"
-#include "model/matvec_cuda.h"
 #include "model/model_cuda.h"
 #include "model/ops_cuda.h"
 
 /* Rows that go through the matrices together, and logits that are there together: enough to fill a GPU. */
 enum { CHUNK_ROWS = 8192, SCORED_ROWS = 1024 };
-
-struct gpu_rows {
-    struct device_stream *stream;
-    struct device_event *over;
-    int64_t chunk;                 /* most rows of a chunk */
-    int64_t scored;                /* the same where logits are asked */
-    void *in;                      /* [chunk][widest input] bf16 */
-    float *y;                      /* [chunk][widest output] */
-    int32_t *ids;                  /* [scored] */
-    struct ops_logprob *said;      /* [scored] */
-    float *host_rows;              /* [chunk][widest of what goes to or from the host], pinned */
-    int32_t *host_ids;             /* [scored], pinned */
-    struct ops_logprob *host_said; /* [scored], pinned */
-    float *one_x, *one_y;          /* of one token: [widest input], [widest output] */
-};
-
-static struct gpu_rows *gpu_of(const struct forward *f)
-{
-    return f->own;
-}
-
-static cudaStream_t stream_of(const struct forward *f)
-{
-    return (cudaStream_t)gpu_of(f)->stream;
-}
 
 /* ---- sizes ---- */
 
@@ -69,24 +43,12 @@ static size_t y_floats(const struct forward_options *options)
     return (size_t)i64_max(chunk_rows(options) * widest, scored_rows(options) * shape->vocab);
 }
 
+/* The vectors of a token go through the same room. */
 static size_t host_floats(const struct forward_options *options)
 {
     const struct model_shape *shape = &options->model->shape;
-    return (size_t)chunk_rows(options) * (size_t)i64_max(shape->width, forward_qkv_width(shape));
-}
-
-/* The vectors of one token: x, behind it y. */
-static size_t one_x_floats(const struct forward_options *options)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (size_t)i64_round_up(i64_max(i64_max(shape->width, shape->ffn), forward_q_width(shape)), 16);
-}
-
-static size_t one_floats(const struct forward_options *options)
-{
-    const struct model_shape *shape = &options->model->shape;
-    const int64_t widest = i64_max(i64_max(shape->vocab, shape->ffn), forward_qkv_width(shape));
-    return one_x_floats(options) + (size_t)widest;
+    const int64_t rows = chunk_rows(options) * i64_max(shape->width, forward_qkv_width(shape));
+    return (size_t)i64_max(rows, shape->ffn);
 }
 
 static bool any_bounded(const struct forward_options *options)
@@ -110,8 +72,8 @@ static struct forward_memory gpu_bytes(const struct forward_options *options)
     const size_t of_scores = (size_t)scored_rows(options) * a_score;
     return (struct forward_memory){
         .host = (host_floats(options) + beside_floats(options)) * sizeof(float) + of_scores,
-        .device = in_elements(options) * sizeof(bf16) + (y_floats(options) + one_floats(options)) * sizeof(float) +
-                  of_scores,
+        .device = in_elements(options) * sizeof(bf16) +
+                  (y_floats(options) + (size_t)options->model->shape.vocab) * sizeof(float) + of_scores,
     };
 }
 
@@ -120,7 +82,7 @@ static struct forward_memory gpu_bytes(const struct forward_options *options)
 static int create_scores(struct forward *f, struct error *err)
 {
     const struct device *device = f->options.device;
-    struct gpu_rows *gpu = gpu_of(f);
+    struct gpu_forward *gpu = gpu_of(f);
     const size_t n = (size_t)gpu->scored;
     if (n == 0)
         return 0;
@@ -130,16 +92,6 @@ static int create_scores(struct forward *f, struct error *err)
                    (gpu->host_said = device->host_alloc(n * sizeof *gpu->host_said, "scores", err))
                ? 0
                : -1;
-}
-
-static int create_one(struct forward *f, struct error *err)
-{
-    struct gpu_rows *gpu = gpu_of(f);
-    const size_t bytes = one_floats(&f->options) * sizeof(float);
-    if (!(gpu->one_x = f->options.device->alloc(bytes, "the vectors of a token", err)))
-        return -1;
-    gpu->one_y = gpu->one_x + one_x_floats(&f->options);
-    return 0;
 }
 
 /* q and attended of the layers whose memory is the host's. */
@@ -157,7 +109,7 @@ static int create_beside(struct forward *f, struct error *err)
 static int gpu_create(struct forward *f, struct error *err)
 {
     const struct device *device = f->options.device;
-    struct gpu_rows *gpu = calloc(1, sizeof *gpu);
+    struct gpu_forward *gpu = calloc(1, sizeof *gpu);
     if (!gpu)
         return error_set(err, ERROR_RESOURCE, "no memory for a forward pass on a GPU");
     f->own = gpu;
@@ -168,7 +120,8 @@ static int gpu_create(struct forward *f, struct error *err)
                    (gpu->y = device->alloc(y_floats(&f->options) * sizeof(float), "outputs", err)) &&
                    (gpu->host_rows =
                         device->host_alloc(host_floats(&f->options) * sizeof(float), "rows of the host", err)) &&
-                   create_scores(f, err) == 0 && create_one(f, err) == 0 && create_beside(f, err) == 0
+                   (gpu->logits = device->alloc((size_t)f->model->shape.vocab * sizeof(float), "logits", err)) &&
+                   create_scores(f, err) == 0 && create_beside(f, err) == 0
                ? 0
                : -1;
 }
@@ -176,7 +129,7 @@ static int gpu_create(struct forward *f, struct error *err)
 static void gpu_free(struct forward *f)
 {
     const struct device *device = f->options.device;
-    struct gpu_rows *gpu = f->own;
+    struct gpu_forward *gpu = f->own;
     if (!gpu)
         return;
     device->host_free(f->host_q);
@@ -187,7 +140,7 @@ static void gpu_free(struct forward *f)
     device->free(gpu->y);
     device->free(gpu->ids);
     device->free(gpu->said);
-    device->free(gpu->one_x);
+    device->free(gpu->logits);
     device->event_free(gpu->over);
     device->stream_free(gpu->stream);
     free(gpu);
@@ -195,10 +148,10 @@ static void gpu_free(struct forward *f)
 
 /* ---- moving and waiting ---- */
 
-static int settle(struct forward *f, struct error *err)
+int forward_cuda_settle(struct forward *f, struct error *err)
 {
     const struct forward_options *o = &f->options;
-    struct gpu_rows *gpu = gpu_of(f);
+    struct gpu_forward *gpu = gpu_of(f);
     bool over = false;
     if (o->device->event_record(gpu->over, gpu->stream, err) != 0)
         return -1;
@@ -211,8 +164,8 @@ static int settle(struct forward *f, struct error *err)
     return 0;
 }
 
-static int copy(struct forward *f, void *to, const void *from, size_t bytes, enum device_copy direction,
-                struct error *err)
+int forward_cuda_copy(struct forward *f, void *to, const void *from, size_t bytes, enum device_copy direction,
+                      struct error *err)
 {
     return f->options.device->copy(to, from, bytes, direction, gpu_of(f)->stream, err);
 }
@@ -280,7 +233,7 @@ static int embed(const struct host_job *job, const float *norm, struct error *er
     const struct ops_cuda_rms_norm normed = {norm_of(f, norm), stream_row(f, job->first), gpu_of(f)->in, DTYPE_BF16,
                                              job->rows};
     run_rows(job, embed_item);
-    return copy(f, stream_row(f, job->first), gpu_of(f)->host_rows, bytes, DEVICE_FROM_HOST, err) == 0
+    return forward_cuda_copy(f, stream_row(f, job->first), gpu_of(f)->host_rows, bytes, DEVICE_FROM_HOST, err) == 0
                ? ops_cuda_rms_norm(&normed, stream_of(f), err)
                : -1;
 }
@@ -291,8 +244,8 @@ static int take_attended(const struct host_job *job, struct error *err)
     struct forward *f = job->forward;
     const int64_t width = forward_q_width(&f->model->shape), n = job->rows * width;
     row_from_f32(DTYPE_BF16, (const float *)f->host_attended + job->first * width, gpu_of(f)->host_rows, n);
-    return copy(f, attended_row(f, job->first), gpu_of(f)->host_rows, (size_t)n * sizeof(bf16), DEVICE_FROM_HOST,
-                err);
+    return forward_cuda_copy(f, attended_row(f, job->first), gpu_of(f)->host_rows, (size_t)n * sizeof(bf16),
+                             DEVICE_FROM_HOST, err);
 }
 
 /* y is added to x, normed where the layer norms it; the sum, normed by the next weight, goes to in. */
@@ -309,7 +262,7 @@ static int finish_layer(const struct host_job *job, int index, const float *next
 {
     struct forward *f = job->forward;
     const struct layer_cuda *layer = &f->model->cuda->layers[index];
-    struct gpu_rows *gpu = gpu_of(f);
+    struct gpu_forward *gpu = gpu_of(f);
     const struct ops_cuda_gate gate = {
         {f->model->arch->activation, f->model->shape.ffn}, gpu->y, gpu->in, DTYPE_BF16, job->rows};
     if (forward_attention_is_bounded(&f->attention, index) && take_attended(job, err) != 0)
@@ -372,7 +325,8 @@ static int keep_on_host(const struct host_job *job, struct error *err)
 {
     struct forward *f = job->forward;
     const size_t bytes = (size_t)(job->rows * forward_qkv_width(&f->model->shape)) * sizeof(float);
-    if (copy(f, gpu_of(f)->host_rows, gpu_of(f)->y, bytes, DEVICE_TO_HOST, err) != 0 || settle(f, err) != 0)
+    if (forward_cuda_copy(f, gpu_of(f)->host_rows, gpu_of(f)->y, bytes, DEVICE_TO_HOST, err) != 0 ||
+        forward_cuda_settle(f, err) != 0)
         return -1;
     run_rows(job, keep_item);
     return 0;
@@ -417,7 +371,7 @@ static int gpu_carry(struct forward *f, const struct layer_step *step, struct er
         const struct host_job job = {f, step, first, i64_min(gpu_of(f)->chunk, f->rows - first)};
         const int status =
             step->finished ? finish_layer(&job, step->begun_index - 1, next, err) : embed(&job, next, err);
-        if (status != 0 || (step->begun && begin_layer(&job, err) != 0) || settle(f, err) != 0)
+        if (status != 0 || (step->begun && begin_layer(&job, err) != 0) || forward_cuda_settle(f, err) != 0)
             return -1;
     }
     return bring_next(f, step, err);
@@ -447,67 +401,25 @@ static void hand_out(const struct forward *f, const struct forward_scores *score
 
 static int gpu_score(struct forward *f, const struct forward_scores *scores, struct error *err)
 {
-    struct gpu_rows *gpu = gpu_of(f);
+    struct gpu_forward *gpu = gpu_of(f);
     for (int64_t first = 0; first < f->rows; first += gpu->scored) {
         const int64_t rows = i64_min(gpu->scored, f->rows - first);
         const struct ops_cuda_rms_norm norm = {norm_of(f, f->model->cuda->output_norm), stream_row(f, first),
                                                gpu->in, DTYPE_BF16, rows};
         const struct ops_cuda_log_softmax softmax = {gpu->y, f->model->shape.vocab, gpu->ids, gpu->said, rows};
         choose_ids(f, scores, first, rows);
-        if (copy(f, gpu->ids, gpu->host_ids, (size_t)rows * sizeof *gpu->ids, DEVICE_FROM_HOST, err) != 0 ||
+        if (forward_cuda_copy(f, gpu->ids, gpu->host_ids, (size_t)rows * sizeof *gpu->ids, DEVICE_FROM_HOST, err) !=
+                0 ||
             ops_cuda_rms_norm(&norm, stream_of(f), err) != 0 ||
             apply(f, f->model->cuda->head, gpu->in, rows, err) != 0 ||
             ops_cuda_log_softmax(&softmax, stream_of(f), err) != 0 ||
-            copy(f, gpu->host_said, gpu->said, (size_t)rows * sizeof *gpu->said, DEVICE_TO_HOST, err) != 0 ||
-            settle(f, err) != 0)
+            forward_cuda_copy(f, gpu->host_said, gpu->said, (size_t)rows * sizeof *gpu->said, DEVICE_TO_HOST,
+                              err) != 0 ||
+            forward_cuda_settle(f, err) != 0)
             return -1;
         hand_out(f, scores, first, rows);
     }
     return 0;
-}
-
-static int gpu_row(struct forward *f, int64_t row, float *x, struct error *err)
-{
-    const size_t bytes = (size_t)f->model->shape.width * sizeof *x;
-    return copy(f, x, stream_row(f, row), bytes, DEVICE_TO_HOST, err) == 0 ? settle(f, err) : -1;
-}
-
-/* ---- one token ---- */
-
-/* y over the rows of the product that are in a part of its stack, which begins at `part_first`. */
-static int multiply_part(struct forward *f, const struct forward_product *product, const struct tensor *part,
-                         int64_t part_first, struct error *err)
-{
-    const int64_t first = i64_max(product->first, part_first);
-    const int64_t end = i64_min(product->end, part_first + tensor_rows(part));
-    struct tensor rows;
-    if (first >= end)
-        return 0;
-    if (model_cuda_tensor(f->model->cuda, part, &rows, err) != 0)
-        return -1;
-    const size_t row_bytes = tensor_row_bytes(part->type, part->dims[0]);
-    rows.data = (const char *)rows.data + (size_t)(first - part_first) * row_bytes;
-    rows.dims[1] = end - first;
-    rows.dims[2] = rows.dims[3] = 1;
-    const struct matvec_cuda_vector vector = {gpu_of(f)->one_x, gpu_of(f)->one_y + first};
-    return matvec_cuda(&rows, &vector, stream_of(f), err);
-}
-
-static int gpu_multiply(struct forward *f, const struct forward_product *product, struct error *err)
-{
-    const struct stack *stack = product->stack;
-    int64_t part_first = 0;
-    if (copy(f, gpu_of(f)->one_x, product->x, (size_t)stack->n_in * sizeof(float), DEVICE_FROM_HOST, err) != 0)
-        return -1;
-    for (int i = 0; i < stack->n_parts; i++) {
-        if (multiply_part(f, product, stack->parts[i], part_first, err) != 0)
-            return -1;
-        part_first += tensor_rows(stack->parts[i]);
-    }
-    const size_t bytes = (size_t)(product->end - product->first) * sizeof(float);
-    return copy(f, product->y + product->first, gpu_of(f)->one_y + product->first, bytes, DEVICE_TO_HOST, err) == 0
-               ? settle(f, err)
-               : -1;
 }
 
 const struct forward_arithmetic *forward_on_cuda(void)
@@ -518,8 +430,7 @@ const struct forward_arithmetic *forward_on_cuda(void)
         .free = gpu_free,
         .carry = gpu_carry,
         .score = gpu_score,
-        .row = gpu_row,
-        .multiply = gpu_multiply,
+        .one = &forward_one_on_cuda,
     };
     return &on_cuda;
 }

@@ -1,4 +1,5 @@
-/* What forward.c (prefill) and forward_decode.c share: the state of a forward pass. Not for others. */
+/* What forward.c (prefill), forward_decode.c and the arithmetics share: the state of a forward pass. Not for
+ * others. */
 #ifndef LONGHAUL_MODEL_FORWARD_STATE_H
 #define LONGHAUL_MODEL_FORWARD_STATE_H
 
@@ -15,16 +16,20 @@ struct layer_step {
     int begun_index;
 };
 
-/* y = stack * x over the rows first .. end of the stack; both vectors are the host's. */
-struct forward_product {
-    const struct stack *stack;
-    const float *x; /* [n_in] */
-    float *y;       /* [n_out] */
-    int64_t first, end;
+/* The arithmetic on one token in decode. Every rank holds its vectors whole; the rows of every matrix are shared by
+ * the ranks of the group. Collective over the group. Needs a model that was packed with rows. */
+struct forward_one_arithmetic {
+    /* A step as with a segment's rows: from token.attended (or *step->tokens) to token.x and token.qkv; for a layer
+     * with bounded memory from and to the host's. */
+    int (*carry)(struct forward *forward, const struct layer_step *step, struct error *err);
+    /* token.x = the residual stream of a row that rank `owner` has. */
+    int (*take_row)(struct forward *forward, int owner, int64_t row, struct error *err);
+    /* logits [vocab], the host's, of the token after the one in token.x. */
+    int (*head)(struct forward *forward, float *logits, struct error *err);
 };
 
-/* The arithmetic on the rows of a segment, and the products of one token, where the device holds them. What a
- * function has computed is there when it returns. */
+/* The arithmetic on the rows of a segment, where the device holds them. What a function, here and above, has
+ * computed is there when it returns. */
 struct forward_arithmetic {
     /* Bytes that create allocates. */
     struct forward_memory (*bytes)(const struct forward_options *options);
@@ -37,14 +42,12 @@ struct forward_arithmetic {
     int (*carry)(struct forward *forward, const struct layer_step *step, struct error *err);
     /* What the rows say of their targets. */
     int (*score)(struct forward *forward, const struct forward_scores *scores, struct error *err);
-    /* x [width] = the residual stream of a row. */
-    int (*row)(struct forward *forward, int64_t row, float *x, struct error *err);
 
-    /* In decode, and for logits: of what the model was packed with rows of. */
-    int (*multiply)(struct forward *forward, const struct forward_product *product, struct error *err);
+    const struct forward_one_arithmetic *one;
 };
 
 extern const struct forward_arithmetic forward_on_cpu;
+extern const struct forward_one_arithmetic forward_one_on_cpu;
 /* NULL in a program that was built without CUDA. */
 const struct forward_arithmetic *forward_on_cuda(void);
 
@@ -79,16 +82,23 @@ struct forward {
     float *host_q;
     void *host_attended;
 
-    /* One token in decode: vectors that every rank holds whole. */
+    /* One token in decode, on the device. */
     struct forward_token {
-        float *x, *normed;    /* [width] */
-        float *qkv;           /* [(heads + 2 kv_heads) * dim] */
-        float *attended;      /* [heads * dim] */
-        float *hidden, *gate; /* [ffn] */
-        float *out;           /* [width] */
-        int64_t *parts;       /* [ranks + 1]: the rows that each rank computes */
+        float *x, *normed; /* [width] */
+        float *qkv;        /* [(heads + 2 kv_heads) * dim] */
+        float *attended;   /* [heads * dim] */
+        float *gate_up;    /* [2 ffn] */
+        float *hidden;     /* [ffn] */
+        float *out;        /* [width] */
+        /* qkv and attended of layers with bounded memory; on a CPU they are the same. */
+        float *host_qkv, *host_attended;
+        int64_t *parts; /* [ranks + 1]: the rows that each rank computes */
     } token;
 };
+
+/* Even shares of n rows in token.parts: rank r computes the rows parts[r] .. parts[r + 1]. Borders lie where rows
+ * of any type begin at 16 bytes. */
+void forward_share_rows(struct forward *forward, int64_t n);
 
 /* Elements of q, and of q, k and v together. */
 static inline int64_t forward_q_width(const struct model_shape *shape)

@@ -308,6 +308,11 @@ int linear_cuda_fetch(const struct linear_cuda *linear, cudaStream_t stream, str
                      "copying weights to the GPU", err);
 }
 
+const float *linear_cuda_bias(const struct linear_cuda *linear)
+{
+    return linear->bias;
+}
+
 int linear_cuda_apply(struct linear_cuda *linear, const struct linear_rows *rows, cudaStream_t stream,
                       struct error *err)
 {

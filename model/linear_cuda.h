@@ -52,6 +52,9 @@ int linear_cuda_load(struct linear_cuda *linear, const struct tensor *const *par
  * applying it must wait for the copy. */
 int linear_cuda_fetch(const struct linear_cuda *linear, cudaStream_t stream, struct error *err);
 
+/* Its bias on the GPU, [n_out], borrowed; NULL where it has none. */
+const float *linear_cuda_bias(const struct linear_cuda *linear);
+
 /* Queue y = x W^T + bias for rows on the GPU, aligned to LINEAR_CUDA_ALIGN; y must not overlap x. */
 int linear_cuda_apply(struct linear_cuda *linear, const struct linear_rows *rows, cudaStream_t stream,
                       struct error *err);

@@ -37,12 +37,19 @@ alike ring 3 llama-tied-f32
 alike ring-and-bounded 2 qwen2-f16 --layers "0-0 full; 1-1 sinks:window=100"
 alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2 --against full
 
-for device in cpu cuda; do
-    on_ranks 2 summarize "$work/short.txt" -m "$tiny/qwen2-f16.gguf" -o "$work/answer-$device" --device "$device" \
-        --ring 2 --max-new 8 >/dev/null
-    answers "$work/answer-$device" >"$work/answer-$device.txt"
-done
-cmp "$work/answer-cpu.txt" "$work/answer-cuda.txt" || fail "the GPU answers otherwise"
+# answers_alike NAME RANKS MODEL: the same words, token by token.
+answers_alike() {
+    local device
+    for device in cpu cuda; do
+        on_ranks "$2" summarize "$work/short.txt" -m "$tiny/$3.gguf" -o "$work/$1-$device" --device "$device" --ring "$2" \
+            --max-new 8 >/dev/null
+        answers "$work/$1-$device" >"$work/$1-$device.txt"
+    done
+    cmp "$work/$1-cpu.txt" "$work/$1-cuda.txt" || fail "$1: the GPU answers otherwise"
+}
+answers_alike answer 1 qwen2-f16
+answers_alike answer-shared 2 qwen2-f16
+answers_alike answer-bounded 1 gemma3-q8
 
 # Where the emulation of a GPU stands in for one it can be made small: too small for all matrices at once, which are then
 # streamed, then for the keys and values of the past, which stay in the host's memory, and both give the same answers to the

@@ -227,24 +227,36 @@ static void check_one(struct bed *bed)
     const struct shape *shape = bed->shape;
     const int dim = shape->dim, kv_numbers = shape->kv_heads * dim;
     const bool owned = bed->end % world.size == world.rank;
-    float q[16 * ATTN_MAX_DIM], k[4 * ATTN_MAX_DIM], v[4 * ATTN_MAX_DIM], o[16 * ATTN_MAX_DIM], lse[16];
+    const int q_numbers = row_of_all(bed);
+    float q[24 * ATTN_MAX_DIM], *const k = q + q_numbers, *const v = k + kv_numbers; /* one behind the other */
+    float o[16 * ATTN_MAX_DIM + 16], *const lse = o + q_numbers;
     double expected[ATTN_MAX_DIM], worst = 0;
-    for (int e = 0; e < row_of_all(bed); e++)
+    for (int e = 0; e < q_numbers; e++)
         q[e] = number(QUERY, bed->end, e);
     for (int e = 0; e < kv_numbers; e++) {
         k[e] = number(KEY, bed->end, e);
         v[e] = number(VALUE, bed->end, e);
     }
+    const size_t q_bytes = (size_t)(q_numbers + 2 * kv_numbers) * sizeof *q;
+    const size_t o_bytes = (size_t)(q_numbers + shape->heads) * sizeof *o;
+    float *device_q = gpu->alloc(q_bytes, "a token", &err), *device_o = gpu->alloc(o_bytes, "its attention", &err);
+    assert_true(device_q && device_o);
+    must(gpu->copy(device_q, q, q_bytes, DEVICE_FROM_HOST, NULL, &err));
+    must(gpu->stream_wait(NULL, &err));
     must(memory_extend(bed->memory, &bed->end, owned, &err));
-    const struct ring_one one = {.q = q,
-                                 .k = owned ? k : NULL,
-                                 .v = owned ? v : NULL,
+    const struct ring_one one = {.q = device_q,
+                                 .k = owned ? device_q + q_numbers : NULL,
+                                 .v = owned ? device_q + q_numbers + kv_numbers : NULL,
                                  .position = bed->end,
                                  .scale = shape->scale,
                                  .rope = bed->rope,
-                                 .o = o,
-                                 .lse = lse};
+                                 .o = device_o,
+                                 .lse = device_o + q_numbers};
     must(ring_attend_one(bed->ring, bed->memory, LAYER, &one, &err));
+    must(gpu->copy(o, device_o, o_bytes, DEVICE_TO_HOST, NULL, &err));
+    must(gpu->stream_wait(NULL, &err));
+    gpu->free(device_o);
+    gpu->free(device_q);
     for (int head = 0; head < shape->heads; head++) {
         const double log_sum = dense(shape, bed->end, head, bed->memory->positions, bed->memory->length, expected);
         if (bed->memory->length == 0) {
