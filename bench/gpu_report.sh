@@ -30,6 +30,14 @@ run bench_attend_one 60 "$build/bench/bench_attend_one_cuda"
 for test in attend attend_one rotate ops matvec linear; do
     run "test_$test" 120 "$build/tests/test_${test}_cuda"
 done
+if command -v mpirun >/dev/null; then # one rank alone goes by NCCL, to itself
+    for test in transport ring; do
+        for ranks in 1 2; do
+            run "mpi_test_${test}_$ranks" 120 "$(dirname "$0")/../tests/mpi/run.sh" "$ranks" \
+                "$build/tests/mpi_test_${test}_cuda"
+        done
+    done
+fi
 if [ -n "${MODEL:-}" ] && [ -n "${TEXT:-}" ]; then
     run score 600 "$build/longhaul" score "$TEXT" -m "$MODEL" -o "$out/score" --device cuda --policy full \
         --context 2000000 --strategy whole

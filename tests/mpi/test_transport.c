@@ -4,42 +4,14 @@
 #include <string.h>
 
 #include "attention/transport_mpi.h"
-#include "base/device.h"
-
-static unsigned char byte_of(int rank, int hop, size_t i)
-{
-    return (unsigned char)((size_t)rank * 101 + (size_t)hop * 7 + i * 13 + i / 251);
-}
-
-/* Each rank sends bytes_of[rank] bytes of its own pattern; the one before's arrive. Polled or waited for. */
-static void hop(struct transport *transport, const size_t *bytes_of, int number, bool polled)
-{
-    const int previous = (world.rank + world.size - 1) % world.size;
-    const size_t n = bytes_of[world.rank], due = bytes_of[previous];
-    unsigned char *send = malloc(n + 1), *receive = malloc(due + 1);
-    assert_true(send && receive);
-    for (size_t i = 0; i < n; i++)
-        send[i] = byte_of(world.rank, number, i);
-    memset(receive, 0, due + 1);
-    receive[due] = 77;
-    struct transport_hop way = {send, n, receive, due};
-    assert_int_equal(transport->start(transport, &way, &err), 0);
-    for (bool over = false; polled && !over;)
-        assert_int_equal(transport->test(transport, &over, &err), 0);
-    assert_int_equal(transport->finish(transport, &err), 0);
-    for (size_t i = 0; i < due; i++)
-        assert_int_equal(receive[i], byte_of(previous, number, i));
-    assert_int_equal(receive[due], 77);
-    free(receive);
-    free(send);
-}
+#include "tests/mpi/hop.h"
 
 static void hops_with_pieces_of(size_t piece_bytes, const size_t *bytes_of)
 {
     struct transport *transport = transport_mpi_create_pieces(&world, piece_bytes, &err);
     assert_non_null(transport);
     for (int number = 0; number < 6; number++)
-        hop(transport, bytes_of, number, number % 2 == 0);
+        hop(transport, device_cpu(), bytes_of, number);
     transport->free(transport);
 }
 
@@ -61,7 +33,7 @@ static void messages_through_other_buffers_arrive_whole(void **state)
     struct transport *transport = transport_staged_create(&world, device_cpu(), 100000, &err);
     assert_non_null(transport);
     for (int number = 0; number < 6; number++)
-        hop(transport, (const size_t[]){100000, 3, 0, 65536}, number, number % 2 == 0);
+        hop(transport, device_cpu(), (const size_t[]){100000, 3, 0, 65536}, number);
     const unsigned char none = 0;
     struct transport_hop too_large = {&none, 100001, (void *)&none, 0};
     assert_int_equal(transport->start(transport, &too_large, &err), -1);
