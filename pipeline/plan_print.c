@@ -103,18 +103,33 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
     }
 }
 
+/* What is not on GPUs where these compute: the layers of bounded memory are the host's, which takes its time. */
+static void describe_device(const struct plan *plan, char *out, size_t size)
+{
+    const struct setup *setup = &plan->setup;
+    const int layers = plan->opened->model->shape.layers;
+    bool bounded = false;
+    for (int i = 0; i < layers; i++)
+        bounded |= plan->policies[i].kind != POLICY_FULL;
+    if (!setup->cuda)
+        out[0] = '\0';
+    else
+        snprintf(out, size, " on GPUs%s%s%s", setup->streamed ? ", weights streamed" : "",
+                 setup->keys_on_host ? ", keys and values in the host's memory" : "",
+                 bounded ? ", layers of bounded memory on the host" : "");
+}
+
 void plan_describe(const struct plan *plan, char *out, size_t size)
 {
     const struct setup *setup = &plan->setup;
-    char context[960], positions[POSITIONS_DESCRIPTION];
+    char context[960], device[128], positions[POSITIONS_DESCRIPTION];
     describe_context(plan, context, sizeof context);
+    describe_device(plan, device, sizeof device);
     positions_describe(plan->options, plan->opened->model, positions, sizeof positions);
     snprintf(out, size,
              "%" PRId64 " documents (%" PRId64 " done before), %" PRId64 " tokens, %" PRId64
-             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s%s%s%s, %s, %s, segments of %" PRId64,
+             " chunks; %d ranks in %d ring groups of %d, %d threads a rank, %s%s, %s, %s, segments of %" PRId64,
              plan->n_documents, plan->done, plan->tokens, plan->chunks, plan->ranks, plan->ranks / setup->ring,
-             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), setup->cuda ? " on GPUs" : "",
-             setup->streamed ? ", weights streamed" : "",
-             setup->keys_on_host ? ", keys and values in the host's memory" : "", context, positions,
+             setup->ring, setup->threads, dtype_name((enum dtype)setup->dtype), device, context, positions,
              setup->segment);
 }

@@ -73,7 +73,7 @@ fewer_bytes=$(memory_of "$needed_streamed" 0.15)
 same_in() {
     SIMT_MEMORY=$1 on_ranks 1 "${score_gemma[@]}" -o "$work/in-$1" 2>"$work/said" >/dev/null ||
         fail "$2: $(tail -n 3 "$work/said")"
-    grep -q "on GPUs, $2, context" "$work/said" || fail "not $2: $(cat "$work/said")"
+    grep -q "on GPUs, $2, layers of bounded memory on the host, context" "$work/said" || fail "not $2: $(cat "$work/said")"
     "$longhaul" export "$work/in-$1" --format csv >"$work/in-$1.csv"
     cmp "$work/in-$1.csv" "$work/gemma3-cuda.csv" || fail "$2: other answers"
 }
