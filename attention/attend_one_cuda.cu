@@ -243,7 +243,7 @@ static __global__ void part_kernel(const struct rope_tables tables, const struct
     GPU_SHARED(shared);
     const struct part part = part_of(call, (float *)shared, GROUP);
     const int64_t tiles = (call.n + TILE - 1) / TILE, end = tiles * (blockIdx.x + 1) / gridDim.x;
-    struct sums<GROUP> sums = {
+    struct sums<GROUP> sums {
     };
 #pragma unroll
     for (int g = 0; g < GROUP; g++)

@@ -3,8 +3,8 @@
  * The keys are shared out over blocks of threads and the parts' softmaxes merged (Dao et al. 2023,
  * "Flash-Decoding"), for one query has too few rows to fill a card otherwise. Keys are rotated in registers as they
  * are read, so that nothing but the shard itself goes through the memory: 4 dim bytes a key and kv head, and its
- * position. All sums are in fp32. The numbers are those of rotate_cuda.h and attend_cuda.h without their roundings
- * to bf16.
+ * position; once for every eight query heads of a kv head. All sums are in fp32. The numbers are those of
+ * rotate_cuda.h and attend_cuda.h without their roundings to bf16.
  */
 #ifndef LONGHAUL_ATTENTION_ATTEND_ONE_CUDA_H
 #define LONGHAUL_ATTENTION_ATTEND_ONE_CUDA_H
@@ -26,8 +26,8 @@ struct attend_one_cuda {
     int64_t position;         /* of the query */
     float scale;              /* of scores */
     int64_t n, capacity;
-    const void *keys,
-        *values; /* [kv_heads][capacity][dim] bf16, of which n, aligned to 16 bytes; keys not rotated */
+    const void *keys;         /* [kv_heads][capacity][dim] bf16, of which n, aligned to 16 bytes; not rotated */
+    const void *values;       /* the same */
     const int64_t *positions; /* [n] */
     const float *offset;      /* as in rotate_cuda_keys: [kv_heads][dim] or NULL, ... */
     const float *still;       /* ... and [dim] */

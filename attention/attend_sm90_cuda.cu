@@ -43,12 +43,13 @@ struct maps {
 /* What a block walks, and where it keeps it. */
 template <int DIM> struct walk {
     struct attend_tile part;
+    int group; /* of this thread: the warpgroup */
     int first_page, last_page, tiles;
     unsigned char *shared;
 
-    __device__ __forceinline__ unsigned char *queries(int group) const
+    __device__ __forceinline__ unsigned char *queries(int of_group) const
     {
-        return shared + group * shape<DIM>::GROUP_BYTES;
+        return shared + of_group * shape<DIM>::GROUP_BYTES;
     }
     __device__ __forceinline__ unsigned char *slot(ring_of ring, int tile) const
     {
@@ -81,11 +82,6 @@ template <int DIM> struct walk {
 static __device__ __forceinline__ int uniform(int x)
 {
     return __shfl_sync(~0u, x, 0);
-}
-
-static __device__ __forceinline__ int group_of_thread()
-{
-    return uniform((int)threadIdx.x / GROUP_THREADS);
 }
 
 template <int DIM> static __device__ __forceinline__ void make_barriers(const walk<DIM> &walk)
@@ -163,10 +159,9 @@ template <int DIM> static __device__ __forceinline__ void await_keys(const walk<
 
 /* Begin s [64 x KEYS] = queries of the warpgroup times keys. */
 template <int DIM, int BLOCKS>
-static __device__ __forceinline__ void begin_scores(float (&s)[BLOCKS][4], const walk<DIM> &walk, int group,
-                                                    int tile)
+static __device__ __forceinline__ void begin_scores(float (&s)[BLOCKS][4], const walk<DIM> &walk, int tile)
 {
-    const uint64_t queries = gpu_matrix(walk.queries(group), 16, PATTERN_BYTES);
+    const uint64_t queries = gpu_matrix(walk.queries(walk.group), 16, PATTERN_BYTES);
     const uint64_t keys = gpu_matrix(walk.slot(OF_KEYS, tile), 16, PATTERN_BYTES);
     gpu_wgmma_settle(s);
     gpu_wgmma_fence();
@@ -204,25 +199,25 @@ static __device__ __forceinline__ void round_weights(uint32_t (&weights)[STEPS][
 
 /* The warpgroups' turns to begin products: barrier 1 + group is waited for by a group and passed on by the one
  * before it. */
-static __device__ __forceinline__ void take_turn(int group)
+template <int DIM> static __device__ __forceinline__ void take_turn(const walk<DIM> &walk)
 {
-    gpu_group_wait(1 + group, 2 * GROUP_THREADS);
+    gpu_group_wait(1 + walk.group, 2 * GROUP_THREADS);
 }
 
-template <int GROUPS> static __device__ __forceinline__ void pass_turn(int group)
+template <int DIM> static __device__ __forceinline__ void pass_turn(const walk<DIM> &walk)
 {
-    gpu_group_arrive(1 + (group + 1) % GROUPS, 2 * GROUP_THREADS);
+    gpu_group_arrive(1 + (walk.group + 1) % shape<DIM>::GROUPS, 2 * GROUP_THREADS);
 }
 
 /* Tile 0: the scores alone. */
 template <int DIM, int BLOCKS>
-static __device__ __forceinline__ void weigh_first(const struct attend_cuda &call, const walk<DIM> &walk, int group,
+static __device__ __forceinline__ void weigh_first(const struct attend_cuda &call, const walk<DIM> &walk,
                                                    struct attend_rows &rows, float (&s)[BLOCKS][4],
                                                    float (&factor)[2])
 {
     gpu_barrier_wait(walk.queries_there(), 0);
     await_keys(walk, 0);
-    begin_scores(s, walk, group, 0);
+    begin_scores(s, walk, 0);
     gpu_wgmma_wait<0>();
     gpu_wgmma_settle(s);
     free_slot(walk, OF_KEYS, 0);
@@ -234,26 +229,25 @@ static __device__ __forceinline__ void weigh_first(const struct attend_cuda &cal
 template <int DIM>
 static __device__ __forceinline__ void compute(const struct attend_cuda &call, const walk<DIM> &walk)
 {
-    constexpr int KEYS = shape<DIM>::KEYS, GROUPS = shape<DIM>::GROUPS;
-    const int group = group_of_thread();
-    const bool last_group = group == GROUPS - 1;
+    constexpr int KEYS = shape<DIM>::KEYS;
+    const bool last_group = walk.group == shape<DIM>::GROUPS - 1;
     struct attend_rows rows =
         attend_rows_load(call, walk.part, (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4);
     float o[DIM / 8][4], s[KEYS / 8][4], factor[2];
     uint32_t weights[KEYS / 16][4];
     attend_values_load(call, rows, o);
-    weigh_first(call, walk, group, rows, s, factor);
+    weigh_first(call, walk, rows, s, factor);
     attend_rescale(o, factor);
     round_weights(weights, s);
     if (last_group && walk.tiles > 1)
-        pass_turn<GROUPS>(group);
+        pass_turn(walk);
     for (int tile = 1; tile < walk.tiles; tile++) {
-        take_turn(group);
-        begin_scores(s, walk, group, tile);
+        take_turn(walk);
+        begin_scores(s, walk, tile);
         gpu_barrier_wait(walk.there(OF_VALUES, tile - 1), walk.parity(tile - 1));
         begin_values(o, weights, walk, tile - 1);
         if (!last_group || tile + 1 < walk.tiles)
-            pass_turn<GROUPS>(group);
+            pass_turn(walk);
         gpu_wgmma_wait<1>();
         gpu_wgmma_settle(s);
         free_slot(walk, OF_KEYS, tile);
@@ -282,6 +276,7 @@ static __global__ void __launch_bounds__(shape<DIM>::THREADS, 1)
     walk<DIM> walk;
     walk.part = attend_tile_of(call, shape<DIM>::ROWS);
     walk.shared = shared;
+    walk.group = uniform((int)threadIdx.x / GROUP_THREADS);
     if (threadIdx.x == 0)
         make_barriers(walk);
     const struct attend_span seen = attend_seen(call, walk.part, shape<DIM>::ROWS, walk.found());
@@ -294,7 +289,7 @@ static __global__ void __launch_bounds__(shape<DIM>::THREADS, 1)
     walk.last_page = uniform(last_page);
     walk.first_page = uniform(page + shape<DIM>::PAGES * share.first);
     walk.tiles = uniform(share.end - share.first);
-    if (group_of_thread() == shape<DIM>::GROUPS) {
+    if (walk.group == shape<DIM>::GROUPS) {
         gpu_registers_shrink<shape<DIM>::BRINGING_REGISTERS>();
         if (threadIdx.x % GROUP_THREADS == 0)
             bring_all(call, maps, walk);

@@ -363,8 +363,10 @@ int decoder_attend(struct decoder *decoder, const struct decoder_query *query, c
         .decoder = decoder, .query = query, .parts = parts, .n_parts = n_parts, .o = mine, .lse = mine + o_floats};
     if (count_stretches(&call, err) < 0)
         return -1;
-    use_rope(decoder, query->rope);
-    prepare_query(&call);
+    if (n_parts > 0) {
+        use_rope(decoder, query->rope);
+        prepare_query(&call);
+    }
     run_items(&call, call.stretches[n_parts], stretch_item);
     run_items(&call, o->heads, head_item);
     if (query->beside)

@@ -47,7 +47,7 @@ struct decoder_result {
 
 /* The query, the same on every rank. */
 struct decoder_query {
-    const float *q; /* [heads][dim], raw */
+    const float *q; /* [heads][dim], raw; not looked at where there are no parts */
     float scale;    /* 1/sqrt(dim), or the model's own */
     const struct rope *rope;
     const struct decoder_result *beside; /* this rank's, to be merged with its parts; or NULL */

@@ -6,9 +6,11 @@
 
 int memory_bytes(const struct memory_shape *shape, struct memory_sizes *out, struct error *err)
 {
-    size_t n = 2 * dtype_size(shape->dtype);
-    if (!size_mul(n, (size_t)shape->layers, &n) || !size_mul(n, (size_t)shape->kv_heads, &n) ||
-        !size_mul(n, (size_t)shape->dim, &n) || !size_mul(n, (size_t)shape->capacity, &out->keys) ||
+    out->token = 2 * dtype_size(shape->dtype);
+    if (!size_mul(out->token, (size_t)shape->layers, &out->token) ||
+        !size_mul(out->token, (size_t)shape->kv_heads, &out->token) ||
+        !size_mul(out->token, (size_t)shape->dim, &out->token) ||
+        !size_mul(out->token, (size_t)shape->capacity, &out->keys) ||
         !size_mul(sizeof(int64_t), (size_t)shape->capacity, &out->positions))
         return error_set(err, ERROR_RESOURCE,
                          "a memory of %lld tokens (%d layers of %d heads of %d) is too large to count its bytes",

@@ -28,17 +28,17 @@ struct memory_shape {
 
 struct memory {
     struct memory_shape shape;
-    const struct device *device; /* where the data lies; borrowed */
+    const struct device *device; /* that uses the data; borrowed */
     int64_t length;              /* tokens, all layers alike */
     int64_t *positions;          /* [capacity], rising */
-    int64_t *device_positions;   /* the same beside the keys, where the host cannot reach these; else NULL */
+    int64_t *device_positions;   /* the same on a device that the host cannot reach; else NULL */
     void *keys, *values;         /* [layers][kv_heads][capacity][dim] in shape.dtype; used on the device */
 };
 
-/* Bytes of keys and values, and of the positions that are always on the device; fails (ERROR_RESOURCE) on overflow.
- */
+/* Bytes of a token's keys and values, of all keys and values, and of the positions, which are always on the device;
+ * fails (ERROR_RESOURCE) on overflow. */
 struct memory_sizes {
-    size_t keys, positions;
+    size_t token, keys, positions;
 };
 int memory_bytes(const struct memory_shape *shape, struct memory_sizes *out, struct error *err);
 

@@ -5,7 +5,6 @@
  * bf16 each, as many bytes as tile_bytes says. A block lies as ring_block.h has it.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/attend_cuda.h"
 #include "attention/attend_one_cuda.h"

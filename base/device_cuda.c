@@ -88,7 +88,8 @@ static void *cuda_host_alloc(size_t bytes, const char *what, struct error *err)
 
 static void cuda_host_free(void *memory)
 {
-    cudaFreeHost(memory);
+    if (memory)
+        cudaFreeHost(memory);
 }
 
 /* ---- streams and events: ours are CUDA's ---- */

@@ -1,5 +1,5 @@
-/* Rows of numbers on a GPU: four at a time where they are aligned, bf16 or f32 in memory and f32 in registers, and
- * sums over the threads of a block. For files *_cuda.cu. */
+/* Rows of numbers on a GPU: several at a time where they are aligned, bf16 or f32 in memory and f32 in registers,
+ * and sums over the threads of a block. For files *_cuda.cu. */
 #ifndef LONGHAUL_BASE_GPU_ROWS_CUH
 #define LONGHAUL_BASE_GPU_ROWS_CUH
 
@@ -12,6 +12,7 @@ enum { GPU_WARP = 32, GPU_ROW_THREADS = 256 /* of a block that has a row to itse
 
 template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V], const float *at)
 {
+    static_assert(V == 1 || V == 4, "numbers of f32 at once");
     if constexpr (V == 4) {
         const float4 four = *reinterpret_cast<const float4 *>(at);
         out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
@@ -42,6 +43,7 @@ template <int V> static __device__ __forceinline__ void gpu_load(float (&out)[V]
 
 template <int V> static __device__ __forceinline__ void gpu_store(float *at, const float (&x)[V])
 {
+    static_assert(V == 1 || V % 4 == 0, "numbers of f32 at once");
     if constexpr (V == 1)
         *at = x[0];
     else
@@ -51,6 +53,7 @@ template <int V> static __device__ __forceinline__ void gpu_store(float *at, con
 
 template <int V> static __device__ __forceinline__ void gpu_store(__nv_bfloat16 *at, const float (&x)[V])
 {
+    static_assert(V == 1 || V == 4, "numbers of bf16 at once");
     if constexpr (V == 4)
         *reinterpret_cast<uint2 *>(at) = uint2{gpu_pack_bf16(x[0], x[1]), gpu_pack_bf16(x[2], x[3])};
     else

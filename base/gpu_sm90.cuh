@@ -218,4 +218,19 @@ GPU_WGMMA_TURNED(96, 12, 48, 49, 50, 51, 52)
 GPU_WGMMA_TURNED(128, 16, 64, 65, 66, 67, 68)
 GPU_WGMMA_TURNED(256, 32, 128, 129, 130, 131, 132)
 
+#undef GPU_WGMMA_TURNED
+#undef GPU_WGMMA
+#undef GPU_NAMES_8
+#undef GPU_NAMES_10
+#undef GPU_NAMES_12
+#undef GPU_NAMES_16
+#undef GPU_NAMES_32
+#undef GPU_D_8
+#undef GPU_D_10
+#undef GPU_D_12
+#undef GPU_D_16
+#undef GPU_D_32
+#undef GPU_BLOCKS_8
+#undef GPU_BLOCK
+
 #endif

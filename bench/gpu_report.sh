@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # gpu_report.sh BUILD OUT [SECONDS]: what a GPU makes of this program, in files of OUT: tests, benches, compute-sanitizer.
 # BUILD is a build for GPUs (cmake --preset cuda && cmake --build --preset cuda --target longhaul gpu_tests gpu_benches). Tests
-# need CUDA's libraries and cmocka (LD_LIBRARY_PATH, where it is carried along), benches only CUDA's: no MPI. What matters
-# most comes first, and nothing is begun after SECONDS (3600). What fails is told at the end, and nothing stops what
-# follows. Where python3 has torch, PyTorch's kernels are measured beside ours. With MODEL (GGUF) and TEXT set, and what
-# the whole program needs there, TEXT is scored as well, all of it under full attention.
+# need CUDA's libraries and cmocka (LD_LIBRARY_PATH, where it is carried along), benches only CUDA's; those of several ranks
+# run where there is an mpirun. What matters most comes first, and nothing is begun after SECONDS (3600). What fails is told
+# at the end, and nothing stops what follows. Where python3 has torch, PyTorch's kernels are measured beside ours. With MODEL
+# (GGUF) and TEXT set, and what the whole program needs there, TEXT is scored as well, all of it under full attention.
 set -uo pipefail
 
 [ $# -eq 2 ] || [ $# -eq 3 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
@@ -27,6 +27,7 @@ if python3 -c 'import torch' 2>/dev/null; then
     run peer_attend 120 python3 "$(dirname "$0")/peer_attend_torch.py"
 fi
 run bench_attend_one 60 "$build/bench/bench_attend_one_cuda"
+run bench_attend_one_short 60 "$build/bench/bench_attend_one_cuda" --keys 32768
 for test in attend attend_one rotate ops matvec linear; do
     run "test_$test" 120 "$build/tests/test_${test}_cuda"
 done

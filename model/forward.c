@@ -57,12 +57,6 @@ static size_t token_floats(const struct model_shape *shape)
     return (size_t)floats;
 }
 
-/* Of those that a host needs beside a device's. */
-static size_t host_token_floats(const struct model_shape *shape)
-{
-    return (size_t)(forward_qkv_width(shape) + forward_q_width(shape));
-}
-
 int forward_bytes(const struct forward_options *asked, struct forward_memory *out, struct error *err)
 {
     const struct forward_options counting = count_landmarks(asked, landmark_block(asked)), *options = &counting;
@@ -74,13 +68,11 @@ int forward_bytes(const struct forward_options *asked, struct forward_memory *ou
     const size_t rows = (size_t)forward_attention_block(options);
     out->device += row * rows + sizeof(float) * token_floats(&model->shape);
     out->host += sizeof(int64_t) * rows;
-    if (!options->device->host_visible)
-        out->host += sizeof(float) * host_token_floats(&model->shape);
     const struct forward_memory own = arithmetic_of(options)->bytes(options);
     out->device += own.device;
     out->host += own.host;
     if (options->device->host_visible)
-        *out = (struct forward_memory){.host = out->host + out->device};
+        *out = (struct forward_memory){.host = out->host + out->device, .token_keys = out->token_keys};
     return 0;
 }
 
@@ -101,24 +93,6 @@ static int create_buffers(struct forward *f, struct error *err)
     return f->arithmetic->create(f, err);
 }
 
-/* On a CPU the host's vectors are the token's own. */
-static int create_host_token(struct forward *f, struct error *err)
-{
-    const struct device *device = f->options.device;
-    struct forward_token *t = &f->token;
-    t->host_qkv = t->qkv;
-    t->host_attended = t->attended;
-    if (device->host_visible)
-        return 0;
-    t->host_attended = NULL;
-    t->host_qkv =
-        device->host_alloc(host_token_floats(&f->model->shape) * sizeof *t->host_qkv, "decode vectors", err);
-    if (!t->host_qkv)
-        return -1;
-    t->host_attended = t->host_qkv + forward_qkv_width(&f->model->shape);
-    return 0;
-}
-
 static int create_token(struct forward *f, struct error *err)
 {
     struct forward_token *t = &f->token;
@@ -132,10 +106,12 @@ static int create_token(struct forward *f, struct error *err)
         return -1;
     for (int i = 0; i < TOKEN_VECTORS; floats += lengths[i++])
         *vectors[i] = floats;
+    if (f->options.device->host_visible) {
+        t->host_qkv = t->qkv;
+        t->host_attended = t->attended;
+    }
     t->parts = calloc((size_t)f->options.group->size + 1, sizeof *t->parts);
-    if (!t->parts)
-        return error_set(err, ERROR_RESOURCE, "no memory for decode");
-    return create_host_token(f, err);
+    return t->parts ? 0 : error_set(err, ERROR_RESOURCE, "no memory for decode");
 }
 
 struct forward *forward_create(const struct forward_options *options, struct error *err)
@@ -168,8 +144,6 @@ void forward_free(struct forward *f)
     device->free(f->x);
     device->free(f->q);
     device->free(f->attended);
-    if (!device->host_visible)
-        device->host_free(f->token.host_qkv);
     device->free(f->token.x);
     free(f->token.parts);
     forward_attention_free(&f->attention);

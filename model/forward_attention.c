@@ -132,7 +132,7 @@ static struct policy_spec *bounded_specs(const struct forward_options *options, 
 
 static int64_t most_decoded_keys(const struct forward_options *options, const struct policy_spec *specs, int n)
 {
-    int64_t most = count_full(options) > 0 ? shard_bound(options) : 0;
+    int64_t most = count_full(options) > 0 && options->device->host_visible ? shard_bound(options) : 0;
     for (int i = 0; i < n; i++)
         most = i64_max(most, policy_near_reach(&specs[i]) + options->segment + options->max_generated +
                                  policy_kept(&specs[i]));
@@ -182,7 +182,7 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
         .host = of_bounded + of_decoder + 2 * staged + of_memory.keys - device_keys,
         .device = device_keys + of_memory.positions + of_ring,
         .device_keys = device_keys,
-        .token_keys = of_memory.keys / (size_t)memory.capacity,
+        .token_keys = of_memory.token,
     };
     return status;
 }
@@ -234,7 +234,7 @@ static int create_one(struct forward_attention *a, struct error *err)
         return -1;
     if (a->options->group->size == 1)
         return 0;
-    a->one_host = device->host_alloc(heads * (2 * row + sizeof(float)), "the attention of one token", err);
+    a->one_host = device->host_alloc(heads * (row + sizeof(float)), "the attention of one token", err);
     return a->one_host ? 0 : -1;
 }
 
@@ -460,14 +460,12 @@ static int merge_one(struct forward_attention *a, const struct decoder_query *qu
     const struct device *device = a->options->device;
     const size_t heads = (size_t)a->options->model->shape.heads,
                  rows = heads * (size_t)a->options->model->shape.dim;
-    float *q = a->one_host, *o = q + rows, *lse = o + rows;
+    float *o = a->one_host, *lse = o + rows;
     const struct decoder_result result = {o, lse};
     struct decoder_query merging = *query;
-    merging.q = q;
     merging.beside = &result;
     merging.out = o;
-    return device->copy(q, query->q, rows * sizeof *q, DEVICE_TO_HOST, NULL, err) == 0 &&
-                   device->copy(o, query->out, rows * sizeof *o, DEVICE_TO_HOST, NULL, err) == 0 &&
+    return device->copy(o, query->out, rows * sizeof *o, DEVICE_TO_HOST, NULL, err) == 0 &&
                    device->copy(lse, a->one_lse, heads * sizeof *lse, DEVICE_TO_HOST, NULL, err) == 0 &&
                    device->stream_wait(NULL, err) == 0 && decoder_attend(a->decoder, &merging, NULL, 0, err) == 0 &&
                    device->copy(query->out, o, rows * sizeof *o, DEVICE_FROM_HOST, NULL, err) == 0

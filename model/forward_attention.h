@@ -30,7 +30,7 @@ struct forward_attention {
     struct ring *ring; /* with the memory of the full layers; NULL where there are none */
     struct memory *memory;
     float *one_lse;  /* [heads] on a device that the host cannot reach: of what a shard there gives one token */
-    float *one_host; /* and the host's copy, where ranks merge theirs: [heads][dim] of q and of o, [heads] */
+    float *one_host; /* and the host's copy, where ranks merge theirs: [heads][dim], [heads] */
     struct bounded *bounded; /* NULL where there are no bounded layers */
 
     int64_t prefilled;        /* end of the last segment; what came since came one by one */
@@ -81,7 +81,8 @@ struct forward_attention_place forward_attention_place(const struct forward_atte
 int forward_attention_attend(struct forward_attention *attention, int layer, const float *q, void *out,
                              struct error *err);
 
-/* One token, the same on every rank, at `position`; `owned`: this rank is the one that keeps it, in full layers. */
+/* One token, the same on every rank, at `position`; `owned`: this rank is the one that keeps it, in full layers.
+ * Of full layers its vectors are the device's, of layers with bounded memory the host's. */
 struct forward_one {
     int64_t position;
     bool owned;

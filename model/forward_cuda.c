@@ -59,11 +59,12 @@ static bool any_bounded(const struct forward_options *options)
     return false;
 }
 
-/* Of q and attended, where the host needs its own. */
+/* Of q and attended, and of a token's qkv and attended, where the host needs its own. */
 static size_t beside_floats(const struct forward_options *options)
 {
-    const size_t rows = (size_t)forward_attention_block(options);
-    return any_bounded(options) ? 2 * rows * (size_t)forward_q_width(&options->model->shape) : 0;
+    const struct model_shape *shape = &options->model->shape;
+    const int64_t q = forward_q_width(shape), rows = forward_attention_block(options);
+    return any_bounded(options) ? (size_t)(2 * rows * q + forward_qkv_width(shape) + q) : 0;
 }
 
 static struct forward_memory gpu_bytes(const struct forward_options *options)
@@ -94,15 +95,19 @@ static int create_scores(struct forward *f, struct error *err)
                : -1;
 }
 
-/* q and attended of the layers whose memory is the host's. */
+/* For the layers whose memory is the host's. */
 static int create_beside(struct forward *f, struct error *err)
 {
+    const struct model_shape *shape = &f->model->shape;
+    const int64_t rows = forward_attention_block(&f->options);
     const size_t floats = beside_floats(&f->options);
     if (floats == 0)
         return 0;
     if (!(f->host_q = f->options.device->host_alloc(floats * sizeof(float), "queries of bounded layers", err)))
         return -1;
-    f->host_attended = f->host_q + floats / 2;
+    f->host_attended = f->host_q + rows * forward_q_width(shape);
+    f->token.host_qkv = f->host_q + 2 * rows * forward_q_width(shape);
+    f->token.host_attended = f->token.host_qkv + forward_qkv_width(shape);
     return 0;
 }
 
@@ -197,11 +202,6 @@ static int apply(struct forward *f, struct linear_cuda *linear, const void *x, i
 {
     const struct linear_rows of_chunk = {x, gpu_of(f)->y, rows};
     return linear_cuda_apply(linear, &of_chunk, stream_of(f), err);
-}
-
-static struct rms_norm norm_of(const struct forward *f, const float *weight)
-{
-    return (struct rms_norm){weight, f->model->shape.width, (float)f->model->shape.norm_eps};
 }
 
 /* The block's row, of what lies there in floats or bf16 of the width of all queries. */

@@ -32,6 +32,11 @@ static inline cudaStream_t stream_of(const struct forward *forward)
     return (cudaStream_t)gpu_of(forward)->stream;
 }
 
+static inline struct rms_norm norm_of(const struct forward *forward, const float *weight)
+{
+    return (struct rms_norm){weight, forward->model->shape.width, (float)forward->model->shape.norm_eps};
+}
+
 /* Until all that is queued is done. */
 int forward_cuda_settle(struct forward *forward, struct error *err);
 

@@ -1,6 +1,5 @@
 /* One token's arithmetic on a GPU, in f32 by quantised rows, as on the CPU. What a rank of several has computed of
  * a vector goes to the others through the host. */
-#include "attention/rotate_cuda.h"
 #include "model/forward_cuda_parts.h"
 #include "model/linear_cuda.h"
 #include "model/matvec_cuda.h"
@@ -87,11 +86,6 @@ static int multiply_gate_up(struct forward *f, const struct stack *stack, struct
 }
 
 /* ---- a layer's end and the next one's beginning ---- */
-
-static struct rms_norm norm_of(const struct forward *f, const float *weight)
-{
-    return (struct rms_norm){weight, f->model->shape.width, (float)f->model->shape.norm_eps};
-}
 
 /* normed = x normed by the weight. */
 static int norm_token(struct forward *f, const float *weight, struct error *err)

@@ -8,9 +8,9 @@
 #include "model/forward_attention.h"
 #include "model/ops.h"
 
-/* A layer's end and the next one's beginning, on this rank's rows of a segment. */
+/* A layer's end and the next one's beginning, on this rank's rows of a segment or on one token. */
 struct layer_step {
-    const int32_t *tokens;        /* [rows] of the block, before the first layer */
+    const int32_t *tokens;        /* [rows] of the block, or the one; looked at before the first layer */
     const struct layer *finished; /* NULL before the first layer */
     const struct layer *begun;    /* NULL behind the last */
     int begun_index;
@@ -33,7 +33,8 @@ struct forward_one_arithmetic {
 struct forward_arithmetic {
     /* Bytes that create allocates. */
     struct forward_memory (*bytes)(const struct forward_options *options);
-    /* What it needs in forward->own, and host_q and host_attended, which are NULL before. */
+    /* What it needs in forward->own, and what there is of the host's for layers with bounded memory, NULL before.
+     */
     int (*create)(struct forward *forward, struct error *err);
     void (*free)(struct forward *forward); /* also of what create could not finish */
 

@@ -387,7 +387,7 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         out->forward += of_setting.host;
         out->device += of_setting.device;
         out->device_keys += of_setting.device_keys;
-        out->token_keys += of_setting.token_keys;
+        out->token_keys = of_setting.token_keys > out->token_keys ? of_setting.token_keys : out->token_keys;
     }
     pool_free(planned.pool);
     return status;

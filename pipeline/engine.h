@@ -67,7 +67,7 @@ struct engine_memory {
     size_t forward;                     /* per rank: keys, values, activations, ring buffers */
     size_t device;                      /* per rank, on a GPU: weights and all that is computed there */
     size_t device_weights, device_keys; /* of these: weights; keys and values of the past */
-    size_t token_keys;                  /* keys and values of a token in full layers, wherever they are */
+    size_t token_keys;                  /* keys and values of a token in full layers, of the setting with most */
 };
 int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err);
 

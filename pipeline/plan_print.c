@@ -107,9 +107,9 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
 static void describe_device(const struct plan *plan, char *out, size_t size)
 {
     const struct setup *setup = &plan->setup;
-    const int layers = plan->opened->model->shape.layers;
+    const int all = setup->n_settings * plan->opened->model->shape.layers;
     bool bounded = false;
-    for (int i = 0; i < layers; i++)
+    for (int i = 0; i < all; i++)
         bounded |= plan->policies[i].kind != POLICY_FULL;
     if (!setup->cuda)
         out[0] = '\0';

@@ -170,8 +170,8 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
     return 0;
 }
 
-/* What a GPU has no room for stays in the host's memory: first the matrices, whose way to the GPU is hidden behind
- * computing, then the keys and values of the past, whose way is not. */
+/* What a GPU has no room for stays in the host's memory: rather the matrices, whose way to the GPU is hidden behind
+ * computing, than the keys and values of the past, whose way is not; and both where neither alone makes room. */
 static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
                        struct error *err)
 {
@@ -180,11 +180,13 @@ static int choose_ring(struct setup *setup, const struct setup_machine *machine,
     } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
     const size_t n = setup->cuda ? sizeof ways / sizeof ways[0] : 1;
     bool fits = false;
-    for (size_t i = 0; i < n && !fits; i++) {
+    for (size_t i = 0; i < n; i++) {
         setup->streamed = engine->streamed = ways[i].streamed;
         setup->keys_on_host = engine->keys_on_host = ways[i].keys_on_host;
         if (try_rings(setup, machine, engine, &fits, err) != 0)
             return -1;
+        if (fits_device(setup, machine, engine)) /* if it does not fit, it is the host that has no room */
+            break;
     }
     setup->segment = engine->segment;
     return fits ? 0 : refuse(setup, machine, engine, err);

@@ -15,7 +15,7 @@ struct setup {
     int32_t ring, threads;
     int32_t cuda;         /* every rank computes on a GPU */
     int32_t streamed;     /* which has the matrices of two layers at a time */
-    int32_t keys_on_host; /* and whose full layers' keys and values lie beside it */
+    int32_t keys_on_host; /* whose full layers' keys and values lie beside it */
     int32_t dtype;        /* enum dtype */
     int32_t scores;       /* the task scores */
     int64_t segment, max_new;
@@ -49,7 +49,7 @@ int setup_gpus_seen(const struct options *options);
  * the user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
  * with, whatever machine it is on now. GPUs compute in bf16; they are taken where there are some, unless the user
  * or f32 speaks against it, and segments are then longer, or shorter where memory is short; where none is short
- * enough, matrices are streamed to them, and then keys and values stay in the host's memory. ERROR_USAGE for a
+ * enough, matrices are streamed to them, or keys and values stay in the host's memory, or both. ERROR_USAGE for a
  * --ring that does not divide the ranks or a --dtype that the --device does not have, ERROR_RESOURCE when no ring
  * fits the memory or there is no such device. */
 int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err);

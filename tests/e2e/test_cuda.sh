@@ -50,35 +50,52 @@ answers_alike() {
 answers_alike answer 1 qwen2-f16
 answers_alike answer-shared 2 qwen2-f16
 answers_alike answer-bounded 1 gemma3-q8
+answers_alike answer-bounded-shared 2 gemma3-q8
 
 # Where the emulation of a GPU stands in for one it can be made small: too small for all matrices at once, which are then
 # streamed, then for the keys and values of the past, which stay in the host's memory, and both give the same answers to the
 # last bit; then too small for anything.
-score_gemma=(score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" --segment 100 --device cuda)
+# gpu_mib ARGUMENTS...: what the emulated GPU needs for that.
 gpu_mib() {
-    "$longhaul" "${score_gemma[@]}" -o "$work/none" --dry-run 2>&1 |
-        sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.*simt.*/\1/p'
+    "$longhaul" "$@" -o "$work/none" --dry-run 2>&1 | sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.*simt.*/\1/p'
 }
 # memory_of MIB LESS: what a GPU has, of which so much less than MIB is ours.
 memory_of() {
     awk "BEGIN {print int(($1 - $2) * 1048576 * 16 / 15)}"
 }
-needed=$(gpu_mib)
+score_gemma=(score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" --segment 100 --device cuda)
+ask_gemma=(summarize "${score_gemma[@]:1}" --max-new 8)
+needed=$(gpu_mib "${score_gemma[@]}")
 [ -n "$needed" ] || exit 0
 bytes=$(memory_of "$needed" 0.2)
-needed_streamed=$(SIMT_MEMORY=$bytes gpu_mib)
-fewer_bytes=$(memory_of "$needed_streamed" 0.15)
 
-# same_in BYTES SAYS: with so little memory there is still the same answer, and the plan says what it took.
-same_in() {
-    SIMT_MEMORY=$1 on_ranks 1 "${score_gemma[@]}" -o "$work/in-$1" 2>"$work/said" >/dev/null ||
-        fail "$2: $(tail -n 3 "$work/said")"
-    grep -q "on GPUs, $2, layers of bounded memory on the host, context" "$work/said" || fail "not $2: $(cat "$work/said")"
-    "$longhaul" export "$work/in-$1" --format csv >"$work/in-$1.csv"
-    cmp "$work/in-$1.csv" "$work/gemma3-cuda.csv" || fail "$2: other answers"
+# in_less NAME BYTES WHERE ARGUMENTS...: runs with so little memory, and the plan says what it took.
+in_less() {
+    SIMT_MEMORY=$2 on_ranks 1 "${@:4}" -o "$work/$1" 2>"$work/said" >/dev/null || fail "$1: $(tail -n 3 "$work/said")"
+    grep -q "on GPUs, $3, layers of bounded memory on the host, context" "$work/said" || fail "$1: $(cat "$work/said")"
 }
-same_in "$bytes" "weights streamed"
-same_in "$fewer_bytes" "weights streamed, keys and values in the host's memory"
+# in_least NAME ARGUMENTS...: the same where not even streamed matrices fit.
+in_least() {
+    local whole streamed
+    whole=$(gpu_mib "${@:2}")
+    streamed=$(SIMT_MEMORY=$(memory_of "$whole" 0.2) gpu_mib "${@:2}")
+    in_less "$1" "$(memory_of "$streamed" 0.15)" "weights streamed, keys and values in the host's memory" "${@:2}"
+}
+in_less streamed "$bytes" "weights streamed" "${score_gemma[@]}"
+in_least least "${score_gemma[@]}"
+for name in streamed least; do
+    "$longhaul" export "$work/$name" --format csv | cmp - "$work/gemma3-cuda.csv" || fail "$name: other answers"
+done
+on_ranks 1 "${ask_gemma[@]}" -o "$work/asked" >/dev/null
+in_least asked-least "${ask_gemma[@]}"
+answers "$work/asked" >"$work/asked.txt"
+answers "$work/asked-least" | cmp - "$work/asked.txt" || fail "asked with the least memory: another answer"
+
+# Where keys and values take more than the matrices, only they leave.
+head -c 9000 "$source/LICENSE" >"$work/long.txt"
+long=(score "$work/long.txt" -m "$tiny/llama-tied-f32.gguf" --segment 100 --device cuda --strategy whole)
+SIMT_MEMORY=$(memory_of "$(gpu_mib "${long[@]}")" 1) "$longhaul" "${long[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
+grep -q "on GPUs, keys and values in the host's memory, context" "$work/said" || fail "keys alone: $(cat "$work/said")"
 
 # A rank may see one GPU only, which is then the first that it sees. Two ranks that share one have half of its memory
 # each, two that have one each have all of it.

@@ -221,16 +221,13 @@ static double tolerance_of_one(const struct shape *shape)
     return shape->common == 0 ? 1e-5 : 1e-3;
 }
 
-/* The query of the token behind all, over this rank's shard, in which one rank takes it up. */
-static void check_one(struct bed *bed)
+/* What the ring says of the token behind all, which one rank takes up: o [heads][dim] and lse [heads] behind it. */
+static void ask_one(struct bed *bed, float *o)
 {
     const struct shape *shape = bed->shape;
-    const int dim = shape->dim, kv_numbers = shape->kv_heads * dim;
+    const int q_numbers = row_of_all(bed), kv_numbers = shape->kv_heads * shape->dim;
     const bool owned = bed->end % world.size == world.rank;
-    const int q_numbers = row_of_all(bed);
     float q[24 * ATTN_MAX_DIM], *const k = q + q_numbers, *const v = k + kv_numbers; /* one behind the other */
-    float o[16 * ATTN_MAX_DIM + 16], *const lse = o + q_numbers;
-    double expected[ATTN_MAX_DIM], worst = 0;
     for (int e = 0; e < q_numbers; e++)
         q[e] = number(QUERY, bed->end, e);
     for (int e = 0; e < kv_numbers; e++) {
@@ -257,6 +254,16 @@ static void check_one(struct bed *bed)
     must(gpu->stream_wait(NULL, &err));
     gpu->free(device_o);
     gpu->free(device_q);
+}
+
+/* Its query over this rank's shard. */
+static void check_one(struct bed *bed)
+{
+    const struct shape *shape = bed->shape;
+    const int dim = shape->dim;
+    float o[16 * ATTN_MAX_DIM + 16], *const lse = o + row_of_all(bed);
+    double expected[ATTN_MAX_DIM], worst = 0;
+    ask_one(bed, o);
     for (int head = 0; head < shape->heads; head++) {
         const double log_sum = dense(shape, bed->end, head, bed->memory->positions, bed->memory->length, expected);
         if (bed->memory->length == 0) {

@@ -94,6 +94,7 @@ static void bytes_are_counted_and_overflow_is_an_error(void **state)
     struct memory_shape s = shape;
     struct memory_sizes sizes = {0};
     assert_int_equal(memory_bytes(&s, &sizes, &err), 0);
+    assert_int_equal(sizes.token, 2 * (2 * 3 * 4 * sizeof(float)));
     assert_int_equal(sizes.keys, 2 * (2 * 3 * 5 * 4 * sizeof(float)));
     assert_int_equal(sizes.positions, 5 * sizeof(int64_t));
     s.capacity = INT64_MAX / 8;
