@@ -1,9 +1,9 @@
 /* Memory: raw (un-rotated) keys and values of the past and their positions, one rank's shard of one chunk.
  *
- * memory_create, sized once; per segment memory_extend with the positions of this rank's new tokens, then
- * memory_put for each of them in each layer; memory_reset before the next chunk; memory_free. Every layer holds
- * the same tokens, in rising order of position. Tokens count as there from memory_extend on, so that a segment
- * attends to itself. Different tokens may be put by different threads at once.
+ * memory_create, sized once; per segment, where a window bounds it, memory_keep_last, then memory_extend with the
+ * positions of this rank's new tokens, then memory_put for each of them in each layer; memory_reset before the next
+ * chunk; memory_free. Every layer holds the same tokens, in rising order of position. Tokens count as there from
+ * memory_extend on, so that a segment attends to itself. Different tokens may be put by different threads at once.
  */
 #ifndef LONGHAUL_ATTENTION_MEMORY_H
 #define LONGHAUL_ATTENTION_MEMORY_H
@@ -52,6 +52,10 @@ void memory_reset(struct memory *memory);
  * nothing has changed; ERROR_CLUSTER where the device fails, and then the memory is of no more use. The keys and
  * values follow through memory_put, or memory_cuda_put. */
 int memory_extend(struct memory *memory, const int64_t *positions, int64_t n, struct error *err);
+
+/* Only the last `kept` tokens stay, at most half of those that are there, and get the indices from 0 on.
+ * ERROR_CLUSTER where the device fails. */
+int memory_keep_last(struct memory *memory, int64_t kept, struct error *err);
 
 /* Keys and values of one token in one layer: k, v [kv_heads][dim] f32, rounded to the memory's dtype. Where the
  * host can reach the memory. */

@@ -196,6 +196,8 @@ static int check_call(const struct ring *ring, const struct memory *memory, int 
     if (memory->length > o->max_shard)
         return error_set(err, ERROR_INTERNAL, "%lld tokens in memory, but the ring was made for %lld",
                          (long long)memory->length, (long long)o->max_shard);
+    if (queries->window > 0 && o->device->host_visible)
+        return error_set(err, ERROR_INTERNAL, "the ring of a host has no windows");
     if (queries->tokens > o->max_block || queries->tokens > memory->length)
         return error_set(err, ERROR_INTERNAL, "%lld queries, but %lld tokens in memory and a ring made for %lld",
                          (long long)queries->tokens, (long long)memory->length, (long long)o->max_block);
@@ -349,6 +351,7 @@ int ring_attend(struct ring *ring, const struct memory *memory, int layer, const
     float still[ATTN_MAX_DIM];
     if (check_call(ring, memory, layer, queries, err) < 0 || gather_shares(ring, &own, ring->shares, err) < 0)
         return -1;
+    ring->window = queries->window;
     find_still(memory, layer, queries->rope, still);
     struct ring_message_source source = {.memory = memory, .rope = queries->rope, .still = still, .layer = layer};
     struct ring_round round = {

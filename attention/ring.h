@@ -81,6 +81,7 @@ struct ring_queries {
     int64_t tokens;
     float scale;
     const struct rope *rope;
+    int64_t window; /* on a device that the host cannot reach: positions that are seen, its own counted; 0: all */
     void *out;
 };
 
@@ -90,7 +91,7 @@ struct ring_queries {
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err);
 
-/* One token's query over this rank's own shard, all of which it sees; nothing goes round. For memory on a device
+/* One token's query over what it sees of this rank's own shard; nothing goes round. For memory on a device
  * that the host cannot reach; elsewhere decoder.h does it. The results of all ranks are to be merged. Arrays are
  * the device's. */
 struct ring_one {
@@ -98,6 +99,7 @@ struct ring_one {
     const float *k, *v; /* [kv_heads][dim] of the token itself, for which memory_extend has made room at the end:
                          * kept there first. NULL on ranks that do not hold it */
     int64_t position;   /* not before any key's */
+    int64_t window;     /* as in ring_queries */
     float scale;
     const struct rope *rope;
     float *o; /* [heads][dim] */

@@ -11,6 +11,7 @@
 #include "attention/layout.h"
 #include "attention/ring_parts.h"
 #include "attention/rotate_cuda.h"
+#include "attention/span.h"
 #include "base/gpu.h"
 
 /* The ropes of a model's layers: global and local ones. */
@@ -249,7 +250,7 @@ static double count_pairs(const struct ring *ring, int64_t tokens)
 {
     int64_t pairs = 0;
     for (int64_t t = 0; t < tokens; t++)
-        pairs += gpu_of(ring)->host_spans[t].end;
+        pairs += gpu_of(ring)->host_spans[t].end - gpu_of(ring)->host_spans[t].first;
     return (double)pairs;
 }
 
@@ -259,8 +260,8 @@ static int gpu_attend(struct ring *ring, const struct ring_block *block, const s
     const struct ring_options *o = &ring->options;
     struct gpu_ring *gpu = gpu_of(ring);
     struct attend_span *const seen = scratch_at(ring, gpu->plan.spans);
-    const struct rotate_cuda_spans spans = {block->positions, block->tokens, message->positions, message->tokens,
-                                            seen};
+    const struct rotate_cuda_spans spans = {block->positions,   block->tokens,   ring->window,
+                                            message->positions, message->tokens, seen};
     const struct attend_cuda call = {
         .kv_heads = o->kv_heads,
         .group = o->heads / o->kv_heads,
@@ -322,12 +323,19 @@ static int put_one(struct ring *ring, const struct ring_message_source *source, 
     return one->k ? memory_cuda_put(&call, stream_of(ring), err) : 0;
 }
 
+/* The index of the first key in the token's window. */
+static int64_t first_seen(const struct memory *memory, const struct ring_one *one)
+{
+    return one->window > 0 ? causal_span(one->position - one->window, memory->positions, memory->length).end : 0;
+}
+
 static int gpu_attend_one(struct ring *ring, const struct ring_message_source *source, const struct ring_one *one,
                           struct error *err)
 {
     const struct ring_options *o = &ring->options;
     const struct gpu_plan *plan = &gpu_of(ring)->plan;
     const struct memory *memory = source->memory;
+    const int64_t first = first_seen(memory, one), before = first * o->dim;
     const struct rope_cuda *rope = rope_of(ring, source->rope, err);
     struct attend_one_cuda call = {
         .heads = o->heads,
@@ -336,11 +344,11 @@ static int gpu_attend_one(struct ring *ring, const struct ring_message_source *s
         .q = one->q,
         .position = one->position,
         .scale = one->scale,
-        .n = memory->length,
+        .n = memory->length - first,
         .capacity = memory->shape.capacity,
-        .keys = memory_keys(memory, source->layer, 0),
-        .values = memory_values(memory, source->layer, 0),
-        .positions = memory->device_positions,
+        .keys = (const bf16 *)memory_keys(memory, source->layer, 0) + before,
+        .values = (const bf16 *)memory_values(memory, source->layer, 0) + before,
+        .positions = memory->device_positions + first,
         .still = scratch_at(ring, plan->still),
         .parts = scratch_at(ring, plan->parts),
         .out = one->o,

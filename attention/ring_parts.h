@@ -66,6 +66,7 @@ struct ring {
     struct ring_plan plan;
     char *memory;              /* on the device */
     struct ring_share *shares; /* [ranks] */
+    int64_t window;            /* of the call in hand, alike on all ranks */
     struct ring_rates rates;
     struct ring_stats stats;
 

@@ -211,12 +211,9 @@ int rotate_cuda_keys(const struct rope_cuda *rope, const struct rotate_cuda_keys
 
 /* ---- spans: a thread a token ---- */
 
-static __global__ void spans_kernel(const struct rotate_cuda_spans call)
+/* How many of the keys are not behind that position. */
+static __device__ int32_t keys_up_to(const struct rotate_cuda_spans &call, int64_t position)
 {
-    const int64_t token = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (token >= call.tokens)
-        return;
-    const int64_t position = call.query_positions[token];
     int64_t low = 0, high = call.keys;
     while (low < high) {
         const int64_t middle = low + (high - low) / 2;
@@ -225,7 +222,17 @@ static __global__ void spans_kernel(const struct rotate_cuda_spans call)
         else
             high = middle;
     }
-    call.spans[token] = {0, (int32_t)low};
+    return (int32_t)low;
+}
+
+static __global__ void spans_kernel(const struct rotate_cuda_spans call)
+{
+    const int64_t token = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (token >= call.tokens)
+        return;
+    const int64_t position = call.query_positions[token];
+    call.spans[token] = {call.window > 0 ? keys_up_to(call, position - call.window) : 0,
+                         keys_up_to(call, position)};
 }
 
 int rotate_cuda_spans(const struct rotate_cuda_spans *call, cudaStream_t stream, struct error *err)

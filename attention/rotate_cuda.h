@@ -77,10 +77,12 @@ struct rotate_cuda_keys {
 int rotate_cuda_keys(const struct rope_cuda *rope, const struct rotate_cuda_keys *call, cudaStream_t stream,
                      struct error *err);
 
-/* spans [tokens] = {0, the number of keys that are not behind the query}, as attention/span.h has it. */
+/* spans [tokens]: the keys that are not behind the query, as attention/span.h has it, and of these only those in
+ * its window. */
 struct rotate_cuda_spans {
     const int64_t *query_positions; /* [tokens] */
     int64_t tokens;
+    int64_t window;               /* positions, the query's own counted; 0: all */
     const int64_t *key_positions; /* [keys], rising */
     int64_t keys;
     struct attend_span *spans;

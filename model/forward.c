@@ -239,7 +239,7 @@ static int take_block(struct forward *f, const int32_t *tokens, int32_t **block_
 /* The ring's arithmetic is the device's; bounded memory is the host's. */
 static int attend(struct forward *f, int layer, struct error *err)
 {
-    const bool bounded = forward_attention_is_bounded(&f->attention, layer);
+    const bool bounded = forward_attention_is_bounded(&f->options, layer);
     return forward_attention_attend(&f->attention, layer, bounded ? f->host_q : f->q,
                                     bounded ? f->host_attended : f->attended, err);
 }

@@ -1,191 +1,8 @@
-#include "model/forward_attention.h"
-
 #include <stdlib.h>
 
+#include "attention/span.h"
+#include "model/forward_attention_parts.h"
 #include "model/forward_state.h"
-
-/* ---- sizes ---- */
-
-/* Most tokens of one rank in a segment of n tokens: an even share of 2R blocks, and each of the four borders of its
- * two blocks moved by half a grain at most. */
-static int64_t block_bound(int64_t n, int ranks)
-{
-    return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ZIGZAG_GRAIN);
-}
-
-/* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */
-static int64_t shard_bound(const struct forward_options *options)
-{
-    const int ranks = options->group->size;
-    if (ranks == 1)
-        return options->max_tokens;
-    int64_t most = 0;
-    for (int rank = 0; rank < ranks; rank++) {
-        int64_t tokens = 0;
-        for (int64_t first = 0; first + options->segment <= options->max_tokens; first += options->segment) {
-            const struct zigzag z = zigzag_block(first, first + options->segment, rank, ranks);
-            tokens += z.end[0] - z.first[0] + z.end[1] - z.first[1];
-        }
-        most = i64_max(most, tokens);
-    }
-    return i64_min(options->max_tokens, most + block_bound(options->segment, ranks) + 1);
-}
-
-int64_t forward_attention_block(const struct forward_options *options)
-{
-    return block_bound(i64_min(options->segment, options->max_tokens), options->group->size);
-}
-
-static bool is_full(const struct forward_options *options, int layer)
-{
-    return !options->policies || options->policies[layer].kind == POLICY_FULL;
-}
-
-/* Of bounded memory and of decode, which are the host's. */
-static const struct attn_kernel *host_kernel(const struct forward_options *options)
-{
-    return options->device->host_visible ? options->kernel : options->host_kernel;
-}
-
-static int count_full(const struct forward_options *options)
-{
-    int n = 0;
-    for (int layer = 0; layer < options->model->shape.layers; layer++)
-        n += is_full(options, layer);
-    return n;
-}
-
-static struct memory_shape memory_shape(const struct forward_options *options)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct memory_shape){
-        .layers = count_full(options),
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .dtype = options->kernel->dtype,
-        .capacity = shard_bound(options),
-        .on_host = options->keys_on_host,
-    };
-}
-
-static struct ring_options ring_options(const struct forward_options *options, struct transport *transport)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct ring_options){
-        .group = options->group,
-        .pool = options->pool,
-        .device = options->device,
-        .kernel = options->kernel,
-        .transport = transport,
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .max_block = forward_attention_block(options),
-        .max_shard = shard_bound(options),
-        .poll = options->poll,
-        .poll_context = options->poll_context,
-    };
-}
-
-/* Without the specs, offsets and the decoder, which count nothing. */
-static struct bounded_options bounded_options(const struct forward_options *options,
-                                              const struct policy_spec *specs)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct bounded_options){
-        .group = options->group,
-        .pool = options->pool,
-        .device = device_cpu(),
-        .kernel = host_kernel(options),
-        .specs = specs,
-        .layers = shape->layers - count_full(options),
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .max_tokens = options->max_tokens,
-        .max_segment = i64_min(options->segment, options->max_tokens),
-        .max_generated = options->max_generated,
-        .poll = options->poll,
-        .poll_context = options->poll_context,
-    };
-}
-
-/* The policies of the bounded layers, to be freed; none keeps more than there can be tokens. NULL: out of memory.
- */
-static struct policy_spec *bounded_specs(const struct forward_options *options, struct error *err)
-{
-    const int layers = options->model->shape.layers;
-    struct policy_spec *specs = calloc((size_t)layers, sizeof *specs);
-    if (!specs) {
-        error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", layers);
-        return NULL;
-    }
-    for (int layer = 0, n = 0; layer < layers; layer++)
-        if (!is_full(options, layer))
-            specs[n++] = options->policies[layer];
-    for (int i = 0; i < layers; i++) {
-        specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
-        specs[i].window = i64_min(specs[i].window, options->max_tokens);
-    }
-    return specs;
-}
-
-static int64_t most_decoded_keys(const struct forward_options *options, const struct policy_spec *specs, int n)
-{
-    int64_t most = count_full(options) > 0 && options->device->host_visible ? shard_bound(options) : 0;
-    for (int i = 0; i < n; i++)
-        most = i64_max(most, policy_near_reach(&specs[i]) + options->segment + options->max_generated +
-                                 policy_kept(&specs[i]));
-    return most;
-}
-
-static struct decoder_options decoder_options(const struct forward_options *options,
-                                              const struct policy_spec *specs)
-{
-    const struct model_shape *shape = &options->model->shape;
-    return (struct decoder_options){
-        .group = options->group,
-        .pool = options->pool,
-        .device = device_cpu(),
-        .dtype = host_kernel(options)->dtype,
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->dim,
-        .max_keys = most_decoded_keys(options, specs, shape->layers - count_full(options)),
-        .poll = options->poll,
-        .poll_context = options->poll_context,
-    };
-}
-
-int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err)
-{
-    size_t of_ring = 0, of_bounded = 0, of_decoder = 0;
-    struct memory_sizes of_memory = {0};
-    struct policy_spec *specs = bounded_specs(options, err);
-    if (!specs)
-        return -1;
-    const struct memory_shape memory = memory_shape(options);
-    const struct ring_options ring = ring_options(options, NULL);
-    const struct bounded_options bounded = bounded_options(options, specs);
-    const struct decoder_options decoder = decoder_options(options, specs);
-    int status = decoder_bytes(&decoder, &of_decoder, err);
-    if (status == 0 && memory.layers > 0)
-        status = memory_bytes(&memory, &of_memory, err) | ring_bytes(&ring, &of_ring, err);
-    if (status == 0 && bounded.layers > 0)
-        status = bounded_bytes(&bounded, &of_bounded, err);
-    free(specs);
-    size_t staged = 0;
-    if (status == 0 && memory.layers > 0 && options->group->size > 1 && !options->device->host_visible)
-        status = ring_hop_bytes(&ring, &staged, err);
-    const size_t device_keys = memory.on_host ? 0 : of_memory.keys;
-    *out = (struct forward_memory){
-        .host = of_bounded + of_decoder + 2 * staged + of_memory.keys - device_keys,
-        .device = device_keys + of_memory.positions + of_ring,
-        .device_keys = device_keys,
-        .token_keys = of_memory.token,
-    };
-    return status;
-}
 
 /* ---- life ---- */
 
@@ -194,22 +11,27 @@ static int sort_layers(struct forward_attention *a, struct error *err)
 {
     const struct model *model = a->options->model;
     const int layers = model->shape.layers;
-    a->full_layers = count_full(a->options);
-    a->bounded_layers = layers - a->full_layers;
+    const int kinds[] = {forward_attention_count(a->options, ATTENTION_FULL),
+                         forward_attention_count(a->options, ATTENTION_WINDOW)};
+    int placed[] = {0, 0, 0},
+        begins[] = {0, kinds[ATTENTION_FULL], kinds[ATTENTION_FULL] + kinds[ATTENTION_WINDOW]};
+    a->full_layers = kinds[ATTENTION_FULL];
+    a->window_layers = kinds[ATTENTION_WINDOW];
+    a->bounded_layers = layers - begins[ATTENTION_BOUNDED];
     a->places = calloc((size_t)layers, sizeof *a->places);
-    a->bounded_specs = bounded_specs(a->options, err);
+    a->bounded_specs = forward_attention_bounded_specs(a->options, err);
     a->convolutions = calloc((size_t)layers, sizeof *a->convolutions);
     if (model->layers[0].key_bias)
         a->key_offsets = calloc((size_t)layers, sizeof *a->key_offsets);
     if (!a->places || !a->bounded_specs || !a->convolutions || (model->layers[0].key_bias && !a->key_offsets))
         return error_set(err, ERROR_RESOURCE, "no memory for the order of %d layers", layers);
-    for (int layer = 0, full = 0, bounded = 0; layer < layers; layer++) {
-        if (!is_full(a->options, layer))
-            a->convolutions[bounded] = &model->layers[layer].convolutions;
-        a->places[layer] = is_full(a->options, layer) ? full++ : bounded++;
+    for (int layer = 0; layer < layers; layer++) {
+        const enum attention_kind kind = forward_attention_kind(a->options, layer);
+        a->places[layer] = placed[kind]++;
+        if (kind == ATTENTION_BOUNDED)
+            a->convolutions[a->places[layer]] = &model->layers[layer].convolutions;
         if (a->key_offsets)
-            a->key_offsets[a->places[layer] + (is_full(a->options, layer) ? 0 : a->full_layers)] =
-                model->layers[layer].key_bias;
+            a->key_offsets[begins[kind] + a->places[layer]] = model->layers[layer].key_bias;
     }
     return 0;
 }
@@ -217,7 +39,7 @@ static int sort_layers(struct forward_attention *a, struct error *err)
 /* Of the ring, in a group of more than one. */
 static int create_transport(struct forward_attention *a, struct error *err)
 {
-    const struct ring_options ring = ring_options(a->options, NULL);
+    const struct ring_options ring = forward_attention_ring_options(a->options, NULL);
     size_t most;
     if (ring_hop_bytes(&ring, &most, err) != 0)
         return -1;
@@ -238,17 +60,28 @@ static int create_one(struct forward_attention *a, struct error *err)
     return a->one_host ? 0 : -1;
 }
 
-static int create_full(struct forward_attention *a, struct error *err)
+static int create_memory(struct forward_attention *a, enum attention_kind kind, struct memory **out,
+                         struct error *err)
 {
-    struct memory_shape shape = memory_shape(a->options);
-    shape.key_offsets = a->key_offsets;
+    struct memory_shape shape = forward_attention_memory_shape(a->options, kind);
+    if (shape.layers == 0)
+        return 0;
+    shape.key_offsets =
+        a->key_offsets && kind == ATTENTION_WINDOW ? a->key_offsets + a->full_layers : a->key_offsets;
+    return (*out = memory_create(&shape, a->options->device, err)) ? 0 : -1;
+}
+
+static int create_ring(struct forward_attention *a, struct error *err)
+{
     if (a->options->group->size > 1 && create_transport(a, err) != 0)
         return -1;
-    const struct ring_options ring = ring_options(a->options, a->transport);
+    const struct ring_options ring = forward_attention_ring_options(a->options, a->transport);
     if (!a->options->device->host_visible && create_one(a, err) != 0)
         return -1;
-    return (a->ring = ring_create(&ring, err)) && (a->memory = memory_create(&shape, a->options->device, err)) ? 0
-                                                                                                               : -1;
+    return (a->ring = ring_create(&ring, err)) && create_memory(a, ATTENTION_FULL, &a->memory, err) == 0 &&
+                   create_memory(a, ATTENTION_WINDOW, &a->windows, err) == 0
+               ? 0
+               : -1;
 }
 
 /* Positions that the layers ask for, those of one rope and of the other alike. */
@@ -279,7 +112,7 @@ static int create_alone(struct forward_attention *a, struct error *err)
 {
     if (sort_layers(a, err) != 0 || create_ropes(a, err) != 0)
         return -1;
-    const struct decoder_options decoder = decoder_options(a->options, a->bounded_specs);
+    const struct decoder_options decoder = forward_attention_decoder_options(a->options, a->bounded_specs);
     return (a->decoder = decoder_create(&decoder, err)) ? 0 : -1;
 }
 
@@ -288,12 +121,12 @@ int forward_attention_create(struct forward_attention *a, const struct forward_o
     *a = (struct forward_attention){.options = options};
     /* Ranks make the transport together, so all of them get there or none does. */
     if (comm_agree(options->group, create_alone(a, err), err) != 0 ||
-        (a->full_layers > 0 && create_full(a, err) != 0))
+        (a->full_layers + a->window_layers > 0 && create_ring(a, err) != 0))
         return -1;
-    struct bounded_options bounded = bounded_options(options, a->bounded_specs);
+    struct bounded_options bounded = forward_attention_bounded_options(options, a->bounded_specs);
     bounded.decoder = a->decoder;
     bounded.convolutions = a->convolutions;
-    bounded.key_offsets = a->key_offsets ? a->key_offsets + a->full_layers : NULL;
+    bounded.key_offsets = a->key_offsets ? a->key_offsets + a->full_layers + a->window_layers : NULL;
     return a->bounded_layers == 0 || (a->bounded = bounded_create(&bounded, err)) ? 0 : -1;
 }
 
@@ -301,6 +134,7 @@ void forward_attention_free(struct forward_attention *a)
 {
     bounded_free(a->bounded);
     memory_free(a->memory);
+    memory_free(a->windows);
     ring_free(a->ring);
     decoder_free(a->decoder);
     if (a->transport)
@@ -318,31 +152,47 @@ void forward_attention_free(struct forward_attention *a)
 
 void forward_attention_reset(struct forward_attention *a)
 {
-    a->prefilled = 0;
+    a->prefilled = a->length = 0;
     if (a->memory)
         memory_reset(a->memory);
+    if (a->windows)
+        memory_reset(a->windows);
     if (a->bounded)
         bounded_reset(a->bounded);
 }
 
-bool forward_attention_is_bounded(const struct forward_attention *a, int layer)
+static size_t memory_resident(const struct memory *memory)
 {
-    return !is_full(a->options, layer);
+    if (!memory)
+        return 0;
+    const struct memory_shape *s = &memory->shape;
+    return 2 * (size_t)memory->length * (size_t)(s->layers * s->kv_heads * s->dim) * dtype_size(s->dtype);
 }
 
 size_t forward_attention_resident(const struct forward_attention *a)
 {
-    size_t bytes = a->bounded ? bounded_resident(a->bounded) : 0;
-    if (a->memory) {
-        const struct memory_shape *s = &a->memory->shape;
-        bytes += 2 * (size_t)a->memory->length * (size_t)(s->layers * s->kv_heads * s->dim) * dtype_size(s->dtype);
-    }
-    return bytes;
+    return memory_resident(a->memory) + memory_resident(a->windows) +
+           (a->bounded ? bounded_resident(a->bounded) : 0);
+}
+
+/* The fewest tokens that the layers of windows cannot reach any more. */
+static int64_t windows_forgotten(const struct forward_attention *a)
+{
+    const struct forward_options *o = a->options;
+    int64_t fewest = INT64_MAX;
+    for (int layer = 0; layer < o->model->shape.layers; layer++)
+        if (forward_attention_kind(o, layer) == ATTENTION_WINDOW)
+            fewest = i64_min(fewest, policy_near_first(&o->policies[layer], i64_min(a->length, o->max_tokens - 1),
+                                                       a->prefilled));
+    return fewest;
 }
 
 int64_t forward_attention_forgotten(const struct forward_attention *a)
 {
-    return a->full_layers > 0 ? 0 : bounded_forgotten(a->bounded);
+    if (a->full_layers > 0)
+        return 0;
+    const int64_t of_windows = windows_forgotten(a);
+    return a->bounded ? i64_min(of_windows, bounded_forgotten(a->bounded)) : of_windows;
 }
 
 /* ---- a segment ---- */
@@ -376,25 +226,48 @@ static void set_length(struct forward_attention *a, struct stretch segment)
         rope_set_length(a->local_rope, length_reached(a, a->local_rope, segment));
 }
 
+/* Room for n more tokens of this rank in the windows' memory, the first of all ranks' at `position`: what no window
+ * reaches any more makes way. */
+static int extend_windows(struct forward_attention *a, int64_t position, const int64_t *positions, int64_t n,
+                          struct error *err)
+{
+    struct memory *windows = a->windows;
+    if (!windows)
+        return 0;
+    if (windows->length + n > windows->shape.capacity) {
+        int64_t first = position;
+        for (int layer = 0; layer < a->options->model->shape.layers; layer++)
+            if (forward_attention_kind(a->options, layer) == ATTENTION_WINDOW)
+                first = i64_min(first, policy_near_first(&a->options->policies[layer], position, position));
+        const int64_t gone = causal_span(first - 1, windows->positions, windows->length).end;
+        if (memory_keep_last(windows, windows->length - gone, err) != 0)
+            return -1;
+    }
+    a->windows_begun = windows->length;
+    return memory_extend(windows, positions, n, err);
+}
+
 int forward_attention_begin(struct forward_attention *a, struct stretch segment, const int64_t *positions,
                             int64_t rows, struct error *err)
 {
     a->positions = positions;
     a->rows = rows;
-    a->prefilled = segment.end;
+    a->prefilled = a->length = segment.end;
     set_length(a, segment);
     if (a->memory) {
         a->begun = a->memory->length;
         if (memory_extend(a->memory, positions, rows, err) != 0)
             return -1;
     }
+    if (extend_windows(a, segment.first, positions, rows, err) != 0)
+        return -1;
     return a->bounded ? bounded_begin(a->bounded, segment.first, segment.end, err) : 0;
 }
 
 void forward_attention_put(struct forward_attention *a, int layer, int64_t row, const float *k, const float *v)
 {
     const int place = a->places[layer];
-    if (is_full(a->options, layer))
+    if (forward_attention_kind(a->options, layer) == ATTENTION_FULL)
         memory_put(a->memory, place, a->begun + row, k, v);
     else
         bounded_put(a->bounded, place, a->positions[row], k, v);
@@ -402,26 +275,36 @@ void forward_attention_put(struct forward_attention *a, int layer, int64_t row, 
 
 struct forward_attention_place forward_attention_place(const struct forward_attention *a, int layer, int64_t row)
 {
-    const struct memory *memory = a->memory;
+    const bool window = forward_attention_kind(a->options, layer) == ATTENTION_WINDOW;
+    const struct memory *memory = window ? a->windows : a->memory;
     return (struct forward_attention_place){
         .keys = (void *)memory_keys(memory, a->places[layer], 0),
         .values = (void *)memory_values(memory, a->places[layer], 0),
         .capacity = memory->shape.capacity,
-        .first = a->begun + row,
+        .first = (window ? a->windows_begun : a->begun) + row,
     };
+}
+
+/* 0: all of the past. */
+static int64_t window_of(const struct forward_attention *a, int layer)
+{
+    return forward_attention_kind(a->options, layer) == ATTENTION_WINDOW ? a->options->policies[layer].window : 0;
 }
 
 int forward_attention_attend(struct forward_attention *a, int layer, const float *q, void *out, struct error *err)
 {
     const int64_t stride = forward_q_width(&a->options->model->shape);
-    if (is_full(a->options, layer)) {
+    const enum attention_kind kind = forward_attention_kind(a->options, layer);
+    if (kind != ATTENTION_BOUNDED) {
         const struct ring_queries queries = {.q = q,
                                              .stride = stride,
                                              .tokens = a->rows,
                                              .scale = scale_of(a),
                                              .rope = rope_of(a, layer),
+                                             .window = window_of(a, layer),
                                              .out = out};
-        return ring_attend(a->ring, a->memory, a->places[layer], &queries, err);
+        return ring_attend(a->ring, kind == ATTENTION_FULL ? a->memory : a->windows, a->places[layer], &queries,
+                           err);
     }
     const struct bounded_queries queries = {
         .q = q, .stride = stride, .scale = scale_of(a), .rope = rope_of(a, layer), .out = out};
@@ -433,7 +316,9 @@ int forward_attention_attend(struct forward_attention *a, int layer, const float
 int forward_attention_begin_one(struct forward_attention *a, int64_t position, bool owned, struct error *err)
 {
     set_length(a, (struct stretch){a->prefilled, position + 1});
-    if (a->memory && owned && memory_extend(a->memory, &position, 1, err) != 0)
+    a->length = position + 1;
+    if (owned && ((a->memory && memory_extend(a->memory, &position, 1, err) != 0) ||
+                  extend_windows(a, position, &position, 1, err) != 0))
         return -1;
     return a->bounded ? bounded_begin_one(a->bounded, err) : 0;
 }
@@ -474,7 +359,7 @@ static int merge_one(struct forward_attention *a, const struct decoder_query *qu
 }
 
 /* The shard is the device's. */
-static int attend_one_on_device(struct forward_attention *a, int place, const struct forward_one *one,
+static int attend_one_on_device(struct forward_attention *a, int layer, const struct forward_one *one,
                                 const struct decoder_query *query, struct error *err)
 {
     const struct model_shape *shape = &a->options->model->shape;
@@ -483,11 +368,13 @@ static int attend_one_on_device(struct forward_attention *a, int place, const st
                                  .k = one->owned ? k : NULL,
                                  .v = one->owned ? v : NULL,
                                  .position = one->position,
+                                 .window = window_of(a, layer),
                                  .scale = query->scale,
                                  .rope = query->rope,
                                  .o = query->out,
                                  .lse = a->one_lse};
-    if (ring_attend_one(a->ring, a->memory, place, &own, err) != 0)
+    const struct memory *memory = own.window > 0 ? a->windows : a->memory;
+    if (ring_attend_one(a->ring, memory, a->places[layer], &own, err) != 0)
         return -1;
     return a->options->group->size > 1 ? merge_one(a, query, err) : 0;
 }
@@ -500,12 +387,12 @@ int forward_attention_attend_one(struct forward_attention *a, int layer, const s
     const struct decoder_query query = {
         .q = one->qkv, .scale = scale_of(a), .rope = rope_of(a, layer), .out = one->out};
     const int place = a->places[layer];
-    if (!is_full(a->options, layer)) {
+    if (forward_attention_kind(a->options, layer) == ATTENTION_BOUNDED) {
         bounded_put(a->bounded, place, one->position, k, v);
         return bounded_attend_one(a->bounded, place, &query, err);
     }
     if (!a->options->device->host_visible)
-        return attend_one_on_device(a, place, one, &query, err);
+        return attend_one_on_device(a, layer, one, &query, err);
     if (one->owned)
         memory_put(a->memory, place, a->memory->length - 1, k, v);
     const struct decoder_part part = shard_part(a->memory, place, one->position);

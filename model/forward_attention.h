@@ -25,17 +25,19 @@ struct forward_attention {
     int *places;                       /* [layers]: the layer's index among those of its kind, full or bounded */
     struct policy_spec *bounded_specs; /* [bounded layers] */
     const struct convolutions **convolutions; /* [bounded layers] */
-    const float **key_offsets; /* [layers]: of the full layers, then of the bounded ones; NULL: no key bias */
-    int full_layers, bounded_layers;
-    struct ring *ring; /* with the memory of the full layers; NULL where there are none */
-    struct memory *memory;
+    const float **key_offsets; /* [layers]: of full layers, then of windows and bounded ones; NULL: no key bias */
+    int full_layers, window_layers, bounded_layers;
+    struct ring *ring;      /* of full layers and, on a device that the host cannot reach, of windows; or NULL */
+    struct memory *memory;  /* of the full layers; NULL where there are none */
+    struct memory *windows; /* of the windows: what these reach, and some that is older; or NULL */
     float *one_lse;  /* [heads] on a device that the host cannot reach: of what a shard there gives one token */
     float *one_host; /* and the host's copy, where ranks merge theirs: [heads][dim], [heads] */
     struct bounded *bounded; /* NULL where there are no bounded layers */
 
-    int64_t prefilled;        /* end of the last segment; what came since came one by one */
-    int64_t begun;            /* index in memory, or position, of the block's first token: see put */
-    const int64_t *positions; /* [rows] of the block */
+    int64_t prefilled;            /* end of the last segment; what came since came one by one */
+    int64_t length;               /* tokens so far, the one in hand counted */
+    int64_t begun, windows_begun; /* index in these memories of the block's first token, or of the one */
+    const int64_t *positions;     /* [rows] of the block */
     int64_t rows;
 };
 
@@ -50,8 +52,8 @@ int forward_attention_create(struct forward_attention *attention, const struct f
 void forward_attention_free(struct forward_attention *attention);
 void forward_attention_reset(struct forward_attention *attention);
 
-/* Whether the layer's memory is the bounded one. */
-bool forward_attention_is_bounded(const struct forward_attention *attention, int layer);
+/* Whether the layer's memory is bounded and the host's, whatever computes the rest. */
+bool forward_attention_is_bounded(const struct forward_options *options, int layer);
 
 /* Bytes of keys and values that this rank holds now. */
 size_t forward_attention_resident(const struct forward_attention *attention);

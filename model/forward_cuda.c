@@ -53,8 +53,8 @@ static size_t host_floats(const struct forward_options *options)
 
 static bool any_bounded(const struct forward_options *options)
 {
-    for (int layer = 0; options->policies && layer < options->model->shape.layers; layer++)
-        if (options->policies[layer].kind != POLICY_FULL)
+    for (int layer = 0; layer < options->model->shape.layers; layer++)
+        if (forward_attention_is_bounded(options, layer))
             return true;
     return false;
 }
@@ -265,7 +265,7 @@ static int finish_layer(const struct host_job *job, int index, const float *next
     struct gpu_forward *gpu = gpu_of(f);
     const struct ops_cuda_gate gate = {
         {f->model->arch->activation, f->model->shape.ffn}, gpu->y, gpu->in, DTYPE_BF16, job->rows};
-    if (forward_attention_is_bounded(&f->attention, index) && take_attended(job, err) != 0)
+    if (forward_attention_is_bounded(&f->options, index) && take_attended(job, err) != 0)
         return -1;
     return apply(f, layer->linears[LINEAR_OUT], attended_row(f, job->first), job->rows, err) == 0 &&
                    add_norm(job, layer->attention_post_norm, layer->ffn_norm, err) == 0 &&
@@ -343,7 +343,7 @@ static int begin_layer(const struct host_job *job, struct error *err)
     if (apply(f, layer->linears[LINEAR_QKV], gpu_of(f)->in, job->rows, err) != 0 ||
         ((layer->query_norm || layer->key_norm) && ops_cuda_head_norms(&norms, stream_of(f), err) != 0))
         return -1;
-    return forward_attention_is_bounded(&f->attention, job->step->begun_index) ? keep_on_host(job, err)
+    return forward_attention_is_bounded(&f->options, job->step->begun_index) ? keep_on_host(job, err)
                                                                                : keep_on_device(job, err);
 }
 

@@ -52,7 +52,7 @@ int forward_next(struct forward *f, float *logits, struct error *err)
 static int attend_token(struct forward *f, int layer, struct error *err)
 {
     const struct forward_token *t = &f->token;
-    const bool bounded = forward_attention_is_bounded(&f->attention, layer);
+    const bool bounded = forward_attention_is_bounded(&f->options, layer);
     const struct forward_one one = {.position = f->length,
                                     .owned = owns_token(f),
                                     .qkv = bounded ? t->host_qkv : t->qkv,

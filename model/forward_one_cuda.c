@@ -141,7 +141,7 @@ static int begin_layer(struct forward *f, int index, struct error *err)
     if (multiply(f, &f->model->layers[index].stacks[LINEAR_QKV], t->normed, t->qkv, err) != 0 ||
         edit_heads(f, &f->model->cuda->layers[index], err) != 0)
         return -1;
-    return forward_attention_is_bounded(&f->attention, index)
+    return forward_attention_is_bounded(&f->options, index)
                ? forward_cuda_copy(f, t->host_qkv, t->qkv, bytes, DEVICE_TO_HOST, err)
                : 0;
 }
@@ -153,7 +153,7 @@ static int finish_layer(struct forward *f, int index, const float *next, struct 
     const struct layer *layer = &f->model->layers[index];
     const struct layer_cuda *norms = &f->model->cuda->layers[index];
     const size_t bytes = (size_t)forward_q_width(&f->model->shape) * sizeof *t->attended;
-    if (forward_attention_is_bounded(&f->attention, index) &&
+    if (forward_attention_is_bounded(&f->options, index) &&
         forward_cuda_copy(f, t->attended, t->host_attended, bytes, DEVICE_FROM_HOST, err) != 0)
         return -1;
     return multiply(f, &layer->stacks[LINEAR_OUT], t->attended, t->out, err) == 0 &&

@@ -110,7 +110,7 @@ static void describe_device(const struct plan *plan, char *out, size_t size)
     const int all = setup->n_settings * plan->opened->model->shape.layers;
     bool bounded = false;
     for (int i = 0; i < all; i++)
-        bounded |= plan->policies[i].kind != POLICY_FULL;
+        bounded |= plan->policies[i].kind != POLICY_FULL && plan->policies[i].kind != POLICY_WINDOW;
     if (!setup->cuda)
         out[0] = '\0';
     else

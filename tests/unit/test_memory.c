@@ -88,6 +88,36 @@ static void positions_that_do_not_rise_are_refused(void **state)
     memory_free(memory);
 }
 
+static void the_last_tokens_stay_in_every_layer(void **state)
+{
+    (void)state;
+    struct memory *memory = memory_create(&shape, device_cpu(), &err);
+    assert_non_null(memory);
+    assert_int_equal(memory_extend(memory, (const int64_t[]){1, 4, 6, 7, 9}, 5, &err), 0);
+    for (int layer = 0; layer < shape.layers; layer++)
+        for (int64_t i = 0; i < 5; i++) {
+            float k[12], v[12];
+            for (int e = 0; e < 12; e++) {
+                k[e] = (float)(100 * layer + 20 * i + e);
+                v[e] = -k[e];
+            }
+            memory_put(memory, layer, i, k, v);
+        }
+    assert_int_equal(memory_keep_last(memory, 3, &err), -1); /* more than half */
+    assert_int_equal(memory_keep_last(memory, 2, &err), 0);
+    assert_int_equal(memory->length, 2);
+    assert_true(memory->positions[0] == 7 && memory->positions[1] == 9);
+    for (int layer = 0; layer < shape.layers; layer++)
+        for (int head = 0; head < shape.kv_heads; head++)
+            for (int i = 0; i < 2 * shape.dim; i++) {
+                const int number = 100 * layer + 20 * (3 + i / shape.dim) + head * shape.dim + i % shape.dim;
+                assert_true(((const float *)memory_keys(memory, layer, head))[i] == (float)number);
+                assert_true(((const float *)memory_values(memory, layer, head))[i] == (float)-number);
+            }
+    assert_int_equal(memory_extend(memory, (const int64_t[]){10, 11, 12}, 3, &err), 0);
+    memory_free(memory);
+}
+
 static void bytes_are_counted_and_overflow_is_an_error(void **state)
 {
     (void)state;
@@ -127,6 +157,7 @@ int main(void)
         cmocka_unit_test(bf16_rounds_to_nearest),
         cmocka_unit_test(more_tokens_than_the_capacity_are_refused),
         cmocka_unit_test(positions_that_do_not_rise_are_refused),
+        cmocka_unit_test(the_last_tokens_stay_in_every_layer),
         cmocka_unit_test(bytes_are_counted_and_overflow_is_an_error),
         cmocka_unit_test(causal_span_sees_itself_and_all_before),
     };

@@ -237,17 +237,21 @@ static void spans_are_those_of_the_cpu(void **state)
     fill_memory(64);
     for (int i = 0; i < QUERIES; i++) /* two stretches; keys at multiples of 67 */
         queries[i] = i < 100 ? i : 2000 + 13 * i;
-    for (int keys = 0; keys <= KEYS; keys += KEYS / 2) {
+    for (int i = 0; i < 6; i++) {
+        const int keys = i % 3 * (KEYS / 2);
+        const int64_t window = i < 3 ? 0 : 1000;
         const struct rotate_cuda_spans call = {.query_positions = gpu_copy(queries, sizeof queries),
                                                .tokens = QUERIES,
+                                               .window = window,
                                                .key_positions = gpu_copy(key_positions, sizeof key_positions),
                                                .keys = keys,
                                                .spans = gpu_room(sizeof spans)};
         gpu_must(rotate_cuda_spans(&call, gpu_stream, &on_gpu.err));
         gpu_fetch(spans, call.spans, sizeof spans);
-        for (int i = 0; i < QUERIES; i++) {
-            const struct attn_span same = causal_span(queries[i], key_positions, keys);
-            assert_true(spans[i].first == same.first && spans[i].end == same.end);
+        for (int t = 0; t < QUERIES; t++) {
+            const int64_t end = causal_span(queries[t], key_positions, keys).end;
+            const int64_t before = causal_span(queries[t] - window, key_positions, keys).end;
+            assert_true(spans[t].first == (window > 0 ? before : 0) && spans[t].end == end);
         }
     }
     gpu_forget();
