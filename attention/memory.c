@@ -1,6 +1,7 @@
 #include "attention/memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/rows.h"
 
@@ -113,11 +114,18 @@ static size_t offset_of(const struct memory_shape *shape, int layer, int kv_head
     return row * (size_t)shape->dim * dtype_size(shape->dtype);
 }
 
-/* Runs are copied where they do not overlap: what stays is no more than what goes. */
+/* Within a run, where the two do not overlap. */
+static int move_rows(struct memory *memory, char *rows, size_t to, size_t from, size_t bytes, struct error *err)
+{
+    if (!memory->shape.on_host)
+        return memory->device->copy(rows + to, rows + from, bytes, DEVICE_WITHIN, NULL, err);
+    memcpy(rows + to, rows + from, bytes);
+    return 0;
+}
+
 int memory_keep_last(struct memory *memory, int64_t kept, struct error *err)
 {
     const struct memory_shape *shape = &memory->shape;
-    const struct device *device = memory->device;
     const int64_t from = memory->length - kept;
     const size_t bytes = offset_of(shape, 0, 0, kept);
     if (kept < 0 || kept > from)
@@ -125,15 +133,13 @@ int memory_keep_last(struct memory *memory, int64_t kept, struct error *err)
                          (long long)memory->length);
     for (int run = 0; run < shape->layers * shape->kv_heads; run++) {
         const size_t to = offset_of(shape, 0, run, 0), at = offset_of(shape, 0, run, from);
-        if (device->copy((char *)memory->keys + to, (char *)memory->keys + at, bytes, DEVICE_WITHIN, NULL, err) !=
-                0 ||
-            device->copy((char *)memory->values + to, (char *)memory->values + at, bytes, DEVICE_WITHIN, NULL,
-                         err) != 0)
+        if (move_rows(memory, memory->keys, to, at, bytes, err) != 0 ||
+            move_rows(memory, memory->values, to, at, bytes, err) != 0)
             return -1;
     }
     memmove(memory->positions, memory->positions + from, (size_t)kept * sizeof *memory->positions);
     memory->length = kept;
-    return copy_positions(memory, kept, err) == 0 ? device->stream_wait(NULL, err) : -1;
+    return copy_positions(memory, kept, err) == 0 ? memory->device->stream_wait(NULL, err) : -1;
 }
 
 void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v)

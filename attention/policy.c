@@ -22,6 +22,11 @@ const struct policy *policy_of(enum policy_kind kind)
     return policies[kind];
 }
 
+bool policy_goes_round(enum policy_kind kind)
+{
+    return kind == POLICY_FULL || kind == POLICY_WINDOW;
+}
+
 static int64_t *parameter_of(struct policy_spec *spec, const struct policy_parameter *parameter)
 {
     return (int64_t *)((char *)spec + parameter->where);

@@ -6,7 +6,8 @@
  *   near   the recent tokens, raw and complete.
  * A policy says where the near part begins for a query (near), how many slots there are and what fills them (keep,
  * or a choice made anew for each group of queries), and which positions slots have. attention/bounded.h does the
- * rest, alike for all of them. `full` keeps everything and goes round the ring instead (attention/ring.h).
+ * rest, alike for all of them. `full` keeps everything and goes round the ring instead (attention/ring.h), and so
+ * does `window` on a GPU.
  *
  * One file per policy, policy_NAME.c; its parameters, their units and its source stand there, and policy_parse()
  * reads "NAME[:parameter=value,...]". A policy_spec is plain data: it can be sent to other ranks as it is.
@@ -105,6 +106,9 @@ struct policy {
 
 /* The table of all policies. */
 const struct policy *policy_of(enum policy_kind kind);
+
+/* Whether a ring of GPUs can attend to such a layer, which then needs no bounded memory: full, and windows. */
+bool policy_goes_round(enum policy_kind kind);
 
 /* Read "NAME[:parameter=value,...]"; ERROR_USAGE says what is wrong and what there is. */
 int policy_parse(const char *text, struct policy_spec *out, struct error *err);

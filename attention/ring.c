@@ -235,7 +235,8 @@ static int64_t longest_shard(const struct ring *ring, const struct ring_share *s
     return longest;
 }
 
-/* One line a segment, that of its first layer: the others' differ by what the rates have learnt in between. */
+/* A line a segment for the first layer of each memory: the others' differ by what the rates have learnt in between.
+ */
 static void log_way(const struct ring *ring, const struct ring_share *shares, enum ring_way way,
                     const struct ring_prediction *seconds)
 {
@@ -301,7 +302,8 @@ int ring_attend_message(struct ring *ring, const struct ring_block *block, const
         return -1;
     const double seconds = clock_seconds() - start;
     ring->stats.attend_seconds += seconds;
-    ring_rates_attend(&ring->rates, pairs * ring_pair_flops(&ring->options), seconds);
+    if (ring->window == 0) /* a hop of which few keys are seen says nothing of the kernel's rate */
+        ring_rates_attend(&ring->rates, pairs * ring_pair_flops(&ring->options), seconds);
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* Ring Attention: exact attention of one segment over everything earlier, shared by the ranks of a ring group.
+/* Ring Attention: exact attention of one segment over everything earlier, or on a GPU over a window of it, shared
+ * by the ranks of a ring group.
  *
  * Every rank holds a block of the segment's queries and a shard of the keys (its memory). Either the packed keys
  * and values of each rank travel once round the ring, the next hop in flight while the last is being attended to
@@ -72,7 +73,8 @@ struct zigzag {
 };
 struct zigzag zigzag_block(int64_t first, int64_t end, int rank, int ranks);
 
-/* The queries of this rank's block: the last `tokens` tokens of its memory, which see every token up to themselves.
+/* The queries of this rank's block: the last `tokens` tokens of its memory, which see every token up to themselves,
+ * or of these a window.
  * q: row t is q + t * stride, [heads][dim] f32, raw; scale is 1/sqrt(dim) or the model's own.
  * out [tokens][heads * dim] in the kernel's dtype. `tokens` may be 0: the rank still passes keys on. */
 struct ring_queries {

@@ -43,8 +43,8 @@ struct ring_arithmetic {
     /* Rotate the queries, whose positions [tokens] these are, fold in the scale, and begin their sums. */
     int (*begin)(struct ring *ring, const struct ring_block *block, const struct ring_queries *queries,
                  const int64_t *positions, struct error *err);
-    /* Carry the sums over the keys of a message that are not behind the queries. *pairs: queries times keys that
-     * they have seen, in one head. */
+    /* Carry the sums over the keys of a message that are not behind the queries, and not before ring->window.
+     * *pairs: queries times keys that they have seen, in one head. */
     int (*attend)(struct ring *ring, const struct ring_block *block, const struct ring_message *message,
                   double *pairs, struct error *err);
     /* Close the sums and hand the rows out. */

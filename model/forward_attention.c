@@ -161,20 +161,6 @@ void forward_attention_reset(struct forward_attention *a)
         bounded_reset(a->bounded);
 }
 
-static size_t memory_resident(const struct memory *memory)
-{
-    if (!memory)
-        return 0;
-    const struct memory_shape *s = &memory->shape;
-    return 2 * (size_t)memory->length * (size_t)(s->layers * s->kv_heads * s->dim) * dtype_size(s->dtype);
-}
-
-size_t forward_attention_resident(const struct forward_attention *a)
-{
-    return memory_resident(a->memory) + memory_resident(a->windows) +
-           (a->bounded ? bounded_resident(a->bounded) : 0);
-}
-
 /* The fewest tokens that the layers of windows cannot reach any more. */
 static int64_t windows_forgotten(const struct forward_attention *a)
 {
@@ -185,6 +171,26 @@ static int64_t windows_forgotten(const struct forward_attention *a)
             fewest = i64_min(fewest, policy_near_first(&o->policies[layer], i64_min(a->length, o->max_tokens - 1),
                                                        a->prefilled));
     return fewest;
+}
+
+static size_t memory_resident(const struct memory *memory, int64_t tokens)
+{
+    const struct memory_shape *s = &memory->shape;
+    return 2 * (size_t)tokens * (size_t)(s->layers * s->kv_heads * s->dim) * dtype_size(s->dtype);
+}
+
+/* What a window has left behind does not count, though it makes way only when its place is wanted. */
+size_t forward_attention_resident(const struct forward_attention *a)
+{
+    const struct memory *windows = a->windows;
+    size_t bytes = a->bounded ? bounded_resident(a->bounded) : 0;
+    if (a->memory)
+        bytes += memory_resident(a->memory, a->memory->length);
+    if (windows)
+        bytes += memory_resident(
+            windows,
+            windows->length - causal_span(windows_forgotten(a) - 1, windows->positions, windows->length).end);
+    return bytes;
 }
 
 int64_t forward_attention_forgotten(const struct forward_attention *a)

@@ -1,5 +1,5 @@
-/* The attention of a forward pass: which layers go round the ring and which are bounded, their memories, their
- * ropes. Part of forward.c and forward_decode.c; not for others.
+/* The attention of a forward pass: which layers go round the ring (full ones, and windows on a GPU) and which are
+ * bounded and the host's, their memories, their ropes. Part of forward.c and forward_decode.c; not for others.
  *
  * A position method that follows the length of the text follows the positions that layers reach in it: under a
  * bounded policy these are counted inside what is seen and end, however long the text (policy_reach). Layers that
@@ -22,8 +22,8 @@ struct forward_attention {
     struct rope *rope, *local_rope; /* of global and of local layers; the second NULL where they have the same */
     struct transport *transport;
     struct decoder *decoder;
-    int *places;                       /* [layers]: the layer's index among those of its kind, full or bounded */
-    struct policy_spec *bounded_specs; /* [bounded layers] */
+    int *places;                              /* [layers]: the layer's index among those of its kind */
+    struct policy_spec *bounded_specs;        /* [bounded layers] */
     const struct convolutions **convolutions; /* [bounded layers] */
     const float **key_offsets; /* [layers]: of full layers, then of windows and bounded ones; NULL: no key bias */
     int full_layers, window_layers, bounded_layers;
@@ -36,7 +36,7 @@ struct forward_attention {
 
     int64_t prefilled;            /* end of the last segment; what came since came one by one */
     int64_t length;               /* tokens so far, the one in hand counted */
-    int64_t begun, windows_begun; /* index in these memories of the block's first token, or of the one */
+    int64_t begun, windows_begun; /* index in these memories of the block's first token */
     const int64_t *positions;     /* [rows] of the block */
     int64_t rows;
 };
@@ -44,7 +44,7 @@ struct forward_attention {
 /* Most tokens of one rank's block in any segment. */
 int64_t forward_attention_block(const struct forward_options *options);
 
-/* Bytes of the ring and its memory, and of bounded memory and decode. */
+/* Bytes of the ring and its memories, and of bounded memory and decode. */
 int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err);
 /* Collective over the group. */
 int forward_attention_create(struct forward_attention *attention, const struct forward_options *options,
@@ -70,7 +70,8 @@ int forward_attention_begin(struct forward_attention *attention, struct stretch 
 void forward_attention_put(struct forward_attention *attention, int layer, int64_t row, const float *k,
                            const float *v);
 
-/* Where a full layer's memory keeps the block's rows from `row` on, for arithmetic that puts them there itself. */
+/* Where the memory of a layer that goes round keeps the block's rows from `row` on, for arithmetic that puts them
+ * there itself. */
 struct forward_attention_place {
     void *keys, *values;     /* [kv_heads][capacity][dim] */
     int64_t capacity, first; /* the row goes to index `first` */
@@ -83,8 +84,8 @@ struct forward_attention_place forward_attention_place(const struct forward_atte
 int forward_attention_attend(struct forward_attention *attention, int layer, const float *q, void *out,
                              struct error *err);
 
-/* One token, the same on every rank, at `position`; `owned`: this rank is the one that keeps it, in full layers.
- * Of full layers its vectors are the device's, of layers with bounded memory the host's. */
+/* One token, the same on every rank, at `position`; `owned`: this rank is the one that keeps it, in layers that go
+ * round the ring. Of these its vectors are the device's, of others the host's. */
 struct forward_one {
     int64_t position;
     bool owned;

@@ -11,22 +11,25 @@ static int64_t block_bound(int64_t n, int ranks)
     return ranks == 1 ? n : i64_min(n, 2 * i64_ceil_div(n, 2 * (int64_t)ranks) + 2 * ZIGZAG_GRAIN);
 }
 
-/* Most tokens of any rank's memory: what whole segments give it, one broken off anywhere, and what is dealt. */
+/* Most tokens of any rank's memory, wherever prefill ends: what whole segments give it, one broken off, and what is
+ * dealt behind that. */
 static int64_t shard_bound(const struct forward_options *options)
 {
     const int ranks = options->group->size;
+    int64_t most = 0;
     if (ranks == 1)
         return options->max_tokens;
-    int64_t most = 0;
     for (int rank = 0; rank < ranks; rank++) {
         int64_t tokens = 0;
-        for (int64_t first = 0; first + options->segment <= options->max_tokens; first += options->segment) {
+        for (int64_t first = 0; first <= options->max_tokens; first += options->segment) {
+            const int64_t rest = options->max_tokens - first, dealt = i64_min(rest, options->max_generated);
             const struct zigzag z = zigzag_block(first, first + options->segment, rank, ranks);
+            most = i64_max(most, tokens + block_bound(i64_min(rest, options->segment), ranks) +
+                                     i64_ceil_div(dealt, ranks));
             tokens += z.end[0] - z.first[0] + z.end[1] - z.first[1];
         }
-        most = i64_max(most, tokens);
     }
-    return i64_min(options->max_tokens, most + block_bound(options->segment, ranks) + 1);
+    return i64_min(options->max_tokens, most);
 }
 
 int64_t forward_attention_block(const struct forward_options *options)
@@ -39,7 +42,7 @@ enum attention_kind forward_attention_kind(const struct forward_options *options
     const enum policy_kind policy = options->policies ? options->policies[layer].kind : POLICY_FULL;
     if (policy == POLICY_FULL)
         return ATTENTION_FULL;
-    return policy == POLICY_WINDOW && !options->device->host_visible ? ATTENTION_WINDOW : ATTENTION_BOUNDED;
+    return policy_goes_round(policy) && !options->device->host_visible ? ATTENTION_WINDOW : ATTENTION_BOUNDED;
 }
 
 bool forward_attention_is_bounded(const struct forward_options *options, int layer)
@@ -81,7 +84,7 @@ struct memory_shape forward_attention_memory_shape(const struct forward_options 
         .dim = shape->dim,
         .dtype = options->kernel->dtype,
         .capacity = kind == ATTENTION_FULL ? shard_bound(options) : window_bound(options),
-        .on_host = kind == ATTENTION_FULL && options->keys_on_host,
+        .on_host = options->keys_on_host,
     };
 }
 
@@ -192,8 +195,9 @@ static int ring_memory_bytes(const struct forward_options *options, struct forwa
         status = ring_hop_bytes(&ring, &staged, err);
     const size_t positions =
         (full.layers > 0 ? of_full.positions : 0) + (window.layers > 0 ? of_window.positions : 0);
-    out->host = 2 * staged + (full.on_host ? of_full.keys : 0);
-    out->device_keys = of_window.keys + (full.on_host ? 0 : of_full.keys);
+    const size_t keys = of_full.keys + of_window.keys;
+    out->device_keys = options->keys_on_host ? 0 : keys;
+    out->host = 2 * staged + keys - out->device_keys;
     out->device = out->device_keys + positions + of_ring;
     out->token_keys = of_full.token;
     return status;

@@ -276,7 +276,7 @@ static int finish_layer(const struct host_job *job, int index, const float *next
                : -1;
 }
 
-/* A full layer's queries to their buffer, its keys and values to memory. */
+/* The queries of a layer that goes round to their buffer, its keys and values to memory. */
 static int keep_on_device(const struct host_job *job, struct error *err)
 {
     struct forward *f = job->forward;
@@ -344,7 +344,7 @@ static int begin_layer(const struct host_job *job, struct error *err)
         ((layer->query_norm || layer->key_norm) && ops_cuda_head_norms(&norms, stream_of(f), err) != 0))
         return -1;
     return forward_attention_is_bounded(&f->options, job->step->begun_index) ? keep_on_host(job, err)
-                                                                               : keep_on_device(job, err);
+                                                                             : keep_on_device(job, err);
 }
 
 /* Where the matrices are streamed: the first two layers' come at the beginning, and those of the layer behind the

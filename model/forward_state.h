@@ -8,7 +8,8 @@
 #include "model/forward_attention.h"
 #include "model/ops.h"
 
-/* A layer's end and the next one's beginning, on this rank's rows of a segment or on one token. */
+/* A layer's end and the next one's beginning, on this rank's rows of a segment or on one token. Bounded memory,
+ * here and below, is that of forward_attention_is_bounded: the host's. */
 struct layer_step {
     const int32_t *tokens;        /* [rows] of the block, or the one; looked at before the first layer */
     const struct layer *finished; /* NULL before the first layer */

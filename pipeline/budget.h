@@ -9,6 +9,7 @@
  * the ring does not count: a text is read alike on any number of ranks. What is there beside the memory is not in
  * it: the segment or answer in hand and what leaves with it, first tokens, and the window before a segment where
  * slots are bounded.
+ * On a GPU a `window` is the ring's: it is shared out as it falls, and there is room for two of them.
  */
 #ifndef LONGHAUL_PIPELINE_BUDGET_H
 #define LONGHAUL_PIPELINE_BUDGET_H

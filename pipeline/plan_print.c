@@ -48,10 +48,10 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
     const double mib = 1 << 20, all = (double)memory->device / mib, weights = (double)memory->device_weights / mib;
     const double keys = (double)memory->device_keys / mib;
     fprintf(out,
-            "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n"
-            "a token in memory: %.1f KiB of keys and values\n",
-            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model,
-            (double)memory->token_keys / 1024);
+            "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n",
+            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model);
+    if (memory->token_keys > 0)
+        fprintf(out, "a token in full layers: %.1f KiB of keys and values\n", (double)memory->token_keys / 1024);
     return 0;
 }
 
@@ -110,7 +110,7 @@ static void describe_device(const struct plan *plan, char *out, size_t size)
     const int all = setup->n_settings * plan->opened->model->shape.layers;
     bool bounded = false;
     for (int i = 0; i < all; i++)
-        bounded |= plan->policies[i].kind != POLICY_FULL && plan->policies[i].kind != POLICY_WINDOW;
+        bounded |= !policy_goes_round(plan->policies[i].kind);
     if (!setup->cuda)
         out[0] = '\0';
     else

@@ -57,14 +57,16 @@ answers_alike answer 1 qwen2-f16
 answers_alike answer-shared 2 qwen2-f16
 answers_alike answer-windows 1 gemma3-q8 --segment 30
 answers_alike answer-windows-shared 2 gemma3-q8
+answers_alike answer-bounded 1 llama-tied-f32 --policy sinks:window=100
 answers_alike answer-bounded-shared 2 llama-tied-f32 --policy sinks:window=100
 
 # Where the emulation of a GPU stands in for one it can be made small: too small for all matrices at once, which are then
 # streamed, then for the keys and values of the past, which stay in the host's memory, and both give the same answers to the
 # last bit; then too small for anything.
-# gpu_mib ARGUMENTS...: what the emulated GPU needs for that.
+# gpu_mib ARGUMENTS...: what the emulated GPU needs for that, and how much of it for keys and values.
 gpu_mib() {
-    "$longhaul" "$@" -o "$work/none" --dry-run 2>&1 | sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.*simt.*/\1/p'
+    "$longhaul" "$@" -o "$work/none" --dry-run 2>&1 |
+        sed -n 's/^GPU memory: \([0-9.]*\) MiB a rank.* keys and values \([0-9.]*\),.*simt.*/\1 \2/p'
 }
 # memory_of MIB LESS: what a GPU has, of which so much less than MIB is ours.
 memory_of() {
@@ -72,7 +74,7 @@ memory_of() {
 }
 score_gemma=(score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" --segment 100 --device cuda)
 ask_gemma=(summarize "${score_gemma[@]:1}" --max-new 8)
-needed=$(gpu_mib "${score_gemma[@]}")
+read -r needed _ <<<"$(gpu_mib "${score_gemma[@]}")"
 [ -n "$needed" ] || exit 0
 bytes=$(memory_of "$needed" 0.2)
 
@@ -81,12 +83,13 @@ in_less() {
     SIMT_MEMORY=$2 on_ranks 1 "${@:4}" -o "$work/$1" 2>"$work/said" >/dev/null || fail "$1: $(tail -n 3 "$work/said")"
     grep -q "on GPUs, $3, context" "$work/said" || fail "$1: $(cat "$work/said")"
 }
-# in_least NAME ARGUMENTS...: the same where not even streamed matrices fit.
+# in_least NAME ARGUMENTS...: the same where neither streamed matrices make room nor keys and values that leave.
 in_least() {
-    local whole streamed
-    whole=$(gpu_mib "${@:2}")
-    streamed=$(SIMT_MEMORY=$(memory_of "$whole" 0.2) gpu_mib "${@:2}")
-    in_less "$1" "$(memory_of "$streamed" 0.15)" "weights streamed, keys and values in the host's memory" "${@:2}"
+    local whole keys streamed
+    read -r whole keys <<<"$(gpu_mib "${@:2}")"
+    read -r streamed _ <<<"$(SIMT_MEMORY=$(memory_of "$whole" 0.2) gpu_mib "${@:2}")"
+    in_less "$1" "$(memory_of "($streamed < $whole - $keys ? $streamed : $whole - $keys)" 0.15)" \
+        "weights streamed, keys and values in the host's memory" "${@:2}"
 }
 in_less streamed "$bytes" "weights streamed" "${score_gemma[@]}"
 in_least least "${score_gemma[@]}"
@@ -101,7 +104,8 @@ answers "$work/asked-least" | cmp - "$work/asked.txt" || fail "asked with the le
 # Where keys and values take more than the matrices, only they leave.
 head -c 9000 "$source/LICENSE" >"$work/long.txt"
 long=(score "$work/long.txt" -m "$tiny/llama-tied-f32.gguf" --segment 100 --device cuda --strategy whole)
-SIMT_MEMORY=$(memory_of "$(gpu_mib "${long[@]}")" 1) "$longhaul" "${long[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
+read -r of_long _ <<<"$(gpu_mib "${long[@]}")"
+SIMT_MEMORY=$(memory_of "$of_long" 1) "$longhaul" "${long[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
 grep -q "on GPUs, keys and values in the host's memory, context" "$work/said" || fail "keys alone: $(cat "$work/said")"
 
 # A rank may see one GPU only, which is then the first that it sees. Two ranks that share one have half of its memory

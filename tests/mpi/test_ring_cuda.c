@@ -15,12 +15,15 @@ static const struct {
     enum ring_way way;
     int64_t piece;
     bool on_host; /* the memory */
-} WAYS[] = {{RING_PASS_KV, 0, false}, {RING_PASS_Q, 0, true}, {RING_PASS_KV, 100, true}, {RING_PASS_Q, 100, false}};
+    int64_t window;
+} WAYS[] = {{RING_PASS_KV, 0, false, 0},  {RING_PASS_Q, 0, true, 0},    {RING_PASS_KV, 100, true, 0},
+            {RING_PASS_Q, 100, false, 0}, {RING_PASS_KV, 0, false, 50}, {RING_PASS_Q, 50, true, 33}};
 
 enum { N_WAYS = sizeof WAYS / sizeof WAYS[0] };
 
 struct bed {
     const struct shape *shape;
+    int64_t window;
     struct pool *pool;
     struct rope *rope;
     struct transport *transport;
@@ -70,7 +73,7 @@ static void bed_make_ring(struct bed *bed, int way)
 static void bed_make(struct bed *bed, const struct shape *shape, int way)
 {
     assert_non_null(gpu = device_cuda(world.rank, &err)); /* one each, where there are as many: then by NCCL */
-    *bed = (struct bed){.shape = shape, .offsets = {bed->offset, bed->offset}};
+    *bed = (struct bed){.shape = shape, .window = WAYS[way].window, .offsets = {bed->offset, bed->offset}};
     const size_t numbers = (size_t)MAX_TOKENS * (size_t)row_of_all(bed);
     for (int e = 0; e < shape->kv_heads * shape->dim; e++)
         bed->offset[e] = common(shape, e);
@@ -165,6 +168,7 @@ static void attend(struct bed *bed)
                                          .tokens = bed->block,
                                          .scale = bed->shape->scale,
                                          .rope = bed->rope,
+                                         .window = bed->window,
                                          .out = bed->device_out};
     must(gpu->copy(bed->device_q, bed->q, numbers * sizeof *bed->q, DEVICE_FROM_HOST, NULL, &err));
     must(gpu->stream_wait(NULL, &err));
@@ -196,6 +200,12 @@ static double dense(const struct shape *shape, int64_t position, int head, const
     return log(sum);
 }
 
+/* The first position in the query's window. */
+static int64_t first_seen(const struct bed *bed, int64_t position)
+{
+    return bed->window > 0 ? i64_max(0, position - bed->window + 1) : 0;
+}
+
 static void check(const struct bed *bed)
 {
     static int64_t all[MAX_TOKENS];
@@ -206,7 +216,8 @@ static void check(const struct bed *bed)
         const int64_t position = bed->memory->positions[bed->memory->length - bed->block + t];
         for (int head = 0; head < bed->shape->heads; head++) {
             const bf16 *out = bed->out + t * row_of_all(bed) + head * bed->shape->dim;
-            dense(bed->shape, position, head, all, position + 1, expected);
+            const int64_t first = first_seen(bed, position);
+            dense(bed->shape, position, head, all + first, position + 1 - first, expected);
             for (int e = 0; e < bed->shape->dim; e++)
                 worst = fmax(worst, fabs((double)bf16_to_f32(out[e]) - expected[e]));
         }
@@ -245,6 +256,7 @@ static void ask_one(struct bed *bed, float *o)
                                  .k = owned ? device_q + q_numbers : NULL,
                                  .v = owned ? device_q + q_numbers + kv_numbers : NULL,
                                  .position = bed->end,
+                                 .window = bed->window,
                                  .scale = shape->scale,
                                  .rope = bed->rope,
                                  .o = device_o,
@@ -264,9 +276,12 @@ static void check_one(struct bed *bed)
     float o[16 * ATTN_MAX_DIM + 16], *const lse = o + row_of_all(bed);
     double expected[ATTN_MAX_DIM], worst = 0;
     ask_one(bed, o);
+    const int64_t *seen = bed->memory->positions, *const behind = seen + bed->memory->length;
+    while (seen < behind && *seen < first_seen(bed, bed->end))
+        seen++;
     for (int head = 0; head < shape->heads; head++) {
-        const double log_sum = dense(shape, bed->end, head, bed->memory->positions, bed->memory->length, expected);
-        if (bed->memory->length == 0) {
+        const double log_sum = dense(shape, bed->end, head, seen, behind - seen, expected);
+        if (seen == behind) {
             assert_true(isinf(lse[head]));
             continue;
         }
