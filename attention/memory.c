@@ -75,7 +75,7 @@ void memory_reset(struct memory *memory)
     memory->length = 0;
 }
 
-/* The last n positions to the device. */
+/* The last n positions to the device; what was copied there before is there, too, when it returns. */
 static int copy_positions(struct memory *memory, int64_t n, struct error *err)
 {
     const int64_t first = memory->length - n;
@@ -139,7 +139,7 @@ int memory_keep_last(struct memory *memory, int64_t kept, struct error *err)
     }
     memmove(memory->positions, memory->positions + from, (size_t)kept * sizeof *memory->positions);
     memory->length = kept;
-    return copy_positions(memory, kept, err) == 0 ? memory->device->stream_wait(NULL, err) : -1;
+    return copy_positions(memory, kept, err);
 }
 
 void memory_put(struct memory *memory, int layer, int64_t index, const float *k, const float *v)

@@ -161,16 +161,21 @@ void forward_attention_reset(struct forward_attention *a)
         bounded_reset(a->bounded);
 }
 
+/* The first token that any window reaches from that position. */
+static int64_t windows_first(const struct forward_attention *a, int64_t position)
+{
+    const struct forward_options *o = a->options;
+    int64_t first = INT64_MAX;
+    for (int layer = 0; layer < o->model->shape.layers; layer++)
+        if (forward_attention_kind(o, layer) == ATTENTION_WINDOW)
+            first = i64_min(first, policy_near_first(&o->policies[layer], position, position));
+    return first;
+}
+
 /* The fewest tokens that the layers of windows cannot reach any more. */
 static int64_t windows_forgotten(const struct forward_attention *a)
 {
-    const struct forward_options *o = a->options;
-    int64_t fewest = INT64_MAX;
-    for (int layer = 0; layer < o->model->shape.layers; layer++)
-        if (forward_attention_kind(o, layer) == ATTENTION_WINDOW)
-            fewest = i64_min(fewest, policy_near_first(&o->policies[layer], i64_min(a->length, o->max_tokens - 1),
-                                                       a->prefilled));
-    return fewest;
+    return windows_first(a, i64_min(a->length, a->options->max_tokens - 1));
 }
 
 static size_t memory_resident(const struct memory *memory, int64_t tokens)
@@ -241,11 +246,7 @@ static int extend_windows(struct forward_attention *a, int64_t position, const i
     if (!windows)
         return 0;
     if (windows->length + n > windows->shape.capacity) {
-        int64_t first = position;
-        for (int layer = 0; layer < a->options->model->shape.layers; layer++)
-            if (forward_attention_kind(a->options, layer) == ATTENTION_WINDOW)
-                first = i64_min(first, policy_near_first(&a->options->policies[layer], position, position));
-        const int64_t gone = causal_span(first - 1, windows->positions, windows->length).end;
+        const int64_t gone = causal_span(windows_first(a, position) - 1, windows->positions, windows->length).end;
         if (memory_keep_last(windows, windows->length - gone, err) != 0)
             return -1;
     }
