@@ -70,7 +70,7 @@ template <int V, int GROUP>
 static __device__ void begin_part(const struct rope_tables &tables, const struct attend_one_cuda &call,
                                   const struct part &part)
 {
-    const float scale = call.scale * LOG2_E;
+    const float scale = call.scale * ATTN_LOG2_E;
     for (int i = threadIdx.x; i < GROUP * call.dim; i += THREADS) {
         const bool there = i < part.heads * call.dim, turns = i % call.dim < 2 * tables.half;
         part.q[i] = there && !turns ? call.q[(int64_t)part.first_head * call.dim + i] * scale : 0;

@@ -90,11 +90,11 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
             !size_add(total, sink_bytes(options, spec), &total))
             return error_set(err, ERROR_RESOURCE, "a memory this large has more bytes than can be counted");
     }
-    size_t far, observed;
-    if (bounded_far_bytes(options, &far, err) != 0 || bounded_observe_bytes(options, &observed, err) != 0)
+    size_t far;
+    if (bounded_far_bytes(options, &far, err) != 0)
         return -1;
-    *out = total + far + observed + bounded_nearest_bytes(options) + bounded_blocks_bytes(options) +
-           bounded_landmark_bytes(options);
+    *out = total + far + bounded_observe_bytes(options) + bounded_nearest_bytes(options) +
+           bounded_blocks_bytes(options) + bounded_landmark_bytes(options);
     return 0;
 }
 
@@ -241,7 +241,7 @@ void bounded_reset(struct bounded *b)
         slots_reset(&b->layers[i].slots);
         far_reset(&b->layers[i].far);
         if (policy_of(b->layers[i].spec.kind)->blocks)
-            bounded_blocks_reset(b, &b->layers[i]);
+            blocks_reset(&b->layers[i].blocks);
         b->layers[i].sinks = 0;
         b->layers[i].one_position = -1;
         if (b->layers[i].received)
@@ -386,13 +386,13 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
         .leaving = leave - first,
         .recipes = b->recipes,
     };
-    if (layer->received)
-        bounded_observed(b, layer, &keep);
+    if (layer->received && bounded_observe_score(b, layer, first, &keep, err) != 0)
+        return -1;
     if (policy->keep(&keep, err) != 0)
         return -1;
     slots_apply(&layer->slots, &keep, &source);
     if (layer->received)
-        bounded_observe_kept(layer, &keep);
+        bounded_observe_kept(layer, first, &keep);
     return 0;
 }
 
@@ -414,18 +414,20 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
     if (near_exchange(&layer->near, b->options.group, b->shares, b->stage, err) != 0)
         return -1;
     bounded_take_sinks(b, layer, b->end);
+    if (layer->received)
+        bounded_observe_begin(layer);
     if (find_kept(b, layer, queries, err) != 0)
         return -1;
     if (policy_of(layer->spec.kind)->landmarks)
         bounded_landmark_attend(b, layer, queries);
     else
         bounded_attend_block(b, layer, queries);
-    if (layer->received && bounded_observe(b, layer, queries, err) != 0)
-        return -1;
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);
     if (policy_of(layer->spec.kind)->blocks ? bounded_blocks_keep(b, layer, leave, err) != 0
                                             : fill_slots(b, layer, leave, err) != 0)
         return -1;
+    if (layer->received)
+        bounded_observe_drop(layer, leave);
     near_drop(&layer->near, leave);
     return 0;
 }

@@ -119,7 +119,7 @@ static void rotate_token(const struct query_tile *tile, int64_t token, int64_t p
     const struct pass *pass = tile->pass;
     const struct bounded_options *o = &pass->bounded->options;
     const int group = pass->bounded->group;
-    const float scale = pass->queries->scale * BOUNDED_LOG2_E;
+    const float scale = pass->queries->scale * ATTN_LOG2_E;
     const float *q = pass->queries->q + (pass->row + token - pass->first) * pass->queries->stride +
                      (int64_t)tile->kv_head * group * o->dim;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], rotated[ATTN_MAX_DIM];
@@ -132,12 +132,17 @@ static void rotate_token(const struct query_tile *tile, int64_t token, int64_t p
     }
 }
 
-static void attend_run(const struct query_tile *tile, const struct attn_span *spans, const void *run)
+static struct attn_tile rows_of(const struct query_tile *tile, const struct attn_span *spans)
 {
     const struct bounded *b = tile->pass->bounded;
+    return (struct attn_tile){tile->scratch->q, spans, (int)(tile->end - tile->first) * b->group, b->options.dim};
+}
+
+static void attend_run(const struct query_tile *tile, const struct attn_span *spans, const void *run)
+{
+    const struct attn_tile rows = rows_of(tile, spans);
     struct bounded_scratch *s = tile->scratch;
-    const struct attn_tile rows = {s->q, spans, (int)(tile->end - tile->first) * b->group, b->options.dim};
-    b->options.kernel->attend(&rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
+    tile->pass->bounded->options.kernel->attend(&rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
 }
 
 /* What has been summed so far counts `by` times: ln(by) on every logit. */
@@ -152,24 +157,37 @@ static void weigh_slots(const struct query_tile *tile, float by)
         s->l[i] *= by;
 }
 
+/* The tile's queries turned to their positions among sinks and `slots` slots; spans [rows]: what they see of them.
+ */
+static void turn_to_kept(const struct query_tile *tile, int64_t slots, struct attn_span *spans)
+{
+    const struct pass *pass = tile->pass;
+    int row = 0;
+    for (int64_t p = tile->first; p < tile->end; p++) {
+        const struct kept_view view = bounded_kept_view(pass->layer, slots, p, near_first_of(pass, p));
+        rotate_token(tile, p, view.position, row);
+        for (int g = 0; g < pass->bounded->group; g++)
+            spans[row++] = (struct attn_span){0, view.visible};
+    }
+}
+
+static const void *kept_run(const struct query_tile *tile)
+{
+    const struct bounded *b = tile->pass->bounded;
+    return tile_at(b, b->packed_kept, kept_tiles(b), tile->kv_head, 0);
+}
+
 static void attend_kept(const struct query_tile *tile)
 {
     const struct pass *pass = tile->pass;
     struct bounded *b = pass->bounded;
     struct attn_span spans[ATTN_QUERY_ROWS];
     int64_t slots = pass->layer->slots.count;
-    const void *run = retrieves(pass) ? bounded_far_run(b, tile->kv_head, tile->first, &slots)
-                                      : tile_at(b, b->packed_kept, kept_tiles(b), tile->kv_head, 0);
-    int row = 0;
-    for (int64_t p = tile->first; p < tile->end; p++) {
-        const struct kept_view view = bounded_kept_view(pass->layer, slots, p, near_first_of(pass, p));
-        rotate_token(tile, p, view.position, row);
-        for (int g = 0; g < b->group; g++)
-            spans[row++] = (struct attn_span){0, view.visible};
-    }
+    const void *run = retrieves(pass) ? bounded_far_run(b, tile->kv_head, tile->first, &slots) : kept_run(tile);
+    turn_to_kept(tile, slots, spans);
     if (pass->layer->spec.nearest > 0)
         bounded_nearest_attend(b, pass->layer, pass->queries->rope,
-                               &(struct bounded_tile){tile->kv_head, row, tile->thread, tile->first});
+                               &(struct bounded_tile){tile->kv_head, rows_of(tile, spans).rows, tile->thread});
     else
         attend_run(tile, spans, run);
     if (pass->layer->spec.weigh)
@@ -206,18 +224,62 @@ static int64_t own_first_of(const struct pass *pass, int64_t position)
     return has_blocks(pass) ? i64_max(first, position - pass->layer->spec.window + 1) : first;
 }
 
-static void attend_near(const struct query_tile *tile)
+/* The same at their own positions among the near keys. */
+static void turn_to_near(const struct query_tile *tile, struct attn_span *spans)
 {
     const struct pass *pass = tile->pass;
-    struct bounded *b = pass->bounded;
-    struct attn_span spans[ATTN_QUERY_ROWS];
     int row = 0;
     for (int64_t p = tile->first; p < tile->end; p++) {
         rotate_token(tile, p, p, row);
-        for (int g = 0; g < b->group; g++)
+        for (int g = 0; g < pass->bounded->group; g++)
             spans[row++] = (struct attn_span){own_first_of(pass, p) - pass->near_first, p + 1 - pass->near_first};
     }
-    attend_run(tile, spans, tile_at(b, b->packed_near, pass->tiles, tile->kv_head, 0));
+}
+
+static const void *near_run(const struct query_tile *tile)
+{
+    const struct pass *pass = tile->pass;
+    return tile_at(pass->bounded, pass->bounded->packed_near, pass->tiles, tile->kv_head, 0);
+}
+
+static void attend_near(const struct query_tile *tile)
+{
+    struct attn_span spans[ATTN_QUERY_ROWS];
+    turn_to_near(tile, spans);
+    attend_run(tile, spans, near_run(tile));
+}
+
+/* The rows of queries that are not observed see nothing. */
+static void blind_unobserved(const struct query_tile *tile, struct attn_span *spans)
+{
+    const struct bounded *b = tile->pass->bounded;
+    const int64_t unobserved = b->end - policy_observe(&tile->pass->layer->spec) - tile->first;
+    const int64_t tokens = i64_min(i64_max(unobserved, 0), tile->end - tile->first);
+    for (int64_t row = 0; row < tokens * b->group; row++)
+        spans[row].end = spans[row].first;
+}
+
+/* What the keys get from the tile; its queries stand at their own positions. Chosen blocks get nothing: they have
+ * their place already. */
+static void observe_tile(const struct query_tile *tile, const float *lse)
+{
+    const struct pass *pass = tile->pass;
+    const struct bounded_layer *layer = pass->layer;
+    const int64_t near = layer->slots.shape.capacity + pass->near_first - layer->near.first;
+    struct bounded_run run = {near_run(tile), lse, tile->thread, tile->kv_head, near, 1};
+    struct attn_span spans[ATTN_QUERY_ROWS];
+    turn_to_near(tile, spans);
+    blind_unobserved(tile, spans);
+    struct attn_tile rows = rows_of(tile, spans);
+    bounded_observe_run(pass->bounded, layer, &rows, &run);
+    if (has_blocks(pass) || pass->bounded->kept == 0)
+        return;
+    turn_to_kept(tile, layer->slots.count, spans);
+    blind_unobserved(tile, spans);
+    run.packed = kept_run(tile);
+    run.place = 0;
+    run.counts = layer->spec.weigh ? layer->spec.rate : 1;
+    bounded_observe_run(pass->bounded, layer, &rows, &run);
 }
 
 /* lse [rows]: the log-sum-exp of each query. */
@@ -261,10 +323,8 @@ static void attend_item(void *context, int64_t item, int thread)
         attend_kept(&tile);
     attend_near(&tile);
     finish_tile(&tile, lse);
-    if (has_blocks(pass))
-        bounded_vote(
-            b, pass->layer, pass->queries->rope,
-            &(struct bounded_tile){tile.kv_head, (int)(tile.end - tile.first) * b->group, thread, tile.first}, lse);
+    if (pass->layer->received)
+        observe_tile(&tile, lse);
 }
 
 /* ---- a block -------------------------------------------------------------------------------------------- */

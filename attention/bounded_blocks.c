@@ -57,7 +57,7 @@ static int64_t most_groups(const struct bounded_options *o)
 
 /* Bytes of what the layers share, part by part. */
 struct parts {
-    size_t records, packed, rest, rows, one, attention, means, scores;
+    size_t records, packed, rest, rows, one, means, scores;
 };
 
 static struct parts find_parts(const struct bounded_options *o)
@@ -71,7 +71,6 @@ static struct parts find_parts(const struct bounded_options *o)
         .rest = (size_t)i64_ceil_div(most.rest, ATTN_KEY_TILE) * tile,
         .rows = 2 * (size_t)most.seen * row_bytes(o),
         .one = (size_t)most.top * blocks_record_bytes(&shape),
-        .attention = (size_t)(o->heads * most.near) * sizeof(int64_t),
         .means = (size_t)(most_groups(o) * o->heads * o->dim) * sizeof(float),
         .scores = (size_t)(most_groups(o) * most.blocks) * sizeof(double),
     };
@@ -80,28 +79,16 @@ static struct parts find_parts(const struct bounded_options *o)
 size_t bounded_blocks_bytes(const struct bounded_options *o)
 {
     const struct parts p = find_parts(o);
-    size_t total = 2 * p.records + p.packed + p.rest + p.one + p.attention + p.means + p.scores +
-                   (size_t)pool_threads(o->pool) * p.rows;
+    size_t total =
+        2 * p.records + p.packed + p.rest + p.one + p.means + p.scores + (size_t)pool_threads(o->pool) * p.rows;
     if (find_largest(o).layers == 0)
         return 0;
     for (int i = 0; i < o->layers; i++) {
         const struct blocks_shape shape = blocks_shape(o, &o->specs[i]);
         if (policy_of(o->specs[i].kind)->blocks)
-            total += blocks_bytes(&shape, o->group->size) + p.attention;
+            total += blocks_bytes(&shape, o->group->size);
     }
     return total;
-}
-
-static int create_layer(struct bounded *b, struct bounded_layer *layer, struct error *err)
-{
-    const struct bounded_options *o = &b->options;
-    const struct blocks_shape shape = blocks_shape(o, &layer->spec);
-    const size_t bytes = (size_t)(o->heads * layer->near.shape.capacity) * sizeof(int64_t);
-    if (blocks_create(&layer->blocks, &shape, o->group, o->device, err) != 0 ||
-        !(layer->attention = o->device->alloc(bytes, "attention of recent tokens", err)))
-        return -1;
-    memset((void *)layer->attention, 0, bytes);
-    return 0;
 }
 
 static int create_tables(struct bounded *b, struct error *err)
@@ -138,15 +125,17 @@ int bounded_blocks_create(struct bounded *b, struct error *err)
         !(s->stage = o->device->alloc(parts.records, "blocks on their way", err)) ||
         !(s->packed = o->device->alloc(parts.packed, "packed blocks", err)) ||
         !(s->packed_rest = o->device->alloc(parts.rest, "packed tokens before the window", err)) ||
-        !(s->one = o->device->alloc(parts.one, "one token's blocks", err)) ||
-        !(s->totals = o->device->alloc(parts.attention, "attention of what leaves", err)))
+        !(s->one = o->device->alloc(parts.one, "one token's blocks", err)))
         return -1;
     for (int i = 0; i < pool_threads(o->pool); i++)
         if (!(s->rows[i] = o->device->alloc(parts.rows, "a thread's blocks", err)))
             return -1;
-    for (int i = 0; i < o->layers; i++)
-        if (policy_of(b->layers[i].spec.kind)->blocks && create_layer(b, &b->layers[i], err) != 0)
+    for (int i = 0; i < o->layers; i++) {
+        const struct blocks_shape shape = blocks_shape(o, &b->layers[i].spec);
+        if (policy_of(b->layers[i].spec.kind)->blocks &&
+            blocks_create(&b->layers[i].blocks, &shape, o->group, o->device, err) != 0)
             return -1;
+    }
     return 0;
 }
 
@@ -154,10 +143,8 @@ void bounded_blocks_free(struct bounded *b)
 {
     const struct device *device = b->options.device;
     struct bounded_blocks *s = &b->blocks;
-    for (int i = 0; i < b->options.layers; i++) {
+    for (int i = 0; i < b->options.layers; i++)
         blocks_free(&b->layers[i].blocks);
-        device->free((void *)b->layers[i].attention);
-    }
     for (int i = 0; s->rows && i < pool_threads(b->options.pool); i++)
         device->free(s->rows[i]);
     device->free(s->fetched);
@@ -165,7 +152,6 @@ void bounded_blocks_free(struct bounded *b)
     device->free(s->packed);
     device->free(s->packed_rest);
     device->free(s->one);
-    device->free(s->totals);
     free(s->groups);
     free(s->means);
     free(s->scores);
@@ -173,12 +159,6 @@ void bounded_blocks_free(struct bounded *b)
     free(s->counts);
     free(s->zeros);
     free(s->rows);
-}
-
-void bounded_blocks_reset(struct bounded *b, struct bounded_layer *layer)
-{
-    blocks_reset(&layer->blocks);
-    memset((void *)layer->attention, 0, (size_t)(b->options.heads * layer->near.shape.capacity) * sizeof(int64_t));
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------- */
@@ -437,6 +417,21 @@ const void *bounded_blocks_rest(const struct bounded *b, int kv_head)
 {
     return b->blocks.packed_rest +
            (size_t)(kv_head * b->blocks.rest_tiles) * b->options.kernel->tile_bytes(b->options.dim);
+}
+
+/* ---- the end of a segment ------------------------------------------------------------------------------- */
+
+int bounded_blocks_keep(struct bounded *b, struct bounded_layer *layer, int64_t leave, struct error *err)
+{
+    const int64_t first = i64_max(layer->near.first, layer->sinks), n = leave - first;
+    if (n <= 0)
+        return 0;
+    const int64_t *attention = bounded_observed(b, layer, (struct stretch){first, leave}, err);
+    if (!attention)
+        return -1;
+    for (int64_t at = first; at < leave; at += BLOCK_TOKENS)
+        blocks_append(&layer->blocks, &layer->near, at, attention + at - first, n);
+    return 0;
 }
 
 /* ---- one token ------------------------------------------------------------------------------------------ */

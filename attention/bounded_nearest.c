@@ -172,7 +172,7 @@ const struct decoder_result *bounded_nearest_one(struct bounded *b, const struct
     rope_angles(query->rope, position, cosines, sines);
     for (int head = 0; head < o->heads; head++)
         rope_rotate(query->rope, cosines, sines, query->q + head * o->dim, one.q + head * o->dim, o->dim,
-                    query->scale * BOUNDED_LOG2_E);
+                    query->scale * ATTN_LOG2_E);
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
         const int64_t head = (int64_t)kv_head * b->group;
         struct nearest_rows keys = rows_of(b, layer, &own, kv_head);

@@ -4,9 +4,8 @@
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
  * bounded_nearest.c of many slots each query's nearest
  * bounded_blocks.c  slots that are chosen out of raw blocks
- * bounded_vote.c    what attention each token of a block to be gets
  * bounded_far.c     slots that are chosen out of a far memory
- * bounded_observe.c what attention keys get, for the rules that keep by it
+ * bounded_observe.c what attention keys get, for the rules that keep or find by it
  * bounded_landmark.c blocks found by their landmark tokens
  * bounded_one.c     decode: one query
  */
@@ -22,8 +21,6 @@
 #include "attention/retrieve.h"
 #include "attention/slots.h"
 
-#define BOUNDED_LOG2_E 1.44269504088896340736f
-
 struct bounded_layer {
     struct policy_spec spec;
     const float *key_offset; /* [kv_heads][dim] or NULL */
@@ -32,7 +29,10 @@ struct bounded_layer {
     int64_t sinks;                 /* tokens that the sinks' rows hold so far */
     char *sink_keys, *sink_values; /* [kv_heads][spec.sinks][dim], on every rank */
     struct slots slots;
-    double *received; /* [kv_heads][slots, then near tokens]: attention they got; NULL: not observed */
+    /* Attention that keys got on this rank, [kv_heads][classes][slots, then near tokens] in ATTN_UNIT; NULL: not
+     * observed. */
+    _Atomic int64_t *received;
+    int classes; /* 1, or the query heads of a kv head */
 
     /* Where slots are chosen (policy->retrieves): the memory they come from, and in decode this rank's share of the
      * last choice, [kv_heads][one_held][dim]: block i of a choice is attended to by rank i % ranks. */
@@ -41,10 +41,7 @@ struct bounded_layer {
     int64_t one_held, one_chosen;
     char *one_keys, *one_values;
 
-    /* Where they are chosen out of raw blocks (policy->blocks): these, and the attention that each token of the
-     * near part has got on this rank, [heads][near capacity]. */
-    struct blocks blocks;
-    _Atomic int64_t *attention;
+    struct blocks blocks; /* where they are chosen out of raw blocks (policy->blocks) */
 };
 
 /* Queries at first .. end - 1 that choose together: rows of their rank's block from `row` on. */
@@ -66,10 +63,17 @@ struct bounded_blocks {
     int64_t run_tiles, rest_tiles;
     char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
     size_t rows_bytes;
-    int64_t *totals; /* [heads][tokens that leave] */
-    int64_t *zeros;  /* positions */
-    char *one;       /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
+    int64_t *zeros; /* positions */
+    char *one;      /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
     int64_t one_count;
+};
+
+/* What the layers that are observed share. */
+struct bounded_observe {
+    int64_t *runs,
+        *totals; /* [threads] x run: what the keys of a run get from a tile; of candidates, on all ranks */
+    size_t run;
+    double *scores; /* [kv_heads][candidates] */
 };
 
 /* What the layers that retrieve share: the choices of the layer in hand. */
@@ -116,7 +120,7 @@ struct bounded {
     struct near_share *shares; /* [ranks] */
 
     struct bounded_far far;
-    char *observed; /* what layers that are observed share: bounded_observe.c */
+    struct bounded_observe observe;
     struct bounded_nearest nearest;
     struct bounded_blocks blocks;
     struct bounded_landmarks *landmarks; /* [threads]; NULL: no layer has any */
@@ -159,14 +163,6 @@ const void *bounded_far_run(const struct bounded *bounded, int kv_head, int64_t 
 int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer, const struct decoder_query *query,
                            int64_t position, struct error *err);
 
-/* A tile of query rows of one kv head, the token's at `first` and on, in the thread's scratch memory: its q,
- * rotated.
- */
-struct bounded_tile {
-    int kv_head, rows, thread;
-    int64_t first;
-};
-
 /* Layers with blocks. Sizes, life; of a segment: each group's choice is packed, and so are the tokens before the
  * window; the run of the group of the token at `first`, and its rows beside the sinks; the other run. At its end
  * what leaves becomes blocks. Of one token: this rank's share of its choice lies in blocks.one. Collective but for
@@ -174,7 +170,6 @@ struct bounded_tile {
 size_t bounded_blocks_bytes(const struct bounded_options *options);
 int bounded_blocks_create(struct bounded *bounded, struct error *err);
 void bounded_blocks_free(struct bounded *bounded);
-void bounded_blocks_reset(struct bounded *bounded, struct bounded_layer *layer);
 int bounded_blocks_choose(struct bounded *bounded, struct bounded_layer *layer,
                           const struct bounded_queries *queries, struct error *err);
 const void *bounded_blocks_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *slots);
@@ -183,10 +178,10 @@ int bounded_blocks_choose_one(struct bounded *bounded, struct bounded_layer *lay
                               const struct decoder_query *query, struct error *err);
 int bounded_blocks_keep(struct bounded *bounded, struct bounded_layer *layer, int64_t leave, struct error *err);
 
-/* Add to layer->attention what a tile's queries, rotated to their own positions, give the tokens of their windows;
- * lse [rows] is that of their whole softmax. */
-void bounded_vote(const struct bounded *bounded, const struct bounded_layer *layer, const struct rope *rope,
-                  const struct bounded_tile *tile, const float *lse);
+/* A tile of query rows of one kv head, in the thread's scratch memory: its q, rotated. */
+struct bounded_tile {
+    int kv_head, rows, thread;
+};
 
 /* Layers whose queries attend to their nearest slots only (spec.nearest). Sizes, life; a tile's state becomes that
  * over the kept rows; one token's result over this rank's share of the slots, its query at `position`, or NULL with
@@ -210,17 +205,33 @@ void bounded_landmark_attend(struct bounded *bounded, const struct bounded_layer
 void bounded_landmark_attend_one(struct bounded *bounded, const struct bounded_layer *layer,
                                  const struct decoder_query *query, int64_t position);
 
-/* Layers whose keys are kept by the attention they get. After a segment's attention, with the near part and kept
- * rows still in place: observe; tell the rule its candidates' scores; and when it has chosen move the scores with
- * what was kept. Collective. */
-int bounded_observe_bytes(const struct bounded_options *options, size_t *out, struct error *err);
+/* A run of packed keys that a tile's rows have attended to: what they get goes to the places from `place` on,
+ * `counts` times. */
+struct bounded_run {
+    const void *packed;
+    const float *lse; /* [rows], of all that they saw */
+    int thread, kv_head;
+    int64_t place, counts;
+};
+
+/* Layers whose keys are kept or found by the attention they get. Sizes, life. Before a segment's attention, begin;
+ * of each tile, run. At its end, with the near part and kept rows still in place: what slots and the near tokens
+ * that leave have got on all ranks, [kv_heads][classes][slots, then leaving] until the next call; or the same as a
+ * rule's scores, near tokens from position `first` on, and when it has chosen the sums move with what was kept.
+ * Drop what was near before `leave`. The two that return errors are collective. */
+size_t bounded_observe_bytes(const struct bounded_options *options);
 int bounded_observe_create(struct bounded *bounded, struct error *err);
 void bounded_observe_free(struct bounded *bounded);
 void bounded_observe_reset(struct bounded_layer *layer);
-int bounded_observe(struct bounded *bounded, struct bounded_layer *layer, const struct bounded_queries *queries,
-                    struct error *err);
-void bounded_observed(struct bounded *bounded, const struct bounded_layer *layer, struct keep *keep);
-void bounded_observe_kept(struct bounded_layer *layer, const struct keep *keep);
+void bounded_observe_begin(struct bounded_layer *layer);
+void bounded_observe_run(struct bounded *bounded, const struct bounded_layer *layer, const struct attn_tile *rows,
+                         const struct bounded_run *run);
+const int64_t *bounded_observed(struct bounded *bounded, const struct bounded_layer *layer, struct stretch leaving,
+                                struct error *err);
+int bounded_observe_score(struct bounded *bounded, const struct bounded_layer *layer, int64_t first,
+                          struct keep *keep, struct error *err);
+void bounded_observe_kept(struct bounded_layer *layer, int64_t first, const struct keep *keep);
+void bounded_observe_drop(struct bounded_layer *layer, int64_t leave);
 
 /* The attention of this rank's block; near and kept rows are in place. */
 void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,

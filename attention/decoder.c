@@ -6,8 +6,6 @@
 #include "attention/decode.h"
 #include "attention/layout.h"
 
-#define LOG2_E 1.44269504088896340736f
-
 /* All memory of a decoder is one block; here is where its parts begin. */
 struct decoder_plan {
     size_t angles;  /* [DECODE_OFFSETS][cosine, sine][dim] f32, by element */
@@ -187,7 +185,7 @@ static int64_t position_at(const struct decoder_part *part, int64_t index)
 static void prepare_query(const struct call *call)
 {
     const struct decoder_options *o = &call->decoder->options;
-    const float scale = call->query->scale * LOG2_E;
+    const float scale = call->query->scale * ATTN_LOG2_E;
     float *q = floats_at(call->decoder, call->decoder->plan.q);
     for (int head = 0; head < o->heads; head++, q += 2 * o->dim) {
         const float *raw = call->query->q + (size_t)head * (size_t)o->dim;

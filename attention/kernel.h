@@ -21,6 +21,9 @@
  * values must be finite), blocks outside the spans of all rows of a tile are not computed, and a row with an empty
  * span is left as it is. This is enough for causal, window and chunked attention; a rule that sees several
  * stretches of keys makes one call per stretch.
+ *
+ * Rules that keep keys by the attention they get ask observe() for it once a tile's log-sum-exp is known: the sums
+ * over rows of exp(s - lse), in whole numbers, so that they are the same in whatever order they are added up.
  */
 #ifndef LONGHAUL_ATTENTION_KERNEL_H
 #define LONGHAUL_ATTENTION_KERNEL_H
@@ -38,6 +41,8 @@ enum {
     ATTN_MAX_DIM = 256,   /* head dimensions: a multiple of 16 up to this */
     ATTN_QUERY_ROWS = 192 /* at most so many rows in one attend(); a good size for a work item */
 };
+
+#define ATTN_LOG2_E 1.44269504088896340736f
 
 /* Keys first <= index < end of a run are seen; first >= end: none. Both rise with the row. */
 struct attn_span {
@@ -57,6 +62,16 @@ struct attn_tile {
     int dim;
 };
 
+/* What keys get from the rows of a tile: row r adds to sums r % classes, so that the query heads of a kv head can
+ * be told apart. Borrowed memory. */
+struct attn_received {
+    const float *lse; /* [rows], natural, over all that a row sees in any run; not read where the span is empty */
+    int64_t *sums;    /* [classes][stride] by the key's index in the run, in units of ATTN_UNIT */
+    int64_t stride;   /* covers the tiles that spans touch, whole */
+    int classes;
+};
+#define ATTN_UNIT 0x1p-30
+
 struct attn_kernel {
     const char *name; /* "avx512-bf16" */
     enum dtype dtype; /* of q, of the raw values and of the packed tiles */
@@ -70,6 +85,11 @@ struct attn_kernel {
     /* Carry the state over the keys of a packed run that the spans show. scratch: scratch_bytes(dim). */
     void (*attend)(const struct attn_tile *tile, const void *packed, const struct attn_state *state, void *scratch);
     size_t (*scratch_bytes)(int dim);
+
+    /* sums += exp(s - lse) of the keys that the spans show, each weight rounded down; other keys of the tiles that
+     * are touched get an exact zero. The same scratch. */
+    void (*observe)(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
+                    void *scratch);
 };
 
 /* All kernels of this build, fastest first; n_out gets their number. */

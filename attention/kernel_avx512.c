@@ -131,7 +131,7 @@ static void weigh_strip(const struct strip *strip, float *factor)
     }
 }
 
-MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
+MICRO_KERNEL score_rows(int rows, const struct strip *strip)
 {
     for (int t = 0; t < strip->n_tiles; t++) {
         const float *k = (const float *)(strip->tiles + (size_t)t * strip->tile_bytes);
@@ -141,10 +141,10 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
             score_panel(rows, strip->q, k + strip_key_panel(j, strip->dim), strip->dim, scores + j * STRIP_PANEL);
         }
     }
-    strip_mask(strip);
+}
 
-    float factor[STRIP_ROWS];
-    weigh_strip(strip, factor);
+MICRO_KERNEL add_value_rows(int rows, const struct strip *strip, const float *factor)
+{
     int panels = strip->dim / STRIP_PANEL;
     for (int j = 0; j < panels; j++)
         add_value_panel(rows, 2, strip, j, factor);
@@ -152,19 +152,48 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
         add_value_panel(rows, 1, strip, panels, factor);
 }
 
-ATTEND_ALL
+FOR_ALL_ROWS
+
+static void attend_strip(const struct strip *strip)
+{
+    float factor[STRIP_ROWS];
+    score_strip(strip);
+    weigh_strip(strip, factor);
+    add_values(strip, factor);
+}
+
+static void observe_strip(const struct strip *strip)
+{
+    score_strip(strip);
+    add_all_received(strip);
+}
+
+static const struct strip_arithmetic of_f32 = {.form = STRIP_F32, .attend = attend_strip, .observe = observe_strip};
+static const struct strip_arithmetic of_bf16 = {
+    .form = STRIP_WIDE, .widen = widen, .attend = attend_strip, .observe = observe_strip};
 
 static void attend_f32(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
                        void *scratch)
 {
-    strip_walk(&(struct strip_arithmetic){.form = STRIP_F32, .attend = attend_strip}, tile, packed, state, scratch);
+    strip_attend(&of_f32, tile, packed, state, scratch);
 }
 
 static void attend_bf16(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
                         void *scratch)
 {
-    strip_walk(&(struct strip_arithmetic){.form = STRIP_WIDE, .widen = widen, .attend = attend_strip}, tile, packed,
-               state, scratch);
+    strip_attend(&of_bf16, tile, packed, state, scratch);
+}
+
+static void observe_f32(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
+                        void *scratch)
+{
+    strip_observe(&of_f32, tile, packed, received, scratch);
+}
+
+static void observe_bf16(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
+                         void *scratch)
+{
+    strip_observe(&of_bf16, tile, packed, received, scratch);
 }
 
 const struct attn_kernel attn_kernel_avx512_f32 = {
@@ -175,6 +204,7 @@ const struct attn_kernel attn_kernel_avx512_f32 = {
     .pack = pack_f32,
     .attend = attend_f32,
     .scratch_bytes = strip_scratch_bytes,
+    .observe = observe_f32,
 };
 
 const struct attn_kernel attn_kernel_avx512_bf16_fma = {
@@ -185,4 +215,5 @@ const struct attn_kernel attn_kernel_avx512_bf16_fma = {
     .pack = pack_bf16,
     .attend = attend_bf16,
     .scratch_bytes = strip_scratch_bytes,
+    .observe = observe_bf16,
 };

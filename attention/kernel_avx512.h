@@ -11,32 +11,45 @@ enum { LANES = 16 };
 /* Inlined into a caller with a constant number of rows, so that the accumulators become registers. */
 #define MICRO_KERNEL static inline __attribute__((always_inline)) void
 
-/* A function for each number of rows, made from MICRO_KERNEL attend_rows(rows, strip), and attend_strip() that
- * calls the right one. */
-#define ATTEND(rows)                                                                                               \
-    static void attend_##rows(const struct strip *strip)                                                           \
+/* Functions for each number of rows, made from MICRO_KERNELs score_rows(rows, strip) and add_value_rows(rows,
+ * strip, factor), and those that call the right one: score_strip(), and add_values() with the factors of o [rows].
+ */
+#define FOR_ROWS(rows)                                                                                             \
+    static void score_##rows(const struct strip *strip)                                                            \
     {                                                                                                              \
-        attend_rows(rows, strip);                                                                                  \
+        score_rows(rows, strip);                                                                                   \
+    }                                                                                                              \
+    static void add_values_##rows(const struct strip *strip, const float *factor)                                  \
+    {                                                                                                              \
+        add_value_rows(rows, strip, factor);                                                                       \
     }
-#define ATTEND_ALL                                                                                                 \
-    ATTEND(1)                                                                                                      \
-    ATTEND(2)                                                                                                      \
-    ATTEND(3)                                                                                                      \
-    ATTEND(4)                                                                                                      \
-    ATTEND(5)                                                                                                      \
-    ATTEND(6)                                                                                                      \
-    ATTEND(7)                                                                                                      \
-    ATTEND(8)                                                                                                      \
-    ATTEND(9)                                                                                                      \
-    ATTEND(10)                                                                                                     \
-    ATTEND(11)                                                                                                     \
-    ATTEND(12)                                                                                                     \
-    static void attend_strip(const struct strip *strip)                                                            \
+#define FOR_ALL_ROWS                                                                                               \
+    FOR_ROWS(1)                                                                                                    \
+    FOR_ROWS(2)                                                                                                    \
+    FOR_ROWS(3)                                                                                                    \
+    FOR_ROWS(4)                                                                                                    \
+    FOR_ROWS(5)                                                                                                    \
+    FOR_ROWS(6)                                                                                                    \
+    FOR_ROWS(7)                                                                                                    \
+    FOR_ROWS(8)                                                                                                    \
+    FOR_ROWS(9)                                                                                                    \
+    FOR_ROWS(10)                                                                                                   \
+    FOR_ROWS(11)                                                                                                   \
+    FOR_ROWS(12)                                                                                                   \
+    static void score_strip(const struct strip *strip)                                                             \
     {                                                                                                              \
-        static void (*const by_rows[STRIP_ROWS])(const struct strip *) = {                                         \
-            attend_1, attend_2, attend_3, attend_4,  attend_5,  attend_6,                                          \
-            attend_7, attend_8, attend_9, attend_10, attend_11, attend_12};                                        \
+        static void (*const by_rows[STRIP_ROWS])(const struct strip *) = {score_1, score_2,  score_3,  score_4,    \
+                                                                          score_5, score_6,  score_7,  score_8,    \
+                                                                          score_9, score_10, score_11, score_12};  \
         by_rows[strip->rows - 1](strip);                                                                           \
+        strip_mask(strip);                                                                                         \
+    }                                                                                                              \
+    static void add_values(const struct strip *strip, const float *factor)                                         \
+    {                                                                                                              \
+        static void (*const by_rows[STRIP_ROWS])(const struct strip *, const float *) = {                          \
+            add_values_1, add_values_2, add_values_3, add_values_4,  add_values_5,  add_values_6,                  \
+            add_values_7, add_values_8, add_values_9, add_values_10, add_values_11, add_values_12};                \
+        by_rows[strip->rows - 1](strip, factor);                                                                   \
     }
 
 static inline float largest_score(const float *scores, int n_tiles)
@@ -110,6 +123,35 @@ static inline struct reference reference_of(const struct strip *strip, int r)
 {
     float m = strip_sees(strip, r) ? strip->state.m[r] : 0;
     return (struct reference){_mm512_set1_ps(m + STRIP_FLOOR), _mm512_set1_ps(STRIP_SHIFT - m)};
+}
+
+/* sums [16] += what 16 keys get from the rows of one class, in whole units */
+static inline void add_received(const struct strip *strip, int first_row, const float *lse, int key, int64_t *sums)
+{
+    const struct reference reference = {_mm512_set1_ps(STRIP_FLOOR), _mm512_set1_ps(STRIP_SHIFT)};
+    __m512i low = _mm512_loadu_si512(sums), high = _mm512_loadu_si512(sums + LANES / 2);
+    for (int r = first_row; r < strip->rows; r += strip->received->classes) {
+        const __m512 score = _mm512_load_ps(strip->scores + r * STRIP_STRIDE + key);
+        const __m512 weight = weight_of(_mm512_sub_ps(score, _mm512_set1_ps(lse[r])), reference);
+        const __m512i units = _mm512_cvttps_epi32(_mm512_mul_ps(weight, _mm512_set1_ps(STRIP_UNITS)));
+        low = _mm512_add_epi64(low, _mm512_cvtepi32_epi64(_mm512_castsi512_si256(units)));
+        high = _mm512_add_epi64(high, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(units, 1)));
+    }
+    _mm512_storeu_si512(sums, low);
+    _mm512_storeu_si512(sums + LANES / 2, high);
+}
+
+/* The scores of a strip become what its keys get. */
+static inline void add_all_received(const struct strip *strip)
+{
+    float lse[STRIP_ROWS];
+    for (int r = 0; r < strip->rows; r++)
+        lse[r] = strip_lse(strip, r);
+    for (int class = 0; class < strip->received->classes; class ++) {
+        int64_t *sums = strip->received->sums + class * strip->received->stride + strip->first_key;
+        for (int key = 0; key < strip->n_tiles * ATTN_KEY_TILE; key += LANES)
+            add_received(strip, strip_row_of_class(strip, class), lse, key, sums + key);
+    }
 }
 
 /* rows [16] of 16 words := columns */

@@ -145,7 +145,7 @@ static void weigh_strip(const struct strip *strip, float *factor)
     }
 }
 
-MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
+MICRO_KERNEL score_rows(int rows, const struct strip *strip)
 {
     for (int t = 0; t < strip->n_tiles; t++) {
         const uint32_t *k = (const uint32_t *)(strip->tiles + (size_t)t * strip->tile_bytes);
@@ -156,10 +156,10 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
                         scores + j * STRIP_PANEL);
         }
     }
-    strip_mask(strip);
+}
 
-    float factor[STRIP_ROWS];
-    weigh_strip(strip, factor);
+MICRO_KERNEL add_value_rows(int rows, const struct strip *strip, const float *factor)
+{
     int panels = strip->dim / STRIP_PANEL;
     for (int j = 0; j < panels; j++)
         add_value_panel(rows, 2, strip, j, factor);
@@ -167,12 +167,34 @@ MICRO_KERNEL attend_rows(int rows, const struct strip *strip)
         add_value_panel(rows, 1, strip, panels, factor);
 }
 
-ATTEND_ALL
+FOR_ALL_ROWS
+
+static void attend_strip(const struct strip *strip)
+{
+    float factor[STRIP_ROWS];
+    score_strip(strip);
+    weigh_strip(strip, factor);
+    add_values(strip, factor);
+}
+
+static void observe_strip(const struct strip *strip)
+{
+    score_strip(strip);
+    add_all_received(strip);
+}
+
+static const struct strip_arithmetic of_pairs = {
+    .form = STRIP_PAIRS, .attend = attend_strip, .observe = observe_strip};
 
 static void attend(const struct attn_tile *tile, const void *packed, const struct attn_state *state, void *scratch)
 {
-    strip_walk(&(struct strip_arithmetic){.form = STRIP_PAIRS, .attend = attend_strip}, tile, packed, state,
-               scratch);
+    strip_attend(&of_pairs, tile, packed, state, scratch);
+}
+
+static void observe(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
+                    void *scratch)
+{
+    strip_observe(&of_pairs, tile, packed, received, scratch);
 }
 
 const struct attn_kernel attn_kernel_avx512_bf16 = {
@@ -183,4 +205,5 @@ const struct attn_kernel attn_kernel_avx512_bf16 = {
     .pack = pack,
     .attend = attend,
     .scratch_bytes = strip_scratch_bytes,
+    .observe = observe,
 };

@@ -122,13 +122,33 @@ static struct attn_span tiles_seen(const struct attn_span *spans, int rows, stru
     return (struct attn_span){seen.first / ATTN_KEY_TILE, i64_ceil_div(seen.end, ATTN_KEY_TILE)};
 }
 
-/* Attend every group of rows to the tiles `block` of the run; `tiles` is where the first of them lies. */
-static void walk_groups(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile,
-                        const struct attn_state *state, struct attn_span block, struct strip *strip)
+/* What is done with strips: rows attend, or are observed. */
+struct walk {
+    const struct strip_arithmetic *arithmetic;
+    const struct attn_tile *tile;
+    const struct attn_state *state;       /* NULL: not wanted */
+    const struct attn_received *received; /* the same */
+};
+
+/* One strip of rows from `first` on. */
+static void do_strip(const struct walk *walk, int first, struct strip *strip)
 {
+    const struct attn_state *state = walk->state;
+    strip->row = first;
+    strip->received = walk->received;
+    if (state)
+        strip->state = (struct attn_state){state->o + (size_t)first * (size_t)walk->tile->dim, state->m + first,
+                                           state->l + first};
+    (state ? walk->arithmetic->attend : walk->arithmetic->observe)(strip);
+}
+
+/* Every group of rows and the tiles `block` of the run; strip->tiles is where the first of them lies. */
+static void walk_groups(const struct walk *walk, struct attn_span block, struct strip *strip)
+{
+    const struct attn_tile *tile = walk->tile;
     const unsigned char *tiles = strip->tiles, *ahead = strip->ahead;
     const uint32_t *q = strip->q;
-    size_t steps = (size_t)tile->dim / (arithmetic->form == STRIP_PAIRS ? 2 : 1);
+    size_t steps = (size_t)tile->dim / (walk->arithmetic->form == STRIP_PAIRS ? 2 : 1);
     for (int first = 0; first < tile->rows; first += STRIP_ROWS) {
         strip->rows = (int)i64_min(STRIP_ROWS, tile->rows - first);
         strip->spans = tile->spans + first;
@@ -140,15 +160,14 @@ static void walk_groups(const struct strip_arithmetic *arithmetic, const struct 
         strip->tiles = tiles + (size_t)(seen.first - block.first) * strip->tile_bytes;
         strip->n_tiles = (int)(seen.end - seen.first);
         strip->first_key = seen.first * ATTN_KEY_TILE;
-        strip->state =
-            (struct attn_state){state->o + (size_t)first * (size_t)tile->dim, state->m + first, state->l + first};
-        arithmetic->attend(strip);
+        do_strip(walk, first, strip);
     }
 }
 
-void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
-                const struct attn_state *state, void *scratch)
+static void walk_run(const struct walk *walk, const void *packed, void *scratch)
 {
+    const struct strip_arithmetic *arithmetic = walk->arithmetic;
+    const struct attn_tile *tile = walk->tile;
     struct scratch_plan plan = plan_scratch(tile->dim);
     float *memory = scratch;
     size_t elements = tile_elements(tile->dim);
@@ -176,8 +195,20 @@ void strip_walk(const struct strip_arithmetic *arithmetic, const struct attn_til
             strip.tiles = (const unsigned char *)(memory + plan.tiles);
             strip.tile_bytes = elements * sizeof(float);
         }
-        walk_groups(arithmetic, tile, state, block, &strip);
+        walk_groups(walk, block, &strip);
     }
+}
+
+void strip_attend(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
+                  const struct attn_state *state, void *scratch)
+{
+    walk_run(&(struct walk){.arithmetic = arithmetic, .tile = tile, .state = state}, packed, scratch);
+}
+
+void strip_observe(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
+                   const struct attn_received *received, void *scratch)
+{
+    walk_run(&(struct walk){.arithmetic = arithmetic, .tile = tile, .received = received}, packed, scratch);
 }
 
 void strip_mask(const struct strip *strip)

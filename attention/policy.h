@@ -92,11 +92,12 @@ struct policy {
     size_t budget; /* which field of a policy_spec bounds its memory, in tokens */
     enum near_rule near;
     enum slot_positions positions;
-    bool retrieves;  /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
-    int64_t observe; /* of how many last queries of a segment the attention is told to keep(), see policy_observe */
-    bool accumulates; /* ... added to what earlier segments gave */
+    bool retrieves;   /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
     bool blocks;      /* the same out of raw blocks (attention/blocks.h) that leave at ends of segments; tokens
                          between the window and the first of the near part are seen at the slots' position */
+    int64_t observe;  /* of how many last queries of a segment keep() is told the attention that keys get, or blocks
+                         find their representatives by it; see policy_observe */
+    bool accumulates; /* ... added to what earlier segments gave */
     bool landmarks;   /* attention/landmark.h: slots are none, every `rate`-th token is a landmark */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);

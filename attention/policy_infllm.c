@@ -41,5 +41,7 @@ const struct policy policy_infllm = {
     .near = NEAR_SEGMENT,
     .positions = SLOTS_AT_ONE,
     .blocks = true,
+    .observe = INT64_MAX,
+    .accumulates = true,
     .check = check,
 };

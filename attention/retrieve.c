@@ -5,8 +5,6 @@
 
 #include "attention/layout.h"
 
-#define LOG2_E 1.44269504088896340736f
-
 /* ---- rows ---- */
 
 int retrieve_rows(const struct retrieve *r, int64_t count, bool coarse)
@@ -161,7 +159,7 @@ static void write_item(void *context, int64_t item, int thread)
         const float *q =
             w->call->q + token * w->call->stride + (int64_t)(head * r->group + row % r->group) * o->dim;
         *scale = far_lanes_put(retrieve_lanes(r, g, head, row / FAR_LANES), row % FAR_LANES, q, o->dim) *
-                 w->call->scale * LOG2_E;
+                 w->call->scale * ATTN_LOG2_E;
     }
 }
 

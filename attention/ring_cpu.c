@@ -3,8 +3,6 @@
 #include "attention/rows.h"
 #include "attention/span.h"
 
-#define LOG2_E 1.44269504088896340736f
-
 enum {
     ROTATE_TOKENS = 16, /* tokens of one work item when queries are rotated and results handed out */
     CALL_KEYS = 1024,   /* keys between two looks at the hop in flight; a multiple of ATTN_KEY_TILE */
@@ -165,7 +163,7 @@ static void rotate_token(const struct job *job, int64_t token)
     for (int head = 0; head < o->heads; head++, q += o->dim) {
         const size_t row = row_of(job, head / job->group, token) + (size_t)(head % job->group);
         const struct attn_state state = state_at(job, row);
-        rope_rotate(queries->rope, cosines, sines, q, rotated, o->dim, queries->scale * LOG2_E);
+        rope_rotate(queries->rope, cosines, sines, q, rotated, o->dim, queries->scale * ATTN_LOG2_E);
         row_from_f32(o->kernel->dtype, rotated, query_at(job, row), o->dim);
         attn_state_reset(&state, 1, o->dim);
     }

@@ -122,7 +122,7 @@ int rotate_cuda_queries(const struct rope_cuda *rope, const struct rotate_cuda_q
                        gpu_in_fours((__nv_bfloat16 *)call->out, dim) && gpu_in_fours(call->o, dim);
     const auto rotate_queries = fours ? rotate_queries_kernel<4> : rotate_queries_kernel<1>;
     struct rotate_cuda_queries in_base_2 = *call;
-    in_base_2.scale *= LOG2_E;
+    in_base_2.scale *= ATTN_LOG2_E;
     GPU_LAUNCH(rotate_queries, (unsigned)call->tokens, token_threads(rope, call->heads, fours ? 4 : 1),
                2 * (size_t)rope->tables.half * sizeof(float), stream, rope->tables, in_base_2);
     return gpu_check_launch("rotating queries", err);

@@ -6,8 +6,6 @@
 #include "attention/rotate_cuda.h"
 #include "base/gpu_rows.cuh"
 
-#define LOG2_E 1.44269504088896340736f
-
 template <int V> struct rotate_pairs {
     float a[V], b[V];
 };

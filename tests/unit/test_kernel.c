@@ -445,6 +445,73 @@ static void tiles_that_no_row_sees_are_not_read(void **state)
     for_each_kernel(check_tiles_outside);
 }
 
+/* What the keys get from rows [first, first + rows), whose log-sum-exp is known, added to sums. */
+static void observe_rows(struct problem *p, int first, int rows, const struct attn_received *received)
+{
+    const size_t at = (size_t)first * (size_t)p->dim * dtype_size(p->kernel->dtype);
+    const struct attn_tile tile = {(char *)p->q_typed + at, p->spans + first, rows, p->dim};
+    p->kernel->observe(&tile, p->packed, received, p->scratch);
+}
+
+/* want [classes][keys], in fp64 */
+static void dense_received(const struct problem *p, int classes, double *want)
+{
+    double o[ATTN_MAX_DIM];
+    memset(want, 0, (size_t)(classes * p->keys) * sizeof *want);
+    for (int r = 0; r < p->rows; r++) {
+        const double lse = dense_row(p, r, o);
+        for (int64_t j = p->spans[r].first; j < p->spans[r].end; j++) {
+            double score = 0;
+            for (int d = 0; d < p->dim; d++)
+                score += (double)p->q[r * p->dim + d] * p->k[j * p->dim + d];
+            want[r % classes * p->keys + j] += exp(score * log(2) - lse);
+        }
+    }
+}
+
+/* All rows at once against fp64, and the same whole numbers from rows a few at a time. */
+static void check_received(const struct attn_kernel *kernel)
+{
+    for (int i = 0; i < 2 * N_DIMS; i++) {
+        struct problem p = problem_make(kernel, 1 + (int)random_below(ATTN_QUERY_ROWS), 1 + random_below(700),
+                                        dims[i % N_DIMS], 3);
+        const int classes = i % 2 ? 1 : 1 + (int)random_below(7);
+        const int64_t stride = i64_round_up(p.keys, ATTN_KEY_TILE);
+        const size_t n = (size_t)(classes * stride);
+        int64_t *sums = calloc(n, sizeof *sums), *by_parts = calloc(n, sizeof *by_parts);
+        double *want = calloc((size_t)(classes * p.keys), sizeof *want);
+        assert_true(sums && by_parts && want);
+        random_spans(&p);
+        attend_all(&p);
+        attn_state_finish(&p.state, p.rows, p.dim, p.lse);
+        observe_rows(&p, 0, p.rows, &(struct attn_received){p.lse, sums, stride, classes});
+        for (int first = 0, rows; first < p.rows; first += rows) {
+            rows = (int)i64_min(classes * (1 + random_below(5)), p.rows - first);
+            observe_rows(&p, first, rows, &(struct attn_received){p.lse + first, by_parts, stride, classes});
+        }
+        assert_memory_equal(sums, by_parts, n * sizeof *sums);
+        dense_received(&p, classes, want);
+        for (int c = 0; c < classes; c++)
+            for (int64_t j = 0; j < stride; j++) {
+                const double got = (double)sums[c * stride + j] * ATTN_UNIT;
+                if (fabs(got - (j < p.keys ? want[c * p.keys + j] : 0)) > 2e-5)
+                    fail_msg("%s: dim %d, class %d of %d, key %lld got %g, not %g", kernel->name, p.dim, c, classes,
+                             (long long)j, got, want[c * p.keys + j]);
+            }
+        free(sums);
+        free(by_parts);
+        free(want);
+        problem_free(&p);
+    }
+}
+
+static void keys_get_what_dense_fp64_says_in_whole_units(void **state)
+{
+    (void)state;
+    seed_from(11);
+    for_each_kernel(check_received);
+}
+
 static void merged_halves_equal_the_whole(void **state)
 {
     (void)state;
@@ -536,6 +603,7 @@ int main(void)
         cmocka_unit_test(the_reference_follows_scores_that_rise_and_fall),
         cmocka_unit_test(one_key_gives_its_value),
         cmocka_unit_test(tiles_that_no_row_sees_are_not_read),
+        cmocka_unit_test(keys_get_what_dense_fp64_says_in_whole_units),
         cmocka_unit_test(merged_halves_equal_the_whole),
         cmocka_unit_test(merging_empty_results_changes_nothing),
         cmocka_unit_test(merging_far_apart_results_does_not_overflow),

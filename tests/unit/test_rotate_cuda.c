@@ -18,7 +18,6 @@
 
 enum { HEADS = 6, KV_HEADS = 2, GROUP = HEADS / KV_HEADS, TOKENS = 5, KEYS = 70, FIRST = 3, CAPACITY = 80 };
 enum { KEY_ROWS = 192, POSITIONS = 5000, SEED = 20260302 };
-static const float LOG2_E = 1.44269504088896340736f;
 
 #include "tests/unit/random_floats.h"
 
@@ -104,7 +103,7 @@ static void check_queries(const struct fixture *f, int64_t stride)
     for (int i = 0; i < TOKENS * HEADS; i++) {
         const int token = i / HEADS, head = i % HEADS;
         const int row = (head / GROUP * TOKENS + token) * GROUP + head % GROUP;
-        rotate(f, positions[token], q + token * stride + head * dim, expected, 0.125F * LOG2_E);
+        rotate(f, positions[token], q + token * stride + head * dim, expected, 0.125F * ATTN_LOG2_E);
         for (int e = 0; e < dim; e++) {
             assert_rounded(rotated[row * dim + e], expected[e], 1);
             assert_true(o[row * dim + e] == 0);
