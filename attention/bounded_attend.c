@@ -157,8 +157,7 @@ static void weigh_slots(const struct query_tile *tile, float by)
         s->l[i] *= by;
 }
 
-/* The tile's queries turned to their positions among sinks and `slots` slots; spans [rows]: what they see of them.
- */
+/* The tile's queries turned to their positions among sinks and `slots` slots; spans [rows]: which they see. */
 static void turn_to_kept(const struct query_tile *tile, int64_t slots, struct attn_span *spans)
 {
     const struct pass *pass = tile->pass;

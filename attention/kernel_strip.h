@@ -2,7 +2,7 @@
  *
  * A kernel's attend() is strip_attend() with the arithmetic of its instruction set, and its observe()
  * strip_observe(). Both walk over the run: they cut it at absolute multiples of STRIP_KEYS and the rows in groups
- * of at most STRIP_ROWS, skips what no row of a group sees, and hands the rest to the arithmetic as strips: one
+ * of at most STRIP_ROWS, skip what no row of a group sees, and hand the rest to the arithmetic as strips: one
  * group of rows against up to STRIP_TILES packed tiles. The scores of a strip stay in the first-level cache, the
  * tiles of a block in the second.
  *
