@@ -112,6 +112,10 @@ void launch(const char *kernel, dims grid, dims block, size_t shared_bytes, cons
 /* To be done when the stream is waited for. */
 void queue(cudaStream_t stream, std::function<void()> work);
 
+/* The same for work that may have to wait for others: it says whether it is over, and is asked again until it is.
+ */
+void queue_until(cudaStream_t stream, std::function<bool()> work);
+
 /* Whether a GPU would launch that; else the error is there for cudaGetLastError. */
 bool may_launch(const void *kernel, dims grid, dims block, size_t shared_bytes);
 

@@ -1,13 +1,13 @@
 /* The part of the CUDA runtime that the program calls, over memory of this machine.
  *
- * What is queued in a stream is done when it is waited for, in the order of the stream and no sooner: so the host's
- * pinned memory is read and written as late as it may be. Pageable memory is read at once, and written before the
- * call returns, as CUDA does it. The first look at an event finds it not over.
+ * What is queued in a stream is done when it is waited for or asked after, in the order of the stream and no
+ * sooner: so the host's pinned memory is read and written as late as it may be. Pageable memory is read at once,
+ * and written before the call returns, as CUDA does it. The first look at an event finds it not over.
  *
  * The device's memory is one stretch of address space that is closed to the host but while a kernel or a copy is
  * under way: a host that reads or writes it ends with a segmentation fault, as it would with a GPU. SIMT_MEMORY
  * says how many bytes there are (2 GiB), SIMT_CAPABILITY which card it is (80), SIMT_MULTIPROCESSORS how many
- * blocks it has room for (2), SIMT_PLACE where it sits.
+ * blocks it has room for (2), SIMT_DEVICES how many cards a process sees (1), SIMT_PLACE where they all sit.
  */
 #include "simt.h"
 #include "tensor_map.h"
@@ -22,6 +22,7 @@
 #include <set>
 #include <string>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static const size_t ALIGN = 512;
 
@@ -87,7 +88,7 @@ static cudaError_t said(cudaError_t code)
 /* ---- streams ---- */
 
 struct CUstream_st {
-    std::deque<std::function<void()>> queue;
+    std::deque<std::function<bool()>> queue;
 };
 
 static CUstream_st *stream_of(cudaStream_t stream)
@@ -102,23 +103,40 @@ static std::set<CUstream_st *> &streams()
     return *all;
 }
 
-void simt::queue(cudaStream_t stream, std::function<void()> work)
+void simt::queue_until(cudaStream_t stream, std::function<bool()> work)
 {
     const std::lock_guard<std::recursive_mutex> alone(turn);
     stream_of(stream)->queue.push_back(std::move(work));
 }
 
-/* True where there was something to do. */
-static bool finish(CUstream_st *stream)
+void simt::queue(cudaStream_t stream, std::function<void()> work)
+{
+    queue_until(stream, [work = std::move(work)] {
+        work();
+        return true;
+    });
+}
+
+/* Does what can be done now; true where there was something to do. */
+static bool advance(CUstream_st *stream)
 {
     const std::lock_guard<std::recursive_mutex> alone(turn);
     const bool busy = !stream->queue.empty();
     while (!stream->queue.empty()) {
-        const std::function<void()> work = std::move(stream->queue.front());
+        std::function<bool()> work = std::move(stream->queue.front());
         stream->queue.pop_front();
-        work();
+        if (!work()) {
+            stream->queue.push_front(std::move(work));
+            break;
+        }
     }
     return busy;
+}
+
+static void finish(CUstream_st *stream)
+{
+    while (advance(stream) && !stream->queue.empty())
+        usleep(100);
 }
 
 static void finish_all()
@@ -154,7 +172,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
-    return finish(stream_of(stream)) ? said(cudaErrorNotReady) : cudaSuccess;
+    return advance(stream_of(stream)) ? said(cudaErrorNotReady) : cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize()
@@ -176,11 +194,11 @@ struct CUevent_st {
     std::shared_ptr<recording> last;
 };
 
-/* True where it was not over yet. */
-static bool finish(const std::shared_ptr<recording> &recording)
+/* True where it was not over yet; it may be now. */
+static bool advance(const std::shared_ptr<recording> &recording)
 {
     const std::lock_guard<std::recursive_mutex> alone(turn);
-    return recording && !recording->over && finish(recording->in);
+    return recording && !recording->over && (advance(recording->in), true);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
@@ -207,18 +225,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    simt::queue(stream, [of = event->last] { finish(of); });
+    simt::queue_until(stream, [of = event->last] { return !advance(of) || of->over; });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    return finish(event->last) ? said(cudaErrorNotReady) : cudaSuccess;
+    return advance(event->last) ? said(cudaErrorNotReady) : cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    finish(event->last);
+    while (advance(event->last) && !event->last->over)
+        usleep(100);
     return cudaSuccess;
 }
 
@@ -402,14 +421,20 @@ cudaError_t cudaGetDeviceCount(int *out)
     return cudaSuccess;
 }
 
+/* All are alike, and a process uses one. */
+static int current;
+
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? cudaSuccess : said(cudaErrorInvalidDevice);
+    if (device < 0 || (size_t)device >= number_of("SIMT_DEVICES", 1))
+        return said(cudaErrorInvalidDevice);
+    current = device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *out)
 {
-    *out = 0;
+    *out = current;
     return cudaSuccess;
 }
 
