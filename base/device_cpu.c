@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "base/free_memory.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -27,11 +28,6 @@ static void *cpu_alloc(size_t bytes, const char *what, struct error *err)
 static int cpu_count(void)
 {
     return 1;
-}
-
-static size_t cpu_memory_free(void)
-{
-    return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static int cpu_stream_create(struct device_stream **out, struct error *err)
@@ -95,7 +91,7 @@ const struct device *device_cpu(void)
         .count = cpu_count,
         .alloc = cpu_alloc,
         .free = free,
-        .memory_free = cpu_memory_free,
+        .memory_free = free_memory,
         .host_alloc = cpu_alloc,
         .host_free = free,
         .stream_create = cpu_stream_create,
