@@ -156,6 +156,7 @@ void ring_poll(struct ring *ring)
         o->poll(o->poll_context);
 }
 
+/* A transport through the host's memory brings what is sent there before it returns. */
 int ring_hop_start(struct ring *ring, const struct transport_hop *hop, struct error *err)
 {
     ring->hop_started = clock_seconds();
@@ -163,7 +164,9 @@ int ring_hop_start(struct ring *ring, const struct transport_hop *hop, struct er
     ring->in_flight = true;
     ring->stats.hops++;
     ring->stats.bytes_sent += hop->send_bytes;
-    return ring->options.transport->start(ring->options.transport, hop, err);
+    const int status = ring->options.transport->start(ring->options.transport, hop, err);
+    ring->stats.wait_seconds += clock_seconds() - ring->hop_started;
+    return status;
 }
 
 int ring_hop_finish(struct ring *ring, struct error *err)
@@ -177,8 +180,8 @@ int ring_hop_finish(struct ring *ring, struct error *err)
     const double start = clock_seconds();
     if (ring->options.transport->finish(ring->options.transport, err) < 0)
         return -1;
-    hop_over(ring, true);
     ring->stats.wait_seconds += clock_seconds() - start;
+    hop_over(ring, true);
     return 0;
 }
 

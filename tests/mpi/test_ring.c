@@ -1,6 +1,8 @@
 /* The ring against dense attention in fp64 (tests/mpi/dense.h); a token's number is its position. */
 #include "tests/mpi/mpi_test.h"
 
+#include <unistd.h>
+
 #include "attention/ring.h"
 #include "tests/mpi/dense.h"
 
@@ -422,6 +424,50 @@ static void the_ring_calls_poll_and_counts_what_it_does(void **state)
     bed_free(&bed);
 }
 
+/* MPI after a while, as where what is sent must come from a device first. */
+struct late {
+    struct transport base, *mpi;
+};
+enum { LATE_MICROSECONDS = 20000 };
+
+static int late_start(struct transport *self, const struct transport_hop *hop, struct error *error)
+{
+    struct transport *mpi = ((struct late *)self)->mpi;
+    usleep(LATE_MICROSECONDS);
+    return mpi->start(mpi, hop, error);
+}
+
+static int late_test(struct transport *self, bool *over, struct error *error)
+{
+    struct transport *mpi = ((struct late *)self)->mpi;
+    return mpi->test(mpi, over, error);
+}
+
+static int late_finish(struct transport *self, struct error *error)
+{
+    struct transport *mpi = ((struct late *)self)->mpi;
+    return mpi->finish(mpi, error);
+}
+
+static void what_beginning_a_hop_takes_is_waited_for(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_make(&bed, &PLAIN);
+    struct late late = {{.start = late_start, .test = late_test, .finish = late_finish}, bed.transport};
+    bed.transport = &late.base;
+    struct ring *ring = make_ring(&bed, RING_PASS_KV, 0);
+    assert_non_null(ring);
+    take_segment(&bed, 200);
+    attend(&bed, ring, bed.outs[0]);
+    const struct ring_stats stats = ring_stats(ring);
+    assert_true(stats.wait_seconds >= 1e-6 * LATE_MICROSECONDS * (world.size - 1));
+    assert_true(stats.wait_seconds <= stats.transfer_seconds);
+    ring_free(ring);
+    bed.transport = late.mpi;
+    bed_free(&bed);
+}
+
 static void the_cheaper_way_is_chosen_alike_on_all_ranks(void **state)
 {
     (void)state;
@@ -505,6 +551,7 @@ int main(void)
         mpi_unit_test(scores_of_ten_thousand_stay_finite),
         mpi_unit_test(a_second_chunk_knows_nothing_of_the_first),
         mpi_unit_test(the_ring_calls_poll_and_counts_what_it_does),
+        mpi_unit_test(what_beginning_a_hop_takes_is_waited_for),
         mpi_unit_test(the_cheaper_way_is_chosen_alike_on_all_ranks),
         mpi_unit_test(buffers_do_not_grow_with_the_shard),
         mpi_unit_test(a_memory_that_does_not_fit_is_refused),
