@@ -211,8 +211,9 @@ static int upload_offset(struct ring *ring, const struct ring_message_source *so
     *offset = on_host ? scratch_at(ring, plan->offset) : NULL;
     if (!on_host)
         return 0;
-    return upload(ring, scratch_at(ring, plan->offset), on_host, (size_t)o->kv_heads * row, err) |
-           upload(ring, scratch_at(ring, plan->still), source->still, row, err);
+    if (upload(ring, scratch_at(ring, plan->offset), on_host, (size_t)o->kv_heads * row, err) != 0)
+        return -1;
+    return upload(ring, scratch_at(ring, plan->still), source->still, row, err);
 }
 
 static int gpu_pack(struct ring *ring, const struct ring_message *message, const struct ring_message_source *source,

@@ -35,9 +35,10 @@ static int deliver(struct transport_staged *self, struct error *err)
     if (!self->in_flight)
         return 0;
     self->in_flight = false;
-    return self->device->copy(self->hop.receive, self->received, self->hop.receive_bytes, DEVICE_FROM_HOST,
-                              self->stream, err) |
-           self->device->stream_wait(self->stream, err);
+    if (self->device->copy(self->hop.receive, self->received, self->hop.receive_bytes, DEVICE_FROM_HOST,
+                           self->stream, err) != 0)
+        return -1;
+    return self->device->stream_wait(self->stream, err);
 }
 
 static int staged_test(struct transport *base, bool *over, struct error *err)

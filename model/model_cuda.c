@@ -68,6 +68,14 @@ int model_cuda_bytes(const struct model *model, const struct model_pack_options 
     return 0;
 }
 
+/* The bytes are there when it returns. */
+static int to_device(const struct model_cuda *cuda, void *to, const void *from, size_t bytes, struct error *err)
+{
+    if (cuda->device->copy(to, from, bytes, DEVICE_FROM_HOST, NULL, err) != 0)
+        return -1;
+    return cuda->device->stream_wait(NULL, err);
+}
+
 /* ---- norms ---- */
 
 /* Where the next norm goes, on the host and on the device. */
@@ -114,8 +122,7 @@ static int create_norms(struct model_cuda *cuda, const struct model *model, stru
     int status = (cuda->norms = cuda->device->alloc(bytes, "norms", err)) ? 0 : -1;
     if (status == 0) {
         copy_norms(cuda, model, host);
-        status = cuda->device->copy(cuda->norms, host, bytes, DEVICE_FROM_HOST, NULL, err) |
-                 cuda->device->stream_wait(NULL, err);
+        status = to_device(cuda, cuda->norms, host, bytes, err);
     }
     free(host);
     return status;
@@ -228,8 +235,7 @@ static int copy_rows(struct model_cuda *cuda, const struct tensor *tensor, struc
     if (!(rows->device = cuda->device->alloc(tensor->bytes, tensor->name, err)))
         return -1;
     cuda->n_rows++;
-    return cuda->device->copy(rows->device, tensor->data, tensor->bytes, DEVICE_FROM_HOST, NULL, err) |
-           cuda->device->stream_wait(NULL, err);
+    return to_device(cuda, rows->device, tensor->data, tensor->bytes, err);
 }
 
 static int create_rows(struct model_cuda *cuda, const struct model *model, enum model_rows wanted,
