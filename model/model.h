@@ -80,7 +80,8 @@ struct model_pack_options {
 /* Bytes that packing takes on a node, or on a rank's GPU. */
 int model_packed_bytes(const struct model *model, const struct model_pack_options *options, size_t *out,
                        struct error *err);
-/* Called by all ranks of the node. ERROR_INPUT names a weight that is NaN or infinite. */
+/* Called by all ranks of the node, which fail together where the host has the matrices. ERROR_INPUT names a weight
+ * that is NaN or infinite. */
 int model_pack(struct model *model, const struct model_pack_options *options, struct error *err);
 
 /* Another position method than the file's, and the tokens that positions reach under it; its lists of factors are

@@ -109,7 +109,9 @@ int model_pack(struct model *model, const struct model_pack_options *options, st
     if (model_packed_bytes(model, options, &bytes, err) != 0 ||
         shared_memory_create(options->node, bytes, &model->packed, err) != 0)
         return -1;
-    if (attach_all(model, options, err) != 0 || pack_share(model, options, err) != 0)
+    /* A weight that is no number is found by one rank alone; the others must not wait for its share. */
+    const int status = attach_all(model, options, err) != 0 ? -1 : pack_share(model, options, err);
+    if (comm_agree(options->node, status, err) != 0)
         return -1;
     return shared_memory_sync(options->node, &model->packed, err);
 }
