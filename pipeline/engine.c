@@ -66,14 +66,13 @@ static enum model_rows rows_of(const struct engine_options *options)
     return options->max_new > 0 ? MODEL_ROWS_ALL : options->n_settings > 1 ? MODEL_ROWS_HEAD : MODEL_ROWS_NONE;
 }
 
-/* Each is a matter of the whole group: a rank without memory for one must not leave the others waiting in the next.
- */
+/* A rank without memory for one must not leave the others waiting in the next. */
 static int create_forwards(struct engine *engine, struct error *err)
 {
     for (int i = 0; i < engine->options.n_settings; i++) {
         const struct forward_options forward = forward_options(engine, i);
         engine->forwards[i] = forward_create(&forward, err);
-        if (comm_agree(engine->options.group, engine->forwards[i] ? 0 : -1, err) != 0)
+        if (comm_agree(engine->options.world, engine->forwards[i] ? 0 : -1, err) != 0)
             return -1;
     }
     return 0;
@@ -102,13 +101,13 @@ static int pack_model(const struct engine *engine, struct error *err)
 struct engine *engine_create(const struct engine_options *options, struct error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
-    if (!engine) {
-        error_set(err, ERROR_RESOURCE, "no memory for the engine");
-        return NULL;
+    int status = engine ? 0 : error_set(err, ERROR_RESOURCE, "no memory for the engine");
+    if (engine) {
+        engine->options = *options;
+        status = create_alone(engine, err);
     }
-    engine->options = *options;
-    if (comm_agree(options->group, create_alone(engine, err), err) == 0 &&
-        comm_agree(options->group, pack_model(engine, err), err) == 0 && create_forwards(engine, err) == 0)
+    if (comm_agree(options->world, status, err) == 0 &&
+        comm_agree(options->world, pack_model(engine, err), err) == 0 && create_forwards(engine, err) == 0)
         return engine;
     engine_free(engine);
     return NULL;

@@ -1,7 +1,8 @@
 /* The engine of a ring group: a model made ready, and jobs run on it one after another.
  *
- * engine_create and engine_run are collective over the group (and creation over the node: packed weights are shared
- * by its ranks). Every rank of the group passes the same job and gets the same result.
+ * engine_create is collective over the world: packed weights are shared by the ranks of a node, of whatever group
+ * they are, and no rank may wait for one that has failed. engine_run is collective over the group: every rank of it
+ * passes the same job and gets the same result.
  */
 #ifndef LONGHAUL_PIPELINE_ENGINE_H
 #define LONGHAUL_PIPELINE_ENGINE_H
@@ -36,7 +37,7 @@ struct engine_setting {
 struct engine_options {
     struct model *model; /* borrowed, as all pointers; engine_create packs it */
     const struct tokenizer *tokenizer;
-    const struct comm *group, *node;
+    const struct comm *world, *group, *node;
     const struct device *device;
     enum dtype dtype; /* bf16 on a GPU */
     bool scores;      /* JOB_SCORE will be asked */
@@ -50,6 +51,7 @@ struct engine_options {
     struct engine_hooks hooks;
 };
 
+/* Fails on all ranks where it fails on one, with the error of the lowest that failed. */
 struct engine *engine_create(const struct engine_options *options, struct error *err);
 void engine_free(struct engine *engine);
 

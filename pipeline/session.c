@@ -118,25 +118,34 @@ static int report_progress(void *context, const struct job_progress *progress, s
     return 0;
 }
 
-static int build_engine(struct session *s, struct error *err)
+/* What needs no other rank: the device, and what the engine is to be. */
+static int describe_engine(struct session *s, struct engine_options *options, struct error *err)
 {
-    struct engine_options options;
     const size_t layers = (size_t)s->opened.model->shape.layers;
-    if (s->setup.n_settings == 0)
-        return 0;
     if (!(s->policies = calloc(ENGINE_SETTINGS * layers, sizeof *s->policies)))
         return error_set(err, ERROR_RESOURCE, "no memory for the policies of %zu layers", layers);
     const struct setup_machine machine = {.options = s->options, .model = s->opened.model, .policies = s->policies};
-    if (setup_engine(&s->setup, &machine, &options, err) != 0)
+    if (setup_engine(&s->setup, &machine, options, err) != 0)
         return -1;
-    if (!(options.device = setup_device(&s->setup, s->node.rank, err)))
+    if (!(options->device = setup_device(&s->setup, s->node.rank, err)))
         return -1;
     if (s->setup.cuda)
-        log_info("GPU %s at %s", options.device->model, options.device->place);
-    options.tokenizer = s->opened.tokenizer;
-    options.group = &s->group;
-    options.node = &s->node;
-    options.hooks = (struct engine_hooks){s->world.rank == 0 ? poll_dealer : NULL, report_progress, s};
+        log_info("GPU %s at %s", options->device->model, options->device->place);
+    options->tokenizer = s->opened.tokenizer;
+    options->world = &s->world;
+    options->group = &s->group;
+    options->node = &s->node;
+    options->hooks = (struct engine_hooks){s->world.rank == 0 ? poll_dealer : NULL, report_progress, s};
+    return 0;
+}
+
+static int build_engine(struct session *s, struct error *err)
+{
+    struct engine_options options;
+    if (s->setup.n_settings == 0)
+        return 0;
+    if (session_agree(s, describe_engine(s, &options, err), err) != 0)
+        return -1;
     return (s->engine = engine_create(&options, err)) ? 0 : -1;
 }
 
@@ -145,7 +154,7 @@ int session_start(struct session *session, struct error *err)
     if (comm_broadcast(&session->world, &session->setup, sizeof session->setup, 0, err) != 0 ||
         session_agree(session, open_log(session, err), err) != 0 ||
         comm_split(&session->world, session->world.rank / session->setup.ring, &session->group, err) != 0 ||
-        session_agree(session, build_engine(session, err), err) != 0)
+        build_engine(session, err) != 0)
         return -1;
     if (session->engine)
         log_info("attention kernel %s, weights %s", engine_kernel_name(session->engine), session->options->model);
