@@ -105,6 +105,9 @@ const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name,
  * else is that of attention/attend_cuda.h. */
 const struct attn_kernel *attn_kernel_cuda(void);
 
+/* The name of the kernel of attention/attend_cuda.h that the card in use has for heads of that dimension. */
+const char *attn_kernel_cuda_name(int dim);
+
 /* m = -inf, l = 0, o = 0 */
 void attn_state_reset(const struct attn_state *state, int rows, int dim);
 

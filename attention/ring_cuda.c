@@ -66,6 +66,13 @@ const struct attn_kernel *attn_kernel_cuda(void)
     return &packed;
 }
 
+const char *attn_kernel_cuda_name(int dim)
+{
+    struct error none;
+    const struct attend_cuda_kernel *kernel = attend_cuda_choose(dim, &none);
+    return kernel ? kernel->name : "none";
+}
+
 static int64_t key_rows(const struct ring_message *message)
 {
     return message->tiles * ATTN_KEY_TILE;

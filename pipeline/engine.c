@@ -126,7 +126,8 @@ void engine_free(struct engine *engine)
 
 const char *engine_kernel_name(const struct engine *engine)
 {
-    return engine->kernel->name;
+    const struct engine_options *options = &engine->options;
+    return options->device->host_visible ? engine->kernel->name : attn_kernel_cuda_name(options->model->shape.dim);
 }
 
 struct ring_stats engine_ring_stats(const struct engine *engine)
