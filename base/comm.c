@@ -158,6 +158,11 @@ int comm_sum(const struct comm *comm, int64_t value, int64_t *out, struct error 
     return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_SUM, comm->mpi), "adding up", err);
 }
 
+int comm_sum_counts(const struct comm *comm, int32_t *counts, int n, struct error *err)
+{
+    return comm_check(MPI_Allreduce(MPI_IN_PLACE, counts, n, MPI_INT32_T, MPI_SUM, comm->mpi), "adding up", err);
+}
+
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err)
 {
     return comm_check(MPI_Allreduce(&value, out, 1, MPI_INT64_T, MPI_MAX, comm->mpi), "finding a maximum", err);

@@ -47,6 +47,9 @@ int comm_sum(const struct comm *comm, int64_t value, int64_t *out, struct error 
 /* *out = the largest of all ranks' values, on every rank. */
 int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error *err);
 
+/* Each of counts [n] added up over all ranks, on every rank. */
+int comm_sum_counts(const struct comm *comm, int32_t *counts, int n, struct error *err);
+
 /* *out = how many different texts the ranks have, on every rank. What is longer than 255 bytes is cut. */
 int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struct error *err);
 

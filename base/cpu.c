@@ -19,20 +19,23 @@ struct cpu_features cpu_features(void)
     return features;
 }
 
+int cpu_mask(pid_t process, int32_t *may)
+{
+    cpu_set_t *set = CPU_ALLOC(CPU_MOST);
+    const size_t bytes = CPU_ALLOC_SIZE(CPU_MOST);
+    const bool told = set && sched_getaffinity(process, bytes, set) == 0;
+    int n = 0;
+    for (int cpu = 0; cpu < CPU_MOST; cpu++)
+        n += may[cpu] = told && CPU_ISSET_S((size_t)cpu, bytes, set);
+    CPU_FREE(set);
+    return n;
+}
+
 int cpu_cores(void)
 {
-    /* A mask too short for the kernel's is refused, so try longer ones. */
-    for (int cpus = 1024; cpus <= 1 << 20; cpus *= 4) {
-        cpu_set_t *set = CPU_ALLOC((size_t)cpus);
-        if (!set)
-            return 1;
-        size_t bytes = CPU_ALLOC_SIZE((size_t)cpus);
-        int cores = sched_getaffinity(0, bytes, set) == 0 ? CPU_COUNT_S(bytes, set) : 0;
-        CPU_FREE(set);
-        if (cores > 0)
-            return cores;
-    }
-    return 1;
+    int32_t may[CPU_MOST];
+    const int cores = cpu_mask(0, may);
+    return cores > 0 ? cores : 1;
 }
 
 void cpu_model_name(char *name, size_t size)

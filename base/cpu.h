@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "base/num.h"
 
@@ -19,7 +21,14 @@ struct cpu_features {
 
 struct cpu_features cpu_features(void);
 
-/* Cores that this process may run on (its affinity mask, which a batch system narrows); at least 1. */
+/* Linux numbers CPUs up to here at most. */
+enum { CPU_MOST = 8192 };
+
+/* may [CPU_MOST] := 1 for each CPU that a process may run on, 0 for the others: its affinity mask, which mpirun and
+ * batch systems narrow. Returns their number, 0 where it is not told. process 0: this one. */
+int cpu_mask(pid_t process, int32_t *may);
+
+/* CPUs that this process may run on; at least 1. */
 int cpu_cores(void);
 
 /* name [size], terminated, cut where too long := the model as the kernel names it, or "unknown". */

@@ -53,4 +53,7 @@ const struct device *device_cpu(void);
  * below compute capability 8.0, and ERROR_USAGE in a program that was built without CUDA. */
 const struct device *device_cuda(int node_rank, struct error *err);
 
+/* Whether this machine has a driver for GPUs that a program built with CUDA could use, were it not too old. */
+bool device_cuda_has_driver(void);
+
 #endif

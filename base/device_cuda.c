@@ -204,3 +204,9 @@ const struct device *device_cuda(int node_rank, struct error *err)
     }
     return &cuda;
 }
+
+bool device_cuda_has_driver(void)
+{
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess && version > 0;
+}

@@ -14,8 +14,8 @@ static int print_plan(const struct options *options, const struct plan_around *r
         return -1;
     struct plan_around around = *running;
     if (options->ranks > 0) {
-        around.ranks = around.ranks_on_node = (int)options->ranks;
-        around.gpus_on_node = setup_gpus_seen(options);
+        around.ranks = (int)options->ranks;
+        around.place = place_for_ranks(options, around.ranks);
     }
     struct corpus *corpus = plan_corpus(options, err);
     around.corpus = corpus;
@@ -33,9 +33,9 @@ int command_plan(const struct options *options, struct error *err)
     if (comm_init(&world, err) != 0)
         return -1;
     int status = comm_node(&world, &node, err);
-    struct plan_around running = {.ranks = world.size, .ranks_on_node = node.size};
+    struct plan_around running = {.ranks = world.size};
     if (status == 0)
-        status = setup_gpus_taken(options, &node, &running.gpus_on_node, err);
+        status = place_survey(options, &world, &node, &running.place, err);
     if (status == 0 && world.rank == 0)
         status = print_plan(options, &running, err);
     comm_free(&node);

@@ -49,7 +49,7 @@ static int make_plan(struct documents_run *r, struct error *err)
     if (plan_check(s->options, &s->opened, err) != 0 || !(r->corpus = plan_corpus(s->options, err)) ||
         open_results(r, err) != 0)
         return -1;
-    const struct plan_around around = {s->world.size, s->node.size, s->gpus_on_node, r->corpus, r->results};
+    const struct plan_around around = {s->world.size, s->place, r->corpus, r->results};
     if (!(r->plan = plan_create(s->options, &s->opened, &around, err)))
         return -1;
     identity_complete(&r->identity, r->plan, s->hosts);

@@ -311,8 +311,7 @@ static int choose_setup(struct plan *plan, struct error *err)
         .options = plan->options,
         .model = plan->opened->model,
         .ranks = plan->ranks,
-        .ranks_on_node = plan->ranks_on_node,
-        .gpus_on_node = plan->gpus_on_node,
+        .place = plan->place,
         .jobs = plan->chunks,
         .before = plan->results ? results_dtype(plan->results) : "",
         .policies = plan->policies,
@@ -372,8 +371,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->opened = opened;
     plan->task = options->command == COMMAND_SCORE ? &task_score : &task_summarize;
     plan->ranks = around->ranks;
-    plan->ranks_on_node = around->ranks_on_node;
-    plan->gpus_on_node = around->gpus_on_node;
+    plan->place = around->place;
     plan->results = around->results;
     plan->corpus = around->corpus;
     if (read_instruction(plan, err) != 0 ||

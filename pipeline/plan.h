@@ -56,14 +56,16 @@ struct plan {
     int64_t done;           /* documents that an earlier run has settled */
     const struct results *results;
     struct setup setup;
-    int ranks, ranks_on_node, gpus_on_node;
+    int ranks;
+    struct place place;
     struct policy_spec asked;     /* --policy, or full */
     struct policy_spec against;   /* --against, or full */
     struct policy_spec *policies; /* [ENGINE_SETTINGS + 1][layers]: of the settings, and of the untouched model */
 };
 
 struct plan_around {
-    int ranks, ranks_on_node, gpus_on_node;
+    int ranks;
+    struct place place;
     const struct corpus *corpus;
     const struct results *results; /* what is there already, or NULL */
 };

@@ -49,7 +49,7 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
     const double keys = (double)memory->device_keys / mib;
     fprintf(out,
             "GPU memory: %.1f MiB a rank (weights %.1f, keys and values %.1f, buffers %.1f; %.1f MiB there: %s)\n",
-            all, weights, keys, all - weights - keys, (double)device->memory_free() / mib, device->model);
+            all, weights, keys, all - weights - keys, (double)plan->place.gpu_memory / mib, device->model);
     if (memory->token_keys > 0)
         fprintf(out, "a token in full layers: %.1f KiB of keys and values\n", (double)memory->token_keys / 1024);
     return 0;

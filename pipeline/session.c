@@ -72,7 +72,8 @@ int session_open(struct session *session, const struct options *options, struct 
     watch_signals();
     if (session_agree(session, comm_node(&session->world, &session->node, err), err) != 0 ||
         session_agree(session, opened_model_open(&session->opened, options, err), err) != 0 ||
-        session_agree(session, setup_gpus_taken(options, &session->node, &session->gpus_on_node, err), err) != 0)
+        session_agree(session, place_survey(options, &session->world, &session->node, &session->place, err), err) !=
+            0)
         return -1;
     return session_agree(session, gather_hosts(session, err), err);
 }

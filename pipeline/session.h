@@ -31,7 +31,7 @@ struct session_source {
 struct session {
     const struct options *options; /* borrowed */
     struct comm world, node, group;
-    int gpus_on_node; /* of this node, that its ranks have (setup.h) */
+    struct place place;
     struct opened_model opened;
     char *hosts; /* rank 0: all ranks' hosts, each once, by ',' */
     struct setup setup;

@@ -57,14 +57,6 @@ const struct device *setup_device(const struct setup *setup, int node_rank, stru
     return setup->cuda ? device_cuda(node_rank, err) : device_cpu();
 }
 
-/* The GPU of a rank, or NULL where there is none or none can be asked for: GPUs do not compute in f32. */
-static const struct device *own_gpu(const struct options *options, int node_rank)
-{
-    struct error none;
-    const bool wanted = options->device != DEVICE_CHOICE_CPU && options->dtype != DTYPE_CHOICE_F32;
-    return wanted ? device_cuda(node_rank, &none) : NULL;
-}
-
 /* Whether the ranks compute on GPUs: -1 where they are asked to and cannot. */
 static int choose_device(const struct setup_machine *machine, struct error *err)
 {
@@ -73,35 +65,9 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
         return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
     if (options->device == DEVICE_CHOICE_CUDA)
         return device_cuda(0, err) ? 1 : -1;
+    struct error none;
     const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
-    return !f32_before && own_gpu(options, 0);
-}
-
-int setup_gpus_taken(const struct options *options, const struct comm *node, int *gpus, struct error *err)
-{
-    const struct device *gpu = own_gpu(options, node->rank);
-    int64_t places, without;
-    if (comm_distinct(node, gpu ? gpu->place : "", &places, err) != 0 ||
-        comm_max(node, gpu == NULL, &without, err) != 0)
-        return -1;
-    *gpus = (int)(places - without);
-    return 0;
-}
-
-int setup_gpus_seen(const struct options *options)
-{
-    const struct device *gpu = own_gpu(options, 0);
-    return gpu ? gpu->count() : 0;
-}
-
-/* Bytes that a rank can have on its GPU; a part is left for the workspaces of cuBLASLt and NCCL, the code of
- * kernels, and what is lost between allocations. */
-static size_t device_memory(const struct device *device, const struct setup_machine *machine)
-{
-    const size_t share =
-        device->memory_free() / (size_t)i64_ceil_div(machine->ranks_on_node, machine->gpus_on_node);
-    const size_t beside = (size_t)2 << 30;
-    return share - (share / 16 < beside ? share / 16 : beside);
+    return !f32_before && place_gpu(options, 0, &none);
 }
 
 static bool fits_host(const struct setup *setup, int ranks_on_node)
@@ -113,7 +79,7 @@ static bool fits_host(const struct setup *setup, int ranks_on_node)
 static bool fits_device(const struct setup *setup, const struct setup_machine *machine,
                         const struct engine_options *engine)
 {
-    return engine->device->host_visible || setup->memory.device < device_memory(engine->device, machine);
+    return engine->device->host_visible || setup->memory.device < machine->place.gpu_memory;
 }
 
 /* The memory of a ring of that size. On a GPU segments are cut until it fits, unless the user has said how long
@@ -141,13 +107,13 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
         return error_set(err, ERROR_RESOURCE,
                          "this needs %.2f GiB on the GPU of each rank; a rank has %.2f GiB of %s (more GPUs, a "
                          "shorter --context or --segment, a --memory-budget would do)",
-                         (double)setup->memory.device / gib, (double)device_memory(engine->device, machine) / gib,
+                         (double)setup->memory.device / gib, (double)machine->place.gpu_memory / gib,
                          engine->device->model);
     return error_set(err, ERROR_RESOURCE,
                      "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
                      "(more nodes, a shorter --chunk or --context, a --memory-budget would do)",
                      (double)setup->memory.weights / gib, (double)setup->memory.forward / gib,
-                     machine->ranks_on_node, (double)device_cpu()->memory_free() / gib);
+                     machine->place.ranks_on_node, (double)device_cpu()->memory_free() / gib);
 }
 
 /* The smallest ring that fits memory and leaves no rank without a job; *fits: there is one. */
@@ -163,7 +129,7 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
         if (measure_memory(setup, machine, engine, err) != 0)
             return -1;
         const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
-        *fits = fits_host(setup, machine->ranks_on_node) && fits_device(setup, machine, engine);
+        *fits = fits_host(setup, machine->place.ranks_on_node) && fits_device(setup, machine, engine);
         if (asked || (all_busy && *fits))
             break;
     }
@@ -204,9 +170,8 @@ static void lengthen_segment(struct setup *setup)
 int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err)
 {
     const struct options *options = machine->options;
-    const int cores = cpu_cores() / machine->ranks_on_node;
     setup->ring = 1;
-    setup->threads = options->threads ? (int32_t)options->threads : cores > 1 ? cores : 1;
+    setup->threads = options->threads ? (int32_t)options->threads : machine->place.threads;
     if ((setup->cuda = choose_device(machine, err)) < 0)
         return -1;
     setup->dtype = setup->cuda ? DTYPE_BF16 : choose_dtype(machine);

@@ -5,10 +5,10 @@
 
 #include <stdint.h>
 
-#include "base/comm.h"
 #include "base/error.h"
 #include "pipeline/engine.h"
 #include "pipeline/options.h"
+#include "pipeline/place.h"
 
 /* Plain data, sent as bytes. */
 struct setup {
@@ -34,16 +34,12 @@ struct setup {
 struct setup_machine {
     const struct options *options;
     struct model *model;
-    int ranks, ranks_on_node, gpus_on_node;
+    int ranks;
+    struct place place;
     int64_t jobs;                 /* that there will be, so that no ring group is left without one */
     const char *before;           /* the arithmetic of the results there are, "f32" or "bf16"; or "" */
     struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], filled with those of the settings */
 };
-
-/* GPUs of a node, as --device allows them: those that its ranks have, each counted once, however many of them share
- * it (collective over the node); and those that a rank sees. A batch system may show each rank one of its own. */
-int setup_gpus_taken(const struct options *options, const struct comm *node, int *gpus, struct error *err);
-int setup_gpus_seen(const struct options *options);
 
 /* Fill in ring, threads, device, dtype and memory; what is to be read, and how, is there already. The arithmetic is
  * the user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began

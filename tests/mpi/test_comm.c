@@ -58,6 +58,16 @@ static void the_largest_value_reaches_all(void **state)
     assert_true(out == ((int64_t)1 << 40) + world.size - 1);
 }
 
+static void counts_are_added_up_each_by_itself(void **state)
+{
+    (void)state;
+    int32_t counts[3] = {1, world.rank, 0};
+    assert_int_equal(comm_sum_counts(&world, counts, 3, &err), 0);
+    assert_int_equal(counts[0], world.size);
+    assert_int_equal(counts[1], world.size * (world.size - 1) / 2);
+    assert_int_equal(counts[2], 0);
+}
+
 static void different_texts_are_counted(void **state)
 {
     (void)state;
@@ -133,6 +143,7 @@ int main(void)
         mpi_unit_test(a_broadcast_comes_from_any_root),
         mpi_unit_test(uneven_and_empty_parts_are_shared),
         mpi_unit_test(the_largest_value_reaches_all),
+        mpi_unit_test(counts_are_added_up_each_by_itself),
         mpi_unit_test(different_texts_are_counted),
         mpi_unit_test(shared_memory_is_zeroed_aligned_and_seen_by_all),
         mpi_unit_test(impossible_shared_memory_is_an_error),

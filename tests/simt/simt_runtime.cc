@@ -421,6 +421,12 @@ cudaError_t cudaGetDeviceCount(int *out)
     return cudaSuccess;
 }
 
+cudaError_t cudaDriverGetVersion(int *out)
+{
+    *out = CUDART_VERSION;
+    return cudaSuccess;
+}
+
 /* All are alike, and a process uses one. */
 static int current;
 

@@ -25,6 +25,20 @@ static void there_is_at_least_one_core(void **state)
     assert_true(cpu_cores() >= 1);
 }
 
+static void a_mask_has_the_cores_and_only_those(void **state)
+{
+    (void)state;
+    static int32_t may[CPU_MOST];
+    int n = 0;
+    assert_int_equal(cpu_mask(0, may), cpu_cores());
+    for (int cpu = 0; cpu < CPU_MOST; cpu++) {
+        assert_true(may[cpu] == 0 || may[cpu] == 1);
+        n += may[cpu];
+    }
+    assert_int_equal(n, cpu_cores());
+    assert_int_equal(cpu_mask(-1, may), 0); /* no such process */
+}
+
 static void a_long_model_name_is_cut_and_terminated(void **state)
 {
     (void)state;
@@ -50,6 +64,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wider_instructions_imply_the_narrower_ones),
         cmocka_unit_test(there_is_at_least_one_core),
+        cmocka_unit_test(a_mask_has_the_cores_and_only_those),
         cmocka_unit_test(a_long_model_name_is_cut_and_terminated),
         cmocka_unit_test(the_probed_peak_is_plausible_and_bf16_is_zero_only_without_its_instructions),
     };
