@@ -26,6 +26,20 @@ bool asked_extends(const struct options *options, const struct model *model)
            !options->truncate && !layers_all_own(model);
 }
 
+/* Unless what a token sees follows from its position alone. */
+static bool policy_heeds_segments(const char *text)
+{
+    struct policy_spec spec;
+    struct error none;
+    return parse_policy(text, &spec, &none) != 0 || (spec.kind != POLICY_FULL && spec.kind != POLICY_WINDOW);
+}
+
+bool asked_heeds_segments(const struct options *options, const struct model *model)
+{
+    return policy_heeds_segments(options->policy) || policy_heeds_segments(options->against) || options->layers ||
+           asked_extends(options, model) || position_method_follows(&model->positions);
+}
+
 /* What nobody has asked for stays within the positions that the model knows. */
 static void fit_window(struct policy_spec *spec, int64_t context)
 {

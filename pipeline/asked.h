@@ -15,7 +15,12 @@
  * where nothing else is said of policies and nothing is cut off. */
 bool asked_extends(const struct options *options, const struct model *model);
 
-/* That policy, with --memory-budget; its window is shorter where a model knows few positions. */
+/* Whether answers may depend on where segments end: what is kept under some policies does, so wherever one but full
+ * and window is in force, be it asked for, compared with, or chosen by itself beyond the context; and positions
+ * that follow the length do. Segments are then as long on every machine. */
+bool asked_heeds_segments(const struct options *options, const struct model *model);
+
+/* The policy chosen by itself, with --memory-budget; its window is shorter where a model knows few positions. */
 int asked_beyond(const struct options *options, const struct model *model, struct policy_spec *out,
                  struct error *err);
 

@@ -10,15 +10,6 @@
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
 
-/* What is kept under some policies depends on where segments end; so it may wherever a policy is in force, be it
- * asked for, compared with, or chosen by itself beyond the context. And so do positions that follow the length. */
-static int64_t segment_that_matters(const struct options *options, const struct model *model)
-{
-    const bool any = options->policy || options->layers || options->against || asked_extends(options, model) ||
-                     position_method_follows(&model->positions);
-    return any ? options->segment : 0;
-}
-
 static int digest_layers(const char *lines, char hex[DIGEST_HEX_BYTES], struct error *err)
 {
     return layers_are_lines(lines) ? digest_bytes(lines, strlen(lines), hex, err) : digest_file(lines, hex, err);
@@ -33,8 +24,9 @@ static int hash_config(struct identity *identity, const struct options *options,
         (options->layers && digest_layers(options->layers, layers, err) != 0))
         return -1;
     char *all = NULL;
+    const int64_t segment = asked_heeds_segments(options, model) ? options->segment : 0;
     const int length = asprintf(&all, "%s|%s|%s|%s|%s|%" PRId64, identity->options, identity->model_sha256,
-                                identity->tokenizer_hash, prompt, layers, segment_that_matters(options, model));
+                                identity->tokenizer_hash, prompt, layers, segment);
     if (length < 0)
         return error_set(err, ERROR_RESOURCE, "no memory for the run's configuration");
     const int status = digest_bytes(all, (size_t)length, identity->config_hash, err);

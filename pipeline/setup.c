@@ -5,10 +5,11 @@
 
 #include "base/cpu.h"
 #include "base/device.h"
+#include "pipeline/asked.h"
 #include "pipeline/layers.h"
 
-/* Tokens of a segment on a GPU, where nothing is said: enough rows to fill it in every product. Where memory is
- * short they are halved, down to the least. */
+/* Tokens of a segment on a GPU, where it is free: enough rows to fill it in every product. Where memory is short
+ * they are halved, down to the least. */
 enum { CUDA_SEGMENT = 16384, CUDA_LEAST_SEGMENT = 512 };
 
 static enum dtype choose_dtype(const struct setup_machine *machine)
@@ -63,10 +64,10 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
     const struct options *options = machine->options;
     if (options->device == DEVICE_CHOICE_CUDA && options->dtype == DTYPE_CHOICE_F32)
         return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
-    if (options->device == DEVICE_CHOICE_CUDA)
-        return device_cuda(0, err) ? 1 : -1;
     struct error none;
     const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
+    if (options->device == DEVICE_CHOICE_CUDA)
+        return device_cuda(0, err) ? 1 : -1;
     return !f32_before && place_gpu(options, 0, &none);
 }
 
@@ -82,12 +83,17 @@ static bool fits_device(const struct setup *setup, const struct setup_machine *m
     return engine->device->host_visible || setup->memory.device < machine->place.gpu_memory;
 }
 
-/* The memory of a ring of that size. On a GPU segments are cut until it fits, unless the user has said how long
- * they are. */
+/* On a GPU, where the user has not said how long they are and they decide no answer. */
+static bool segments_are_free(const struct setup *setup, const struct setup_machine *machine)
+{
+    return setup->cuda && !machine->options->segment && !asked_heeds_segments(machine->options, machine->model);
+}
+
+/* The memory of a ring of that size; segments are cut until it fits, where they may be. */
 static int measure_memory(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
                           struct error *err)
 {
-    const bool may_cut = !engine->device->host_visible && !machine->options->segment;
+    const bool may_cut = segments_are_free(setup, machine);
     engine->segment = setup->segment;
     if (engine_memory(engine, setup->ring, &setup->memory, err) != 0)
         return -1;
@@ -180,7 +186,7 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
     if (options->ring && machine->ranks % (int)options->ring != 0)
         return error_set(err, ERROR_USAGE, "--ring %d does not divide the %d ranks into equal groups",
                          (int)options->ring, machine->ranks);
-    if (setup->cuda && !options->segment)
+    if (segments_are_free(setup, machine))
         lengthen_segment(setup);
     struct engine_options engine;
     if (setup_engine(setup, machine, &engine, err) != 0 || !(engine.device = setup_device(setup, 0, err)))

@@ -44,10 +44,10 @@ struct setup_machine {
 /* Fill in ring, threads, device, dtype and memory; what is to be read, and how, is there already. The arithmetic is
  * the user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
  * with, whatever machine it is on now. GPUs compute in bf16; they are taken where there are some, unless the user
- * or f32 speaks against it, and segments are then longer, or shorter where memory is short; where none is short
- * enough, matrices are streamed to them, or keys and values stay in the host's memory, or both. ERROR_USAGE for a
- * --ring that does not divide the ranks or a --dtype that the --device does not have, ERROR_RESOURCE when no ring
- * fits the memory or there is no such device. */
+ * or f32 speaks against it, and segments are then longer, or shorter where memory is short, unless they decide
+ * answers; where none is short enough, matrices are streamed to them, or keys and values stay in the host's memory,
+ * or both. ERROR_USAGE for a --ring that does not divide the ranks or a --dtype, asked for or begun with, that the
+ * --device does not have, ERROR_RESOURCE when no ring fits the memory or there is no such device. */
 int setup_choose(struct setup *setup, const struct setup_machine *machine, struct error *err);
 
 /* The device that a rank of a node computes on. */

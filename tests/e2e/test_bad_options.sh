@@ -122,8 +122,8 @@ cmp -s "$work/of-file.txt" "$work/of-lines.txt" || fail "--layers: lines read ot
     fail "--layers \"$table\": not gone on with"
 grep -q "1 done before" "$work/again" || fail "--layers \"$table\": done again"
 
-# Under a policy, be it the one chosen beyond the context, what is kept may depend on the segments: another --segment is
-# another run. Under none it is not.
+# Under most policies, be it the one chosen beyond the context, what is kept may depend on the segments: another --segment
+# is another run. Under none it is not, nor under one that goes by positions alone.
 # goes_on CODE OPTIONS...: a run in segments of 512, gone on with in segments of 256
 goes_on() {
     local wanted=$1
@@ -134,6 +134,8 @@ goes_on() {
     [ "$code" -eq "$wanted" ] || fail "a run of $* with other segments ended with $code, wanted $wanted"
 }
 goes_on 0
+goes_on 0 --policy full
+goes_on 0 --policy window:window=100
 goes_on 2 --policy h2o
 goes_on 2 --strategy whole --memory-budget 1024
 goes_on 2 --against snapkv

@@ -43,6 +43,17 @@ alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2 --against f
 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" --device cuda --against retrieval --dry-run |
     grep -q "on GPUs, layers of bounded memory on the host, context" || fail "the plan does not say what is the host's"
 
+grep -q "attention kernel cuda-" "$work/llama-cuda/logs/rank-0000.log" || fail "the log does not name the GPU's kernel"
+
+# Where segments decide what is kept they are as long as on a CPU; elsewhere as long as the text, here.
+planned() {
+    "$longhaul" plan "$source/LICENSE" -m "$tiny/llama-tied-f32.gguf" --device cuda --strategy whole "${@:2}" >"$work/said"
+    grep -q "segments of $1\$" "$work/said" || fail "${*:2}: $(cat "$work/said")"
+}
+planned 2048 --policy h2o
+planned 3000 --policy h2o --segment 3000
+planned '\([3-9]\|1.\)...' --policy full
+
 # answers_alike NAME RANKS MODEL OPTIONS...: the same words, token by token.
 answers_alike() {
     local device
@@ -123,6 +134,18 @@ on_two "$longhaul"
 [ "$code" -eq 5 ] && grep -q "a rank has 0.02 GiB" "$work/said" || fail "half a GPU: code $code, $(cat "$work/said")"
 on_two "$work/each-its-own"
 [ "$code" -eq 0 ] && ! grep -q "streamed" "$work/said" || fail "a GPU each: code $code, $(cat "$work/said")"
+
+# What the plan says is there is what a rank may take: the card's memory but for a sixteenth.
+SIMT_MEMORY=$((64 << 20)) "$longhaul" "${score_gemma[@]}" -o "$work/none" --dry-run | grep -q "; 60.0 MiB there: " ||
+    fail "the plan counts what a rank cannot have"
+
+# A run on the CPU by want of a GPU says why; one that was asked for does not.
+for device in auto cpu; do
+    SIMT_DEVICES=0 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" --device "$device" \
+        --dry-run >"$work/$device" 2>&1
+done
+grep -q "warn: computing on the CPU: no GPU here: CUDA sees none" "$work/auto" || fail "no GPU: $(cat "$work/auto")"
+! grep -q "computing on the CPU" "$work/cpu" || fail "--device cpu: $(cat "$work/cpu")"
 
 # A card without bf16 is none.
 exit_code env SIMT_CAPABILITY=75 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/old" \
