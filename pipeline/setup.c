@@ -66,6 +66,11 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
         return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
     struct error none;
     const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
+    if (options->device == DEVICE_CHOICE_CUDA && f32_before)
+        return error_set(
+            err, ERROR_USAGE,
+            "%s was begun in f32, and --device cuda computes in bf16: take another -o, or --device cpu",
+            options->output);
     if (options->device == DEVICE_CHOICE_CUDA)
         return device_cuda(0, err) ? 1 : -1;
     return !f32_before && place_gpu(options, 0, &none);

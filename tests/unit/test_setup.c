@@ -1,0 +1,63 @@
+/* cmocka.h wants these four first */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "pipeline/setup.h"
+
+static struct options options;
+static struct error err;
+
+/* The set-up of a run that has nothing to do: its device and arithmetic are chosen all the same. */
+static int choose(struct setup *setup, enum device_choice device, const char *before)
+{
+    options = (struct options){.output = "OUT", .device = device};
+    *setup = (struct setup){0};
+    const struct setup_machine machine = {
+        .options = &options, .ranks = 1, .place = {.ranks_on_node = 1, .threads = 3}, .before = before};
+    return setup_choose(setup, &machine, &err);
+}
+
+static void a_gpu_does_not_go_on_with_what_was_begun_in_f32(void **state)
+{
+    (void)state;
+    struct setup setup;
+    assert_int_equal(choose(&setup, DEVICE_CHOICE_CUDA, "f32"), -1);
+    assert_int_equal(err.code, ERROR_USAGE);
+    assert_non_null(strstr(err.text, "OUT was begun in f32"));
+    assert_int_equal(choose(&setup, DEVICE_CHOICE_AUTO, "f32"), 0);
+    assert_true(!setup.cuda && setup.dtype == DTYPE_F32);
+}
+
+static void a_run_keeps_to_the_arithmetic_it_began_with(void **state)
+{
+    (void)state;
+    struct setup setup;
+    assert_int_equal(choose(&setup, DEVICE_CHOICE_CPU, "bf16"), 0);
+    assert_int_equal(setup.dtype, DTYPE_BF16);
+    assert_int_equal(choose(&setup, DEVICE_CHOICE_CPU, "f32"), 0);
+    assert_int_equal(setup.dtype, DTYPE_F32);
+}
+
+static void threads_are_those_of_the_place(void **state)
+{
+    (void)state;
+    struct setup setup;
+    assert_int_equal(choose(&setup, DEVICE_CHOICE_CPU, ""), 0);
+    assert_int_equal(setup.threads, 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_gpu_does_not_go_on_with_what_was_begun_in_f32),
+        cmocka_unit_test(a_run_keeps_to_the_arithmetic_it_began_with),
+        cmocka_unit_test(threads_are_those_of_the_place),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
