@@ -3,12 +3,12 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "io/durable.h"
+#include "pipeline/hosts.h"
 
 /* How long rank 0 sleeps when it has nothing to compute but others have. */
 enum { IDLE_MICROSECONDS = 500 };
@@ -36,27 +36,19 @@ int session_agree(const struct session *session, int status, struct error *err)
 
 /* ---- before the engines stand ---- */
 
-/* Everyone's host names to rank 0, each once. */
+/* Everyone's host names to rank 0. */
 static int gather_hosts(struct session *s, struct error *err)
 {
-    enum { NAME = 65 };
-    char mine[NAME] = "";
-    gethostname(mine, NAME - 1);
-    char *names = calloc((size_t)s->world.size, NAME);
-    s->hosts = calloc((size_t)s->world.size, NAME + 1);
-    if (!names || !s->hosts) {
-        free(names);
+    char mine[HOST_NAME] = "";
+    gethostname(mine, HOST_NAME - 1);
+    char(*names)[HOST_NAME] = calloc((size_t)s->world.size, sizeof *names);
+    if (!names)
         return error_set(err, ERROR_RESOURCE, "no memory for the names of %d hosts", s->world.size);
-    }
-    int status = comm_check(MPI_Gather(mine, NAME, MPI_CHAR, names, NAME, MPI_CHAR, 0, s->world.mpi),
+    int status = comm_check(MPI_Gather(mine, HOST_NAME, MPI_CHAR, names, HOST_NAME, MPI_CHAR, 0, s->world.mpi),
                             "gathering host names", err);
-    for (int rank = 0; status == 0 && s->world.rank == 0 && rank < s->world.size; rank++) {
-        const char *name = names + (size_t)rank * NAME;
-        if (rank > 0 && strcmp(name, name - NAME) == 0)
-            continue;
-        strcat(s->hosts, rank > 0 ? "," : "");
-        strcat(s->hosts, name);
-    }
+    if (status == 0 && s->world.rank == 0 &&
+        !(s->hosts = hosts_join((const char(*)[HOST_NAME])names, s->world.size)))
+        status = error_set(err, ERROR_RESOURCE, "no memory for the names of %d hosts", s->world.size);
     free(names);
     return status;
 }
