@@ -244,6 +244,13 @@ void document_text_free(struct document_text *text)
     *text = (struct document_text){.text = ""};
 }
 
+int document_require_text(const struct document_text *text, const char *path, struct error *err)
+{
+    if (!text->skipped || text->source_bytes == 0)
+        return 0;
+    return error_set(err, ERROR_INPUT, "%.300s: not read: %s", path, text->skipped);
+}
+
 int64_t document_source_offset(const struct document_text *text, int64_t text_offset)
 {
     const struct document_span *spans = text->spans;

@@ -73,6 +73,10 @@ int document_read(const char *path, struct document_text *out, struct error *err
 
 void document_text_free(struct document_text *text);
 
+/* For those who cannot do without the file's text: ERROR_INPUT with the reason where it has bytes and was skipped.
+ */
+int document_require_text(const struct document_text *text, const char *path, struct error *err);
+
 /* The byte of the file in which the character at text_offset (0 .. length) begins; for length: the end of the
  * last span that has text. Where one place in the file became other text (U+FFFD), the first byte of it. */
 int64_t document_source_offset(const struct document_text *text, int64_t text_offset);

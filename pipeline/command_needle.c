@@ -57,7 +57,8 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
     int status = out ? 0 : corpus ? error_errno(err, "no memory for the haystack") : -1;
     for (int64_t i = 0; status == 0 && i < corpus->n_documents; i++) {
         struct document_text document = {0};
-        if ((status = corpus_read(corpus, i, &document, err)) == 0) {
+        if ((status = corpus_read(corpus, i, &document, err)) == 0 &&
+            (status = document_require_text(&document, corpus->documents[i].path, err)) == 0) {
             fwrite(document.text, 1, document.length, out);
             fputc('\n', out);
         }

@@ -25,7 +25,8 @@ int command_tokenize(const struct options *options, struct error *err)
     int status = -1;
     struct gguf *gguf = gguf_open(options->model, err);
     if (gguf && (tokenizer = tokenizer_create(gguf_bundle(gguf), err)) != NULL &&
-        document_read(options->operands[0], &text, err) == 0)
+        document_read(options->operands[0], &text, err) == 0 &&
+        document_require_text(&text, options->operands[0], err) == 0)
         status = print_tokens(tokenizer, &text, err);
     document_text_free(&text);
     tokenizer_free(tokenizer);

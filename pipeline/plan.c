@@ -18,16 +18,23 @@ enum { RECEIPT_MOST = 16384, RECEIPT_LEAST = 4096 };
 
 /* ---- what the options mean for this model and machine ---- */
 
-static int read_instruction(struct plan *plan, struct error *err)
+/* *out = the text of --prompt, to be freed, or NULL. */
+static int read_instruction(const struct options *options, char **out, struct error *err)
 {
+    const char *const path = options->prompt;
     struct document_text text = {0};
-    if (!plan->options->prompt)
+    *out = NULL;
+    if (!path)
         return 0;
-    int status = document_read(plan->options->prompt, &text, err);
+    int status = document_read(path, &text, err);
+    if (status == 0)
+        status = document_require_text(&text, path, err);
     if (status == 0 && text.length == 0)
-        status = error_set(err, ERROR_INPUT, "%s: the prompt file has no text", plan->options->prompt);
-    if (status == 0 && !(plan->instruction = strndup(text.text, text.length)))
-        status = error_set(err, ERROR_RESOURCE, "%s: no memory for the prompt", plan->options->prompt);
+        status = error_set(err, ERROR_INPUT, "%s: the prompt file has no text", path);
+    if (status == 0 && memchr(text.text, 0, text.length))
+        status = error_set(err, ERROR_INPUT, "%s: the prompt has a NUL, which would end it there", path);
+    if (status == 0 && !(*out = strndup(text.text, text.length)))
+        status = error_set(err, ERROR_RESOURCE, "%s: no memory for the prompt", path);
     document_text_free(&text);
     return status;
 }
@@ -56,8 +63,11 @@ int plan_check(const struct options *options, const struct opened_model *opened,
 {
     struct policy_spec asked, against;
     struct policy_spec *policies = choose_policies(options, opened->model, &asked, &against, err);
+    char *instruction = NULL;
+    const int status = policies ? read_instruction(options, &instruction, err) : -1;
     free(policies);
-    return policies ? 0 : -1;
+    free(instruction);
+    return status;
 }
 
 /* How receipts are measured: where the settings that may have one lose anything. */
@@ -374,7 +384,7 @@ struct plan *plan_create(const struct options *options, const struct opened_mode
     plan->place = around->place;
     plan->results = around->results;
     plan->corpus = around->corpus;
-    if (read_instruction(plan, err) != 0 ||
+    if (read_instruction(options, &plan->instruction, err) != 0 ||
         !(plan->policies = choose_policies(options, opened->model, &plan->asked, &plan->against, err)))
         goto fail;
     plan->prompter = (struct prompter){

@@ -73,7 +73,7 @@ struct plan_around {
 /* The corpus that the command line names. */
 struct corpus *plan_corpus(const struct options *options, struct error *err);
 
-/* What is wrong with the options for this model and can be told before anything is read or written. */
+/* What is wrong with the options for this model and can be told before a document is read or anything written. */
 int plan_check(const struct options *options, const struct opened_model *opened, struct error *err);
 
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,

@@ -25,6 +25,9 @@ head -c 1000 "$model" >"$work/short.gguf"
 echo "not a model" >"$work/text.gguf"
 echo "0-99 full" >"$work/wrong-layer"
 echo "0 full" >"$work/one-layer"
+printf 'a\0b\n' >"$work/binary"
+{ head -c 9000 /dev/zero | tr '\0' x && printf 'a\0b\n'; } >"$work/late-nul"
+: >"$work/empty"
 printf '# all\n0 forgetful\n' >"$work/wrong-policy"
 
 expect 2
@@ -87,12 +90,18 @@ expect 3 inspect "$text"
 expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-layer"
 expect 3 summarize "$text" -m "$model" -o "$out" --layers "$work/wrong-policy"
 expect 3 summarize "$text" -m "$model" -o "$out" --layers "0 full; 99 full"
+expect 3 tokenize "$work/binary" -m "$model"
+expect 3 needle -m "$model" -o "$out" --haystack "$text" --haystack "$work/binary"
+expect 3 summarize "$text" -m "$model" -o "$out" --prompt "$work/binary"
+expect 3 summarize "$text" -m "$model" -o "$out" --prompt "$work/late-nul"
+expect 3 summarize "$text" -m "$model" -o "$out" --prompt "$work/empty"
 expect 2 summarize "$text" -m "$model" -o "$out" --policy hierarchical
 expect 4 inspect "$work/none.gguf"
 expect 4 summarize "$text" -m "$work/none.gguf" -o "$out"
 expect 4 summarize "$work/nowhere" -m "$model" -o "$out"
 expect 4 score "$text" -m "$model" -o "$out" --layers "$work/nowhere"
 expect 4 tokenize "$work/nowhere" -m "$model"
+expect 4 summarize "$text" -m "$model" -o "$out" --prompt "$work/nowhere"
 expect 4 export "$work/nowhere"
 
 # The help of every command fits a screen, and so does that of the policies.
