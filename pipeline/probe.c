@@ -72,12 +72,19 @@ static void search_item(void *context, int64_t item, int thread)
     }
 }
 
+/* Rows that an item of decode takes: a small model has fewer. */
+static int64_t decode_rows(const struct stack *stack)
+{
+    return i64_min(MATVEC_ROWS, tensor_rows(stack->parts[0]));
+}
+
 static void decode_item(void *context, int64_t item, int thread)
 {
     struct probe *p = context;
-    const int64_t row = item * MATVEC_ROWS % (p->stack->n_out / p->stack->n_parts / MATVEC_ROWS * MATVEC_ROWS);
+    const struct tensor *matrix = p->stack->parts[0];
+    const int64_t rows = decode_rows(p->stack), row = item % (tensor_rows(matrix) / rows) * rows;
     float *y = p->y + (size_t)thread * p->y_floats;
-    matvec_rows(p->stack->parts[0], p->x, y, row, row + MATVEC_ROWS);
+    matvec_rows(matrix, p->x, y, row, row + rows);
 }
 
 /* Items a second of the work, at best. */
@@ -152,7 +159,7 @@ int probe_rates(const struct probe_options *options, struct probe_rates *out, st
         out->linear = measure(pool, &linear) * 2 * LINEAR_TILE_ROWS * n_in * n_out;
         out->attention = measure(pool, &attention) * 4 * ATTN_QUERY_ROWS * KEYS * options->model->shape.dim;
         out->search = measure(pool, &search) * BLOCKS * FAR_BLOCK * FAR_TILES * FAR_LANES;
-        out->decode = measure(pool, &decode) * MATVEC_ROWS * n_in;
+        out->decode = measure(pool, &decode) * (double)decode_rows(p.stack) * n_in;
         if (p.err.code != ERROR_NONE) {
             *err = p.err;
             status = -1;
