@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "base/utf8.h"
 #include "io/digest.h"
 #include "io/document_format.h"
 
@@ -227,7 +228,7 @@ int document_read(const char *path, struct document_text *out, struct error *err
     out->encoding = document->encoding;
     out->skipped = document->why_not;
     out->source_bytes = (int64_t)document->length;
-    out->chars = encoding_utf8_chars(out->text, out->length);
+    out->chars = utf8_characters((struct text){out->text, out->length});
     out->owned = to.buffer;
     if (!to.buffer) { /* the text, if any, lies in the file's bytes */
         out->owned = document->bytes;

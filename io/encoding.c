@@ -5,13 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/num.h"
+#include "base/utf8.h"
 
 /* Source bytes that are converted at a time; at most three bytes of UTF-8 come of one source byte (the euro
  * sign of Windows-1252). */
 enum { PIECE_BYTES = 1 << 20, WORST_GROWTH = 3 };
-
-static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
 
 struct encoding_row {
     const char *name;  /* as users and iconv know it */
@@ -42,62 +40,6 @@ struct encoding_reader {
 const char *encoding_name(enum encoding encoding)
 {
     return rows[encoding].name;
-}
-
-static bool is_tail(unsigned char byte)
-{
-    return (byte & 0xc0u) == 0x80u;
-}
-
-/* The length of the valid character at s, 0 where there is none; left > 0. */
-static size_t utf8_character(const unsigned char *s, size_t left)
-{
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] < 0xc2 || s[0] > 0xf4)
-        return 0;
-    size_t n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-    if (left < n)
-        return 0;
-    /* The second byte is what tells overlong forms, surrogates and code points past the last from the rest. */
-    unsigned char low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80;
-    unsigned char high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < n; i++) {
-        if (!is_tail(s[i]))
-            return 0;
-    }
-    return n;
-}
-
-size_t encoding_utf8_valid(const char *bytes, size_t length)
-{
-    const unsigned char *s = (const unsigned char *)bytes;
-    size_t at = 0;
-    while (at < length) {
-        uint64_t word;
-        if (length - at >= sizeof word) {
-            memcpy(&word, s + at, sizeof word);
-            if ((word & 0x8080808080808080u) == 0) {
-                at += sizeof word;
-                continue;
-            }
-        }
-        size_t n = utf8_character(s + at, length - at);
-        if (n == 0)
-            break;
-        at += n;
-    }
-    return at;
-}
-
-int64_t encoding_utf8_chars(const char *text, size_t length)
-{
-    int64_t count = 0;
-    for (size_t i = 0; i < length; i++)
-        count += !is_tail((unsigned char)text[i]);
-    return count;
 }
 
 size_t encoding_source_bytes(enum encoding encoding, const char *text, size_t length)
@@ -150,18 +92,16 @@ enum encoding encoding_detect(const char *bytes, size_t length, size_t *mark)
     enum encoding marked = detect_mark(bytes, length, mark);
     if (marked != ENCODING_UNKNOWN)
         return marked;
-    const unsigned char *s = (const unsigned char *)bytes;
-    size_t at = encoding_utf8_valid(bytes, length);
-    if (at == length)
+    if (utf8_valid_prefix((struct text){bytes, length}) == length)
         return ENCODING_UTF8;
     size_t whole = 0, broken = 0;
-    for (at = 0; at < length;) {
-        size_t n = utf8_character(s + at, length - at);
-        whole += n > 1;
-        broken += n == 0;
-        at += n > 0 ? n : 1;
+    for (size_t at = 0; at < length;) {
+        const struct utf8_piece piece = utf8_piece(bytes + at, length - at);
+        whole += piece.valid && piece.length > 1;
+        broken += piece.valid ? 0 : piece.length;
+        at += piece.length;
     }
-    return whole >= broken ? ENCODING_UTF8 : detect_one_byte(s, length);
+    return whole >= broken ? ENCODING_UTF8 : detect_one_byte((const unsigned char *)bytes, length);
 }
 
 struct encoding_reader *encoding_reader_open(enum encoding encoding, const char *bytes, size_t length,
@@ -198,7 +138,8 @@ void encoding_reader_close(struct encoding_reader *reader)
 /* The next n bytes are broken. */
 static int broken_piece(struct encoding_reader *reader, size_t n, struct encoding_piece *piece)
 {
-    *piece = (struct encoding_piece){replacement, sizeof replacement - 1, reader->at, reader->at + n, true};
+    *piece =
+        (struct encoding_piece){UTF8_REPLACEMENT, sizeof UTF8_REPLACEMENT - 1, reader->at, reader->at + n, true};
     reader->at += n;
     return 1;
 }
@@ -207,14 +148,14 @@ static int utf8_next(struct encoding_reader *reader, struct encoding_piece *piec
 {
     const char *from = reader->bytes + reader->at;
     size_t left = reader->length - reader->at;
-    size_t n = encoding_utf8_valid(from, left);
+    size_t n = utf8_valid_prefix((struct text){from, left});
     if (n > 0) {
         *piece = (struct encoding_piece){from, n, reader->at, reader->at + n, false};
         reader->at += n;
         return 1;
     }
-    while (n < left && utf8_character((const unsigned char *)from + n, left - n) == 0)
-        n++;
+    for (struct utf8_piece next; n < left && !(next = utf8_piece(from + n, left - n)).valid;)
+        n += next.length;
     return broken_piece(reader, n, piece);
 }
 

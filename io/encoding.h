@@ -32,12 +32,6 @@ const char *encoding_name(enum encoding encoding);
  * quarter of the bytes is beyond ASCII it is another encoding, and ENCODING_UNKNOWN. */
 enum encoding encoding_detect(const char *bytes, size_t length, size_t *mark);
 
-/* The length of the longest beginning of bytes [length] that is valid UTF-8 (Unicode 15, table 3-7). */
-size_t encoding_utf8_valid(const char *bytes, size_t length);
-
-/* Code points in a valid UTF-8 text. */
-int64_t encoding_utf8_chars(const char *text, size_t length);
-
 /* The bytes that text [length], valid UTF-8, took in `encoding`; a character cut at the end counts for none. */
 size_t encoding_source_bytes(enum encoding encoding, const char *text, size_t length);
 

@@ -29,13 +29,13 @@ static void json_add_int(cJSON *object, const char *name, int64_t value)
 
 static void json_add_text(cJSON *object, const char *name, const char *bytes, size_t length)
 {
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     struct error ignored; /* no memory: the field is missing, and cJSON will be short of memory too */
     size_t replaced;
     const char *clean = store_text_clean(&scratch, bytes, length, &replaced, &ignored);
     if (clean)
         cJSON_AddStringToObject(object, name, clean);
-    store_arena_free(&scratch);
+    arena_free(&scratch);
 }
 
 static void json_add_string(cJSON *object, const char *name, const char *string)
@@ -313,14 +313,14 @@ static void md_head(const struct result_document *document, const struct results
 static int md_write_summary(const struct result_document *document, const struct results_run *run, FILE *out,
                             struct error *err)
 {
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     size_t replaced;
     const char *text = store_text_clean(&scratch, document->text.bytes, document->text.length, &replaced, err);
     if (!text)
         return -1;
     md_head(document, run, out);
     fprintf(out, "%s%s", text, *text ? "\n\n" : "");
-    store_arena_free(&scratch);
+    arena_free(&scratch);
     return 0;
 }
 

@@ -95,8 +95,8 @@ static int check_unique(struct gguf_reader *reader, const char *what, const char
 static int read_values(struct gguf_reader *reader, struct gguf *gguf)
 {
     size_t n = (size_t)gguf->bundle.n_values;
-    const char **keys = arena_alloc(&gguf->arena, n, sizeof *keys, reader->err);
-    gguf->values = arena_alloc(&gguf->arena, n, sizeof *gguf->values, reader->err);
+    const char **keys = arena_take(&gguf->arena, n, sizeof *keys, reader->err);
+    gguf->values = arena_take(&gguf->arena, n, sizeof *gguf->values, reader->err);
     if (!keys || !gguf->values)
         return -1;
     for (size_t i = 0; i < n; i++) {
@@ -232,9 +232,9 @@ static int read_tensors(struct gguf_reader *reader, struct gguf *gguf)
 {
     size_t n = (size_t)gguf->bundle.n_tensors;
     uint64_t alignment = 0;
-    const char **names = arena_alloc(&gguf->arena, n, sizeof *names, reader->err);
-    struct place *places = arena_alloc(&gguf->arena, n, sizeof *places, reader->err);
-    gguf->tensors = arena_alloc(&gguf->arena, n, sizeof *gguf->tensors, reader->err);
+    const char **names = arena_take(&gguf->arena, n, sizeof *names, reader->err);
+    struct place *places = arena_take(&gguf->arena, n, sizeof *places, reader->err);
+    gguf->tensors = arena_take(&gguf->arena, n, sizeof *gguf->tensors, reader->err);
     if (!names || !places || !gguf->tensors)
         return -1;
     if (read_alignment(reader, &gguf->bundle, &alignment) != 0)
@@ -283,11 +283,8 @@ static int map_file(struct gguf *gguf, int fd, struct error *err)
 
 static int load(struct gguf *gguf, const char *path, struct error *err)
 {
-    size_t length = strlen(path) + 1;
-    char *copy = arena_alloc(&gguf->arena, length, 1, err);
-    if (!copy)
+    if (!(gguf->bundle.path = arena_string(&gguf->arena, path, err)))
         return -1;
-    gguf->bundle.path = memcpy(copy, path, length);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, "%s: opening it for reading", path);

@@ -5,56 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/num.h"
-
-enum { NAME_MAX_BYTES = 65535, ARENA_PIECE_BYTES = 1 << 16 };
-
-struct arena_piece {
-    struct arena_piece *next;
-    size_t used, size;
-    _Alignas(max_align_t) uint8_t bytes[];
-};
-
-static struct arena_piece *arena_grow(struct arena *arena, size_t bytes)
-{
-    size_t size = bytes > ARENA_PIECE_BYTES ? bytes : ARENA_PIECE_BYTES, whole;
-    struct arena_piece *piece = size_add(size, sizeof *piece, &whole) ? malloc(whole) : NULL;
-    if (!piece)
-        return NULL;
-    *piece = (struct arena_piece){.next = arena->pieces, .size = size};
-    arena->pieces = piece;
-    return piece;
-}
-
-void *arena_alloc(struct arena *arena, size_t count, size_t size, struct error *err)
-{
-    const size_t align = _Alignof(max_align_t);
-    struct arena_piece *piece = arena->pieces;
-    size_t bytes;
-    if (!size_mul(count, size, &bytes) || !size_add(bytes, align - 1, &bytes)) {
-        error_set(err, ERROR_RESOURCE, "no memory for %zu times %zu bytes", count, size);
-        return NULL;
-    }
-    bytes -= bytes % align;
-    if (!piece || piece->size - piece->used < bytes)
-        piece = arena_grow(arena, bytes);
-    if (!piece) {
-        error_set(err, ERROR_RESOURCE, "no memory for %zu bytes of metadata", bytes);
-        return NULL;
-    }
-    void *out = piece->bytes + piece->used;
-    piece->used += bytes;
-    return out;
-}
-
-void arena_free(struct arena *arena)
-{
-    while (arena->pieces) {
-        struct arena_piece *next = arena->pieces->next;
-        free(arena->pieces);
-        arena->pieces = next;
-    }
-}
+enum { NAME_MAX_BYTES = 65535 };
 
 int gguf_reader_fail(struct gguf_reader *reader, const char *format, ...)
 {
@@ -139,12 +90,8 @@ int gguf_reader_name(struct gguf_reader *reader, const char *what, const char **
         if (name.bytes[i] < 0x20 || name.bytes[i] > 0x7e)
             return gguf_reader_fail(reader, "%s has the byte 0x%02x, which is not printable ASCII", what,
                                     (unsigned char)name.bytes[i]);
-    char *copy = arena_alloc(reader->arena, name.length + 1, 1, reader->err);
-    if (!copy)
+    if (!(*out = arena_text(reader->arena, name.bytes, name.length, reader->err)))
         return -1;
-    memcpy(copy, name.bytes, name.length);
-    copy[name.length] = '\0';
-    *out = copy;
     reader->at = start + 8 + name.length;
     return 0;
 }
@@ -226,7 +173,7 @@ static int read_type(struct gguf_reader *reader, const char *what, uint32_t *out
 
 static int read_texts(struct gguf_reader *reader, struct value *out)
 {
-    struct text *strings = arena_alloc(reader->arena, (size_t)out->count, sizeof *strings, reader->err);
+    struct text *strings = arena_take(reader->arena, (size_t)out->count, sizeof *strings, reader->err);
     if (!strings)
         return -1;
     out->strings = strings;
@@ -238,7 +185,7 @@ static int read_texts(struct gguf_reader *reader, struct value *out)
 
 static int read_reals(struct gguf_reader *reader, const struct value_type *type, struct value *out)
 {
-    double *reals = arena_alloc(reader->arena, (size_t)out->count, sizeof *reals, reader->err);
+    double *reals = arena_take(reader->arena, (size_t)out->count, sizeof *reals, reader->err);
     if (!reals)
         return -1;
     out->reals = reals;
@@ -250,7 +197,7 @@ static int read_reals(struct gguf_reader *reader, const struct value_type *type,
 
 static int read_integers(struct gguf_reader *reader, const struct value_type *type, struct value *out)
 {
-    int64_t *integers = arena_alloc(reader->arena, (size_t)out->count, sizeof *integers, reader->err);
+    int64_t *integers = arena_take(reader->arena, (size_t)out->count, sizeof *integers, reader->err);
     if (!integers)
         return -1;
     out->integers = integers;

@@ -9,16 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/bundle.h"
 #include "base/error.h"
-
-/* Memory given out piece by piece and freed at once. */
-struct arena {
-    struct arena_piece *pieces;
-};
-/* Aligned for any type; never NULL without *err (ERROR_RESOURCE), even for 0 bytes. */
-void *arena_alloc(struct arena *arena, size_t count, size_t size, struct error *err);
-void arena_free(struct arena *arena);
 
 struct gguf_reader {
     const char *path;

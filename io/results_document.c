@@ -168,7 +168,7 @@ static int score_write(hid_t group, const struct result_score *score, struct err
     return status;
 }
 
-static int score_read(hid_t group, struct store_arena *arena, struct result_score *out, struct error *err)
+static int score_read(hid_t group, struct arena *arena, struct result_score *out, struct error *err)
 {
     if (!store_exists(group, "score"))
         return 0;
@@ -217,7 +217,7 @@ static int receipt_write(hid_t group, const struct result_document *document, st
     return status;
 }
 
-static int receipt_read(hid_t group, struct store_arena *arena, struct result_document *document, struct error *err)
+static int receipt_read(hid_t group, struct arena *arena, struct result_document *document, struct error *err)
 {
     struct result_receipt *out = &document->receipt;
     if (!store_exists(group, "receipt"))
@@ -264,7 +264,7 @@ int results_document_write(hid_t group, const struct result_document *document, 
     return document->receipt.tokens ? receipt_write(group, document, err) : 0;
 }
 
-int results_document_read(hid_t group, struct store_arena *arena, struct result_document *out, struct error *err)
+int results_document_read(hid_t group, struct arena *arena, struct result_document *out, struct error *err)
 {
     struct store_rows chunks, nodes, spans, tokens;
     *out = (struct result_document){0};

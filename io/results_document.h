@@ -14,6 +14,6 @@ extern const struct store_record results_run_record;
 
 /* Fill an empty group with the document, or a document from a group; what is read belongs to the arena. */
 int results_document_write(hid_t group, const struct result_document *document, struct error *err);
-int results_document_read(hid_t group, struct store_arena *arena, struct result_document *out, struct error *err);
+int results_document_read(hid_t group, struct arena *arena, struct result_document *out, struct error *err);
 
 #endif

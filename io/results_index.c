@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fnv.h"
 #include "base/num.h"
 #include "io/digest.h"
 #include "io/results_document.h"
@@ -76,19 +77,11 @@ void results_part_file(int64_t number, char out[RESULTS_PATH])
 
 /* ---- the hash table ---- */
 
-static uint64_t id_hash(const char *id)
-{
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    while (*id)
-        hash = (hash ^ (unsigned char)*id++) * 1099511628211u;
-    return hash;
-}
-
 /* The slot of that id, or the free one where it belongs. */
 static int64_t *slot_of(const struct results_index *index, const char *id)
 {
     uint64_t mask = (uint64_t)index->n_slots - 1;
-    for (uint64_t at = id_hash(id) & mask;; at = (at + 1) & mask) {
+    for (uint64_t at = fnv_bytes(FNV_START, id, strlen(id)) & mask;; at = (at + 1) & mask) {
         int64_t row = index->slots[at];
         if (row < 0 || strcmp(index->rows[row].id, id) == 0)
             return &index->slots[at];
@@ -137,13 +130,13 @@ static int make_room(void **array, int64_t n, int64_t *room, size_t size, struct
 }
 
 /* Every string of a struct replaced by the arena's copy. */
-static int copy_strings(struct store_arena *arena, const struct store_record *record, void *row, struct error *err)
+static int copy_strings(struct arena *arena, const struct store_record *record, void *row, struct error *err)
 {
     for (int f = 0; f < record->n_fields; f++) {
         if (record->fields[f].kind != STORE_STRING && record->fields[f].kind != STORE_NAME)
             continue;
         const char **string = (const char **)((char *)row + record->fields[f].offset);
-        if (!(*string = store_arena_string(arena, *string, err)))
+        if (!(*string = arena_string(arena, *string, err)))
             return -1;
     }
     return 0;
@@ -213,7 +206,7 @@ void results_index_free(struct results_index *index)
     free(index->parts);
     free(index->rows);
     free(index->slots);
-    store_arena_free(&index->arena);
+    arena_free(&index->arena);
     *index = (struct results_index){0};
 }
 

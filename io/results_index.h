@@ -34,7 +34,7 @@ struct results_row {
 };
 
 struct results_index {
-    struct store_arena arena;
+    struct arena arena;
     int64_t n_runs, n_parts, n_rows;
     struct results_run *runs;
     struct results_part *parts;

@@ -10,7 +10,7 @@ struct results_reader {
     int64_t next;               /* row */
     int64_t part;               /* the one that is open */
     hid_t file;                 /* or -1 */
-    struct store_arena arena;   /* of the document given last */
+    struct arena arena;         /* of the document given last */
     struct result_document document;
 };
 
@@ -66,7 +66,7 @@ static int part_switch(struct results_reader *reader, int64_t number, struct err
 int results_next(struct results_reader *reader, const struct result_document **out, struct error *err)
 {
     *out = NULL;
-    store_arena_free(&reader->arena);
+    arena_free(&reader->arena);
     if (reader->next == reader->index.n_rows)
         return 0;
     const struct results_row *row = &reader->index.rows[reader->next];
@@ -101,7 +101,7 @@ void results_unload(struct results_reader *reader)
     if (!reader)
         return;
     store_file_close(reader->file);
-    store_arena_free(&reader->arena);
+    arena_free(&reader->arena);
     results_index_free(&reader->index);
     free(reader->directory);
     free(reader);

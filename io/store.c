@@ -154,7 +154,7 @@ static hid_t field_type(enum store_kind kind)
 }
 
 static int field_encode_text(const struct store_field *field, const struct text *text, union slot *slot,
-                             struct store_arena *arena, struct error *err)
+                             struct arena *arena, struct error *err)
 {
     size_t replaced;
     char *clean = store_text_clean(arena, text->bytes, text->length, &replaced, err);
@@ -168,8 +168,8 @@ static int field_encode_text(const struct store_field *field, const struct text 
 }
 
 /* slot = the field of the struct at `row`; what it points to is the row's or the arena's. */
-static int field_encode(const struct store_field *field, const char *row, union slot *slot,
-                        struct store_arena *arena, struct error *err)
+static int field_encode(const struct store_field *field, const char *row, union slot *slot, struct arena *arena,
+                        struct error *err)
 {
     const void *at = row + field->offset;
     size_t replaced;
@@ -215,20 +215,20 @@ static int field_decode_enum(const struct store_field *field, const char *name, 
 }
 
 /* A list that HDF5 read, copied to the arena. */
-static int field_decode_list(const struct store_field *field, char *row, const hvl_t *list,
-                             struct store_arena *arena, struct error *err)
+static int field_decode_list(const struct store_field *field, char *row, const hvl_t *list, struct arena *arena,
+                             struct error *err)
 {
     void *at = row + field->offset;
     if (field->kind == STORE_BYTES) {
         if (!list->len) /* the clean text, read before, is the text */
             return 0;
-        char *bytes = store_arena_text(arena, list->p, list->len, err);
+        char *bytes = arena_text(arena, list->p, list->len, err);
         *(struct text *)at = (struct text){bytes, list->len};
         return bytes ? 0 : -1;
     }
     if (*(const int64_t *)(row + field->count_offset) != (int64_t)list->len)
         return error_set(err, ERROR_INPUT, "%s holds %zu and should hold another number", field->name, list->len);
-    int32_t *tokens = store_arena_take(arena, list->len, sizeof *tokens, err);
+    int32_t *tokens = arena_take(arena, list->len, sizeof *tokens, err);
     if (!tokens)
         return -1;
     if (list->len)
@@ -238,8 +238,8 @@ static int field_decode_list(const struct store_field *field, char *row, const h
 }
 
 /* The opposite of field_encode: everything that is pointed to goes to the arena. */
-static int field_decode(const struct store_field *field, char *row, const union slot *slot,
-                        struct store_arena *arena, struct error *err)
+static int field_decode(const struct store_field *field, char *row, const union slot *slot, struct arena *arena,
+                        struct error *err)
 {
     void *at = row + field->offset;
     char *string;
@@ -251,7 +251,7 @@ static int field_decode(const struct store_field *field, char *row, const union 
         *(double *)at = slot->real;
         return 0;
     case STORE_STRING:
-        string = store_arena_string(arena, slot->string, err);
+        string = arena_string(arena, slot->string, err);
         *(const char **)at = string;
         return string ? 0 : -1;
     case STORE_NAME:
@@ -261,7 +261,7 @@ static int field_decode(const struct store_field *field, char *row, const union 
     case STORE_ENUM:
         return field_decode_enum(field, slot->string, at, err);
     case STORE_TEXT:
-        string = store_arena_string(arena, slot->string, err);
+        string = arena_string(arena, slot->string, err);
         *(struct text *)at = (struct text){string, string ? strlen(string) : 0};
         return string ? 0 : -1;
     case STORE_BYTES:
@@ -289,7 +289,7 @@ static int attribute_write(hid_t object, const struct store_field *field, const 
 
 int store_attributes_write(hid_t object, const struct store_record *record, const void *row, struct error *err)
 {
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     int status = 0;
     for (int f = 0; f < record->n_fields && !status; f++) {
         union slot slot;
@@ -297,11 +297,11 @@ int store_attributes_write(hid_t object, const struct store_record *record, cons
         if (!status)
             status = attribute_write(object, &record->fields[f], &slot, err);
     }
-    store_arena_free(&scratch);
+    arena_free(&scratch);
     return status;
 }
 
-static int attribute_read(hid_t object, const struct store_field *field, char *row, struct store_arena *arena,
+static int attribute_read(hid_t object, const struct store_field *field, char *row, struct arena *arena,
                           struct error *err)
 {
     hid_t attribute = H5Aopen(object, field->name, H5P_DEFAULT);
@@ -323,7 +323,7 @@ static int attribute_read(hid_t object, const struct store_field *field, char *r
     return status;
 }
 
-int store_attributes_read(hid_t object, const struct store_record *record, void *row, struct store_arena *arena,
+int store_attributes_read(hid_t object, const struct store_record *record, void *row, struct arena *arena,
                           struct error *err)
 {
     for (int f = 0; f < record->n_fields; f++)
@@ -398,7 +398,7 @@ static void record_types(const struct store_record *record, hid_t types[2])
 }
 
 static int rows_encode(const struct store_record *record, struct store_rows rows, union slot *slots,
-                       struct store_arena *arena, struct error *err)
+                       struct arena *arena, struct error *err)
 {
     for (int64_t r = 0; r < rows.n; r++)
         for (int f = 0; f < record->n_fields; f++) {
@@ -414,9 +414,9 @@ int store_table_write(hid_t group, const char *name, const struct store_record *
 {
     if (!rows.n)
         return 0;
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     size_t width = (size_t)record->n_fields * sizeof(union slot);
-    union slot *slots = store_arena_take(&scratch, (size_t)rows.n, width, err);
+    union slot *slots = arena_take(&scratch, (size_t)rows.n, width, err);
     int status = slots ? rows_encode(record, rows, slots, &scratch, err) : -1;
     if (!status) {
         hid_t types[2];
@@ -425,19 +425,19 @@ int store_table_write(hid_t group, const char *name, const struct store_record *
         H5Tclose(types[0]);
         H5Tclose(types[1]);
     }
-    store_arena_free(&scratch);
+    arena_free(&scratch);
     return status;
 }
 
 /* The rows of an open table as structs of the arena, or NULL. */
-static char *rows_read(hid_t dataset, const struct store_record *record, int64_t n, struct store_arena *arena,
+static char *rows_read(hid_t dataset, const struct store_record *record, int64_t n, struct arena *arena,
                        struct error *err)
 {
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     hid_t types[2], space = H5Dget_space(dataset);
     record_types(record, types);
-    union slot *slots = store_arena_take(&scratch, (size_t)n, (size_t)record->n_fields * sizeof *slots, err);
-    char *rows = slots ? store_arena_take(arena, (size_t)n, record->row_bytes, err) : NULL;
+    union slot *slots = arena_take(&scratch, (size_t)n, (size_t)record->n_fields * sizeof *slots, err);
+    char *rows = slots ? arena_take(arena, (size_t)n, record->row_bytes, err) : NULL;
     if (rows) {
         int status = 0;
         if (H5Dread(dataset, types[1], H5S_ALL, H5S_ALL, H5P_DEFAULT, slots) < 0)
@@ -452,11 +452,11 @@ static char *rows_read(hid_t dataset, const struct store_record *record, int64_t
     H5Tclose(types[0]);
     H5Tclose(types[1]);
     H5Sclose(space);
-    store_arena_free(&scratch);
+    arena_free(&scratch);
     return rows;
 }
 
-int store_table_read(hid_t group, const char *name, const struct store_record *record, struct store_arena *arena,
+int store_table_read(hid_t group, const char *name, const struct store_record *record, struct arena *arena,
                      struct store_rows *out, struct error *err)
 {
     *out = (struct store_rows){NULL, 0};
@@ -476,7 +476,7 @@ int store_array_write(hid_t group, const char *name, hid_t type, struct store_ro
     return data.n ? dataset_write(group, name, types, data, err) : 0;
 }
 
-int store_array_read(hid_t group, const char *name, hid_t type, struct store_arena *arena, struct store_rows *out,
+int store_array_read(hid_t group, const char *name, hid_t type, struct arena *arena, struct store_rows *out,
                      struct error *err)
 {
     *out = (struct store_rows){NULL, 0};
@@ -485,7 +485,7 @@ int store_array_read(hid_t group, const char *name, hid_t type, struct store_are
     hid_t dataset = dataset_open(group, name, &out->n, err);
     if (dataset < 0)
         return -1;
-    void *data = store_arena_take(arena, (size_t)out->n, H5Tget_size(type), err);
+    void *data = arena_take(arena, (size_t)out->n, H5Tget_size(type), err);
     int status = data ? 0 : -1;
     if (data && H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = store_failed(err, ERROR_INPUT, "cannot read the dataset %s", name);
@@ -514,7 +514,7 @@ static int text_dataset_write(hid_t group, const char *name, const char *clean, 
 
 int store_text_write(hid_t group, const char *name, const struct text *text, struct error *err)
 {
-    struct store_arena scratch = {0};
+    struct arena scratch = {0};
     size_t replaced;
     char bytes_name[64];
     snprintf(bytes_name, sizeof bytes_name, "%s_bytes", name);
@@ -524,11 +524,11 @@ int store_text_write(hid_t group, const char *name, const struct text *text, str
         struct store_rows bytes = {text->bytes, (int64_t)text->length};
         status = store_array_write(group, bytes_name, H5T_NATIVE_UINT8, bytes, err);
     }
-    store_arena_free(&scratch);
+    arena_free(&scratch);
     return status;
 }
 
-static int text_dataset_read(hid_t group, const char *name, struct store_arena *arena, struct text *out,
+static int text_dataset_read(hid_t group, const char *name, struct arena *arena, struct text *out,
                              struct error *err)
 {
     hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT);
@@ -542,7 +542,7 @@ static int text_dataset_read(hid_t group, const char *name, struct store_arena *
     else if (H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &read) < 0)
         status = store_failed(err, ERROR_INPUT, "cannot read the text %s", name);
     if (!status) {
-        char *copy = store_arena_string(arena, read, err);
+        char *copy = arena_string(arena, read, err);
         *out = (struct text){copy, copy ? strlen(copy) : 0};
         status = copy ? 0 : -1;
     }
@@ -553,7 +553,7 @@ static int text_dataset_read(hid_t group, const char *name, struct store_arena *
     return status;
 }
 
-int store_text_read(hid_t group, const char *name, struct store_arena *arena, struct text *out, struct error *err)
+int store_text_read(hid_t group, const char *name, struct arena *arena, struct text *out, struct error *err)
 {
     char bytes_name[64];
     snprintf(bytes_name, sizeof bytes_name, "%s_bytes", name);

@@ -18,10 +18,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/bundle.h"
 #include "base/error.h"
 #include "io/durable.h"
-#include "io/store_arena.h"
 
 enum store_kind {
     STORE_INT,    /* int64_t                                                                     */
@@ -77,7 +77,7 @@ bool store_exists(hid_t parent, const char *name);
 
 int store_attributes_write(hid_t object, const struct store_record *record, const void *row, struct error *err);
 /* Fills `row`; strings in it belong to the arena. An attribute that is missing is an error. */
-int store_attributes_read(hid_t object, const struct store_record *record, void *row, struct store_arena *arena,
+int store_attributes_read(hid_t object, const struct store_record *record, void *row, struct arena *arena,
                           struct error *err);
 
 /* rows [n]; nothing is made when n is 0. */
@@ -88,19 +88,19 @@ struct store_rows {
 int store_table_write(hid_t group, const char *name, const struct store_record *record, struct store_rows rows,
                       struct error *err);
 /* n 0 when there is no such table. */
-int store_table_read(hid_t group, const char *name, const struct store_record *record, struct store_arena *arena,
+int store_table_read(hid_t group, const char *name, const struct store_record *record, struct arena *arena,
                      struct store_rows *out, struct error *err);
 
 /* ---- arrays and texts ---- */
 
 /* data [n] of a native type; nothing is made when n is 0. */
 int store_array_write(hid_t group, const char *name, hid_t type, struct store_rows data, struct error *err);
-int store_array_read(hid_t group, const char *name, hid_t type, struct store_arena *arena, struct store_rows *out,
+int store_array_read(hid_t group, const char *name, hid_t type, struct arena *arena, struct store_rows *out,
                      struct error *err);
 
 /* A scalar text "NAME", and "NAME_bytes" beside it when cleaning changed it. */
 int store_text_write(hid_t group, const char *name, const struct text *text, struct error *err);
-int store_text_read(hid_t group, const char *name, struct store_arena *arena, struct text *out, struct error *err);
+int store_text_read(hid_t group, const char *name, struct arena *arena, struct text *out, struct error *err);
 
 /* error_set with HDF5's innermost message behind it; returns -1. */
 int store_failed(struct error *err, enum error_code code, const char *format, ...)

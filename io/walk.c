@@ -10,8 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/utf8.h"
 #include "io/document.h"
-#include "io/encoding.h"
 #include "io/ignore.h"
 #include "io/walk_roots.h"
 
@@ -69,7 +69,7 @@ static char *clean_name(const char *name)
     size_t length = strlen(name), at = 0;
     char *out = malloc(3 * length + 1);
     for (size_t i = 0; out && i < length;) {
-        size_t n = encoding_utf8_valid(name + i, length - i);
+        size_t n = utf8_valid_prefix((struct text){name + i, length - i});
         unsigned char byte = (unsigned char)name[i];
         if (n == 0 || byte < 0x20 || byte == 0x7f)
             at += (size_t)sprintf(out + at, "%%%02X", byte);

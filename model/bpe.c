@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "base/num.h"
-#include "model/fnv.h"
 #include "model/heap.h"
 #include "model/memo.h"
 

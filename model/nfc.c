@@ -6,7 +6,7 @@
 #include <utf8proc.h>
 
 #include "base/num.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 static const utf8proc_option_t FORM = (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 enum { MOST_PARTS = 8 }; /* a character decomposes into four at most */

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/fnv.h"
+#include "base/fnv.h"
+#include "base/utf8.h"
 #include "model/heap.h"
 #include "model/memo.h"
 #include "model/spm_split.h"
-#include "model/utf8.h"
 
 struct spm {
     const struct vocab *vocab;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 struct user_piece {
     struct text bytes;

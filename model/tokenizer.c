@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
+#include "base/utf8.h"
 #include "model/bpe.h"
-#include "model/fnv.h"
 #include "model/nfc.h"
 #include "model/pretokenize.h"
 #include "model/spm.h"
-#include "model/utf8.h"
 #include "model/vocab.h"
 
 /* Names under which models end a turn or a text, beside what the file's keys say. */

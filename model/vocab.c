@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "base/num.h"
-#include "model/fnv.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 struct entry {
     char *bytes; /* the raw bytes of what stands for text; the name of any other */

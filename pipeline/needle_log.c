@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "io/durable.h"
-#include "io/encoding.h"
+#include "io/store_text.h"
 #include "pipeline/needle_grid.h"
 
 /* The place of a trial that has an answer. */
@@ -187,29 +187,6 @@ const char *needle_log_dtype(const struct needle_log *log)
 
 /* ---- writing ---- */
 
-/* The bytes as text: what is not UTF-8, and NUL, becomes U+FFFD. NULL: no memory. */
-static char *clean(const char *bytes, size_t length)
-{
-    static const char replacement[] = "\xef\xbf\xbd";
-    char *out = malloc(3 * length + 1);
-    size_t n = 0;
-    for (size_t i = 0; out && i < length;) {
-        const size_t valid = encoding_utf8_valid(bytes + i, length - i);
-        const size_t plain = valid > 0 ? strnlen(bytes + i, valid) : 0;
-        memcpy(out + n, bytes + i, plain);
-        n += plain;
-        i += plain;
-        if (i < length && plain == 0) {
-            memcpy(out + n, replacement, 3);
-            n += 3;
-            i++;
-        }
-    }
-    if (out)
-        out[n] = '\0';
-    return out;
-}
-
 static bool add_strings(cJSON *json, const char *name, const struct needle_record *record)
 {
     cJSON *array = cJSON_AddArrayToObject(json, name);
@@ -246,11 +223,14 @@ static bool add_answer(cJSON *json, const struct needle_record *record)
     if (record->failure)
         return add_strings(json, "expected", record) && cJSON_AddNullToObject(json, "answer") != NULL &&
                cJSON_AddNullToObject(json, "score") != NULL && add_string(json, "error", record->failure);
-    char *answer = clean(record->answer, record->answer_length);
+    struct arena scratch = {0};
+    struct error ignored; /* no memory: the line is not complete */
+    size_t replaced;
+    const char *answer = store_text_clean(&scratch, record->answer, record->answer_length, &replaced, &ignored);
     const bool complete = answer && add_strings(json, "expected", record) && add_string(json, "answer", answer) &&
                           add_number(json, "score", record->score) && add_string(json, "finish", record->finish) &&
                           add_number(json, "generated", (double)record->generated);
-    free(answer);
+    arena_free(&scratch);
     return complete;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "base/num.h"
 #include "pipeline/needle_draft.h"
 
@@ -88,16 +89,12 @@ void needle_material_free(struct needle_material *material)
 
 /* ---- trials ---- */
 
-/* FNV-1a over the numbers that name a trial. */
+/* A hash of the numbers that name a trial. */
 static uint64_t cell_seed(const struct needle_material *material, const struct needle_cell *cell)
 {
     const uint64_t parts[] = {material->seed, (uint64_t)cell->task, (uint64_t)cell->length,
                               rows[cell->task].has_depth ? (uint64_t)cell->depth : 0, (uint64_t)cell->trial};
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        for (int byte = 0; byte < 8; byte++)
-            hash = (hash ^ (parts[i] >> 8 * byte & 0xffu)) * 0x100000001b3u;
-    return hash;
+    return fnv_bytes(FNV_START, parts, sizeof parts); /* on x86-64, the lowest byte first */
 }
 
 /* The tokens of a whole prompt. */

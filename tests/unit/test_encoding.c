@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "io/encoding.h"
 
 /* A literal that may hold NULs, and its length. */
@@ -103,11 +104,11 @@ static void overlong_surrogate_and_too_large_forms_are_not_utf8(void **state)
     const char *const bad[] = {"\xc0\x80", "\xc1\xbf",         "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
                                "\x80",     "\xf4\x90\x80\x80", "\xf5",         "\xe4\xb8",     "\xff"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(encoding_utf8_valid(bad[i], strlen(bad[i])), 0);
+        assert_int_equal(utf8_valid_prefix((struct text){bad[i], strlen(bad[i])}), 0);
     const char *const good[] = {"\xc2\x80",     "\xdf\xbf",     "\xe0\xa0\x80",     "\xed\x9f\xbf",
                                 "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
-        assert_int_equal(encoding_utf8_valid(good[i], strlen(good[i])), strlen(good[i]));
+        assert_int_equal(utf8_valid_prefix((struct text){good[i], strlen(good[i])}), strlen(good[i]));
 }
 
 static void validation_stops_at_the_first_bad_byte_wherever_it_is(void **state)
@@ -117,7 +118,7 @@ static void validation_stops_at_the_first_bad_byte_wherever_it_is(void **state)
     for (size_t i = 0; i < sizeof text; i++) {
         memset(text, 'a', sizeof text);
         text[i] = '\xff';
-        assert_int_equal(encoding_utf8_valid(text, sizeof text), i);
+        assert_int_equal(utf8_valid_prefix((struct text){text, sizeof text}), i);
     }
 }
 
@@ -185,7 +186,7 @@ static void a_surrogate_pair_across_the_conversion_pieces_is_kept_whole(void **s
     char *text = convert(ENCODING_UTF16_LE, bytes, length, &broken);
     assert_int_equal(broken, 0);
     assert_int_equal(strlen(text), 1 + 4 * pairs);
-    assert_int_equal(encoding_utf8_chars(text, strlen(text)), 1 + pairs);
+    assert_int_equal(utf8_characters((struct text){text, strlen(text)}), 1 + pairs);
     free(text);
     free(bytes);
 }

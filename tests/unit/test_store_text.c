@@ -28,13 +28,13 @@ static void cleaning_replaces_each_piece_that_is_no_character(void **state)
         {"", 0, ""},
     };
     struct error err;
-    struct store_arena arena = {0};
+    struct arena arena = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t replaced;
         assert_string_equal(store_text_clean(&arena, cases[i].raw, cases[i].length, &replaced, &err),
                             cases[i].clean);
     }
-    store_arena_free(&arena);
+    arena_free(&arena);
 }
 
 static void names_of_any_bytes_are_kept_apart_and_come_back(void **state)
@@ -42,7 +42,7 @@ static void names_of_any_bytes_are_kept_apart_and_come_back(void **state)
     (void)state;
     static const char *const names[] = {"a/b.txt", "\xff", "\\xff", "\\", "\\x", "\xc3", "\xc3\xa9", "", "a\nb"};
     struct error err;
-    struct store_arena arena = {0};
+    struct arena arena = {0};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *encoded = store_name_encode(&arena, names[i], &err);
         assert_string_equal(store_name_decode(&arena, encoded, &err), names[i]);
@@ -51,7 +51,7 @@ static void names_of_any_bytes_are_kept_apart_and_come_back(void **state)
     }
     assert_string_equal(store_name_encode(&arena, "a\\\xff", &err), "a\\x5c\\xff");
     assert_string_equal(store_name_decode(&arena, "\\x4", &err), "\\x4");
-    store_arena_free(&arena);
+    arena_free(&arena);
 }
 
 int main(void)

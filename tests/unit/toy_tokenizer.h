@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/bundle.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 enum { TOY_TOKENS = 600, TOY_MERGES = 300, TOY_VALUES = 10, TOY_NAME = 64 };
 

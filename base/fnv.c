@@ -1,4 +1,4 @@
-#include "model/fnv.h"
+#include "base/fnv.h"
 
 uint64_t fnv_bytes(uint64_t hash, const void *bytes, size_t n)
 {

@@ -1,6 +1,6 @@
 /* FNV-1a, 64 bits: the same number for the same bytes on every machine. Not against an adversary. */
-#ifndef LONGHAUL_MODEL_FNV_H
-#define LONGHAUL_MODEL_FNV_H
+#ifndef LONGHAUL_BASE_FNV_H
+#define LONGHAUL_BASE_FNV_H
 
 #include <stddef.h>
 #include <stdint.h>

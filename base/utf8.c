@@ -1,41 +1,28 @@
-#include "model/utf8.h"
+#include "base/utf8.h"
 
-#include <stdbool.h>
 #include <string.h>
 
-/* Bytes of the sequence at p, of which `left` (> 0) are there; 0 when it is not valid. */
-static size_t sequence_length(const unsigned char *p, size_t left)
+struct utf8_piece utf8_piece(const char *bytes, size_t left)
 {
-    unsigned char lead = p[0], low = 0x80, high = 0xbf; /* the bounds of the second byte */
-    size_t length;
-    if (lead < 0x80)
-        return 1;
-    if (lead >= 0xc2 && lead <= 0xdf) {
-        length = 2;
-    } else if (lead >= 0xe0 && lead <= 0xef) {
-        length = 3;
-        if (lead == 0xe0)
-            low = 0xa0;
-        else if (lead == 0xed)
-            high = 0x9f;
-    } else if (lead >= 0xf0 && lead <= 0xf4) {
-        length = 4;
-        if (lead == 0xf0)
-            low = 0x90;
-        else if (lead == 0xf4)
-            high = 0x8f;
-    } else {
-        return 0;
+    const unsigned char *p = (const unsigned char *)bytes;
+    if (p[0] < 0x80)
+        return (struct utf8_piece){1, true};
+    if (p[0] < 0xc2 || p[0] > 0xf4)
+        return (struct utf8_piece){1, false};
+    const size_t length = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    /* The second byte is what tells overlong forms, surrogates and code points past the last from the rest. */
+    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    for (size_t i = 1; i < length; i++) {
+        if (i >= left || p[i] < low || p[i] > high)
+            return (struct utf8_piece){i, false};
+        low = 0x80;
+        high = 0xbf;
     }
-    if (left < length || p[1] < low || p[1] > high)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    return length;
+    return (struct utf8_piece){length, true};
 }
 
-static bool eight_are_ascii(const unsigned char *p)
+static bool eight_are_ascii(const char *p)
 {
     uint64_t word;
     memcpy(&word, p, sizeof word);
@@ -44,19 +31,26 @@ static bool eight_are_ascii(const unsigned char *p)
 
 size_t utf8_valid_prefix(struct text text)
 {
-    const unsigned char *bytes = (const unsigned char *)text.bytes;
     size_t at = 0;
     while (at < text.length) {
-        if (text.length - at >= 8 && eight_are_ascii(bytes + at)) {
+        if (text.length - at >= 8 && eight_are_ascii(text.bytes + at)) {
             at += 8;
             continue;
         }
-        size_t length = sequence_length(bytes + at, text.length - at);
-        if (length == 0)
+        const struct utf8_piece piece = utf8_piece(text.bytes + at, text.length - at);
+        if (!piece.valid)
             break;
-        at += length;
+        at += piece.length;
     }
     return at;
+}
+
+int64_t utf8_characters(struct text text)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < text.length; i++)
+        count += ((unsigned char)text.bytes[i] & 0xc0) != 0x80;
+    return count;
 }
 
 uint32_t utf8_decode(const char *bytes, size_t *length)
