@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/utf8.h"
 #include "io/results.h"
 #include "io/store_text.h"
 
@@ -259,8 +260,17 @@ static int jsonl_write(const struct result_document *document, const struct resu
 /* A name inside one line: control characters would end it. */
 static void md_name(FILE *out, const char *name)
 {
-    for (; *name; name++)
-        fputc((unsigned char)*name < ' ' ? ' ' : *name, out);
+    for (size_t left = strlen(name); left > 0;) {
+        const struct utf8_piece piece = utf8_piece(name, left);
+        if (!piece.valid)
+            fputs(UTF8_REPLACEMENT, out);
+        else if ((unsigned char)*name < ' ')
+            fputc(' ', out);
+        else
+            fwrite(name, 1, piece.length, out);
+        name += piece.length;
+        left -= piece.length;
+    }
 }
 
 /* What the memory policy cost, where it was measured. */

@@ -135,16 +135,18 @@ static void markdown_has_a_section_for_each_document(void **state)
     documents[0].reason = "3 tokens dropped";
     documents[0].tokens_dropped = 3;
     documents[0].tokens_forgotten = 2;
+    documents[0].path = "\xc3\xa9/\xe2\x82.txt";
     store(RESULT_SUMMARIZE, documents, 2);
     char *text = exported(EXPORT_MD);
-    assert_string_equal(text, "# Summaries\n\n"
-                              "## a # x\n\n- source: a # x\n- tokens: 30 in, 30 used, 0 dropped\n- status: ok\n"
-                              "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
-                              "First.\n\n"
-                              "## b\n\n- source: b\n- tokens: 30 in, 30 used, 3 dropped, 2 forgotten\n"
-                              "- status: partial: 3 tokens dropped\n"
-                              "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
-                              "Second.\n\n");
+    assert_string_equal(
+        text, "# Summaries\n\n"
+              "## a # x\n\n- source: a # x\n- tokens: 30 in, 30 used, 0 dropped\n- status: ok\n"
+              "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
+              "First.\n\n"
+              "## b\n\n- source: \xc3\xa9/\xef\xbf\xbd.txt\n- tokens: 30 in, 30 used, 3 dropped, 2 forgotten\n"
+              "- status: partial: 3 tokens dropped\n"
+              "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
+              "Second.\n\n");
     free(text);
 }
 
