@@ -238,6 +238,14 @@ int document_read(const char *path, struct document_text *out, struct error *err
     return rc;
 }
 
+void document_text_release(struct document_text *text)
+{
+    free(text->owned);
+    text->owned = NULL;
+    text->text = "";
+    text->length = 0;
+}
+
 void document_text_free(struct document_text *text)
 {
     free(text->owned);

@@ -73,6 +73,9 @@ int document_read(const char *path, struct document_text *out, struct error *err
 
 void document_text_free(struct document_text *text);
 
+/* Free the text, which is empty then; all else that is known of the document stays. */
+void document_text_release(struct document_text *text);
+
 /* For those who cannot do without the file's text: ERROR_INPUT with the reason where it has bytes and was skipped.
  */
 int document_require_text(const struct document_text *text, const char *path, struct error *err);

@@ -217,9 +217,12 @@ static int plan_documents(struct plan *plan, struct error *err)
     plan->documents = calloc((size_t)plan->corpus->n_documents + 1, sizeof *plan->documents);
     if (!plan->documents)
         return error_set(err, ERROR_RESOURCE, "no memory for %" PRId64 " documents", plan->corpus->n_documents);
-    for (plan->n_documents = 0; plan->n_documents < plan->corpus->n_documents; plan->n_documents++)
-        if (plan_document(plan, plan->n_documents, err) != 0)
+    for (plan->n_documents = 0; plan->n_documents < plan->corpus->n_documents; plan->n_documents++) {
+        const int status = plan_document(plan, plan->n_documents, err);
+        document_text_release(&plan->documents[plan->n_documents].text); /* a run goes by the tokens */
+        if (status != 0)
             return -1;
+    }
     return 0;
 }
 

@@ -21,8 +21,8 @@
 #include "pipeline/work.h"
 
 struct plan_document {
-    const char *id, *path; /* of the corpus */
-    struct document_text text;
+    const char *id, *path;     /* of the corpus */
+    struct document_text text; /* its bytes are let go once they are tokens */
     struct work work;
     enum result_status status; /* RESULT_PENDING: to be done; else SKIPPED or FAILED, or what it was when done */
     char reason[256];

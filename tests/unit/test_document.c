@@ -110,6 +110,39 @@ static void one_byte_is_a_document(void **state)
     document_text_free(&text);
 }
 
+static void a_document_whose_text_is_let_go_keeps_the_rest(void **state)
+{
+    (void)state;
+    struct document_text text;
+    read_bytes(BYTES("\xef\xbb\xbfhello"), &text);
+    document_text_release(&text);
+    assert_text(&text, "");
+    assert_null(text.owned);
+    assert_int_equal(text.source_bytes, 8);
+    assert_int_equal(text.chars, 5);
+    assert_int_equal(text.n_spans, 2);
+    document_text_free(&text);
+}
+
+static void only_bytes_without_text_are_refused_where_text_is_required(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t length;
+        int status;
+    } cases[] = {{BYTES("a\0b"), -1}, {BYTES("ab"), 0}, {BYTES(""), 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct document_text text;
+        struct error err = {0};
+        read_bytes(cases[i].bytes, cases[i].length, &text);
+        assert_int_equal(document_require_text(&text, "a.txt", &err), cases[i].status);
+        assert_int_equal(err.code, cases[i].status == 0 ? ERROR_NONE : ERROR_INPUT);
+        assert_string_equal(err.text, cases[i].status == 0 ? "" : "a.txt: not read: binary");
+        document_text_free(&text);
+    }
+}
+
 static void a_byte_order_mark_is_skipped_and_recorded(void **state)
 {
     (void)state;
@@ -313,6 +346,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_plain_file_is_its_own_text, make_file, remove_file),
         cmocka_unit_test_setup_teardown(the_sha256_is_that_of_the_file, make_file, remove_file),
         cmocka_unit_test_setup_teardown(one_byte_is_a_document, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(a_document_whose_text_is_let_go_keeps_the_rest, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(only_bytes_without_text_are_refused_where_text_is_required, make_file,
+                                        remove_file),
         cmocka_unit_test_setup_teardown(a_byte_order_mark_is_skipped_and_recorded, make_file, remove_file),
         cmocka_unit_test_setup_teardown(broken_bytes_are_dropped_and_recorded, make_file, remove_file),
         cmocka_unit_test_setup_teardown(offsets_in_latin1_text_lead_back_to_the_file, make_file, remove_file),
