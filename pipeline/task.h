@@ -2,7 +2,8 @@
  *
  * A generating task is a set of prompts, one for each role that a generation can have in a strategy. A prompt's
  * text stands before and after its material: the document's tokens, a chunk of them, or earlier answers. In the
- * texts {part} and {parts} become the chunk's number and the number of chunks.
+ * texts {part} and {parts} become the chunk's number and the number of chunks; of a ROLE_REDUCE both are the
+ * latter.
  */
 #ifndef LONGHAUL_PIPELINE_TASK_H
 #define LONGHAUL_PIPELINE_TASK_H

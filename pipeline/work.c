@@ -222,6 +222,7 @@ static int compose(const struct work *work, const struct node *node, const struc
     struct prompt_material material = {.part = node->chunk + 1, .parts = work->chunks.count};
     if (node->role == ROLE_REDUCE) {
         struct token_list answers = {0};
+        material.part = material.parts;
         int status = gather_answers(work, node, prompter, &answers, err);
         material.tokens = answers.ids;
         material.n_tokens = answers.count;

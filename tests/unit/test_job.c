@@ -9,6 +9,7 @@
 
 #include "pipeline/job.h"
 #include "pipeline/work.h"
+#include "toy_tokenizer.h"
 
 /* What another rank takes out of the message; `bytes` fewer than it has. */
 static int carry(const struct job_result *result, size_t fewer, struct job_result *out, struct error *err)
@@ -124,6 +125,33 @@ static void a_document_of_one_token_is_scored_with_no_predictions(void **state)
     job_result_free(&result);
 }
 
+/* Summaries of three chunks, put together under a prompt of the user's. */
+static void a_reduction_speaks_of_all_parts(void **state)
+{
+    (void)state;
+    static struct toy toy;
+    struct error err = {0};
+    toy_start(&toy, "gpt-2");
+    toy_finish(&toy);
+    struct tokenizer *tokenizer = tokenizer_create(&toy.bundle, &err);
+    assert_non_null(tokenizer);
+    const struct prompter prompter = {&task_summarize, tokenizer, CHAT_PLAIN, "{part} of {parts}."};
+    int32_t answer[] = {'a'};
+    struct node nodes[4] = {[3] = {.role = ROLE_REDUCE, .chunk = -1, .end_child = 3}};
+    for (int i = 0; i < 3; i++)
+        nodes[i] = (struct node){.chunk = i, .n_tokens = 1, .tokens = answer};
+    struct work work = {.chunks.count = 3, .n_nodes = 4, .nodes = nodes};
+    struct job job = {0};
+    assert_int_equal(work_take(&work, 3, &prompter, &job, &err), 0);
+    const char wanted[] = "3 of 3.";
+    const int64_t n = sizeof wanted - 1;
+    assert_true(job.n_tokens > n);
+    for (int64_t i = 0; i < n; i++)
+        assert_int_equal(job.tokens[job.n_tokens - n + i], wanted[i]);
+    job_free(&job);
+    tokenizer_free(tokenizer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +161,7 @@ int main(void)
         cmocka_unit_test(arrays_without_elements_are_still_there),
         cmocka_unit_test(a_message_cut_short_is_refused),
         cmocka_unit_test(a_document_of_one_token_is_scored_with_no_predictions),
+        cmocka_unit_test(a_reduction_speaks_of_all_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
