@@ -2,9 +2,12 @@
  *
  * Keys on their way are hidden behind the arithmetic of the keys before them; queries carry their sums with them,
  * so their hops lie bare between the arithmetic. With C(a, b) the seconds in which one rank attends with the
- * queries of rank a to the keys of rank b, B bytes a second, and x a rank (the slowest governs each hop), hop by
- * hop: pass-KV   max_x max(C(x, x - hop), bytes of the keys of x - hop - 1 / B)      the last hop moves nothing
- *     pass-Q    max_x C(x - hop, x) + max_x bytes of the queries of x - hop / B
+ * queries of rank a to the keys of rank b, B bytes a second, and x a rank (the slowest governs each hop), a hop
+ * takes, but for the last one of pass-KV, which moves nothing:
+ *
+ *     pass-KV   max_x max(C(x, x - hop), (bytes of the keys of x - hop - 1) / B)
+ *     pass-Q    max_x C(x - hop, x) + max_x (bytes of the queries of x - hop) / B
+ *
  * Packing, which both need once, is not in it, and the arithmetic is the same: keys go round as long as they hide
  * behind it, and beyond that while they are the fewer bytes. (The two ways and the question: "Context Parallelism
  * for Scalable Million-Token Inference", Yang et al. 2024, arXiv:2411.01783.)

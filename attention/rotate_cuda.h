@@ -1,7 +1,7 @@
 /* What goes round block attention on a GPU (attend_cuda.h): positions turned into rotations and spans, queries and
  * keys rotated, values moved, the state finished.
  *
- * A segment in one layer: memory_put keeps its raw keys and values; rotate_cuda_queries begins the state;
+ * A segment in one layer: memory_cuda_put keeps its raw keys and values; rotate_cuda_queries begins the state;
  * then for each piece of each rank's memory rotate_cuda_keys, rotate_cuda_spans and the kernel's attend;
  * rotate_cuda_finish. (One token: attend_one_cuda.h.) The numbers are those of ring_block.c and ring_message.c.
  *

@@ -10,7 +10,7 @@ struct walk_root {
     const char *name; /* the end of absolute, as much as sets it apart from the other roots */
 };
 
-/* The roots of paths [n], in the same order. NULL on failure: ERROR_INPUT for a path that does not exist. */
+/* The roots of paths [n], in the same order. NULL on failure: ERROR_IO for a path that does not exist. */
 struct walk_root *walk_roots_create(const char *const *paths, int n, struct error *err);
 void walk_roots_free(struct walk_root *roots, int n);
 

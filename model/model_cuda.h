@@ -1,6 +1,6 @@
 /* A model's weights on a GPU: its matrices in bf16, quantised rows of those that single tokens are multiplied with,
- * its norms in f32; all resident. The embedding stays the host's, which looks up a segment's tokens. Private to
- * model/.
+ * its norms in f32; all resident, or the matrices streamed through the places of two layers. The embedding stays
+ * the host's, which looks up a segment's tokens. Private to model/.
  */
 #ifndef LONGHAUL_MODEL_MODEL_CUDA_H
 #define LONGHAUL_MODEL_MODEL_CUDA_H

@@ -1,7 +1,7 @@
 /* Unicode normalisation form C, with the way back to the bytes before it.
  *
- * Some tokenizers (Qwen 2) were trained on normalised text. nfc_normalize, then nfc_source for places in it, in
- * rising order; nfc_free. Nearly all text is in the form already: then nothing is copied.
+ * Some tokenizers (Qwen 2) were trained on normalised text. nfc_normalize, then nfc_map_ends for places in it,
+ * in rising order; nfc_free. Nearly all text is in the form already: then nothing is copied.
  */
 #ifndef LONGHAUL_MODEL_NFC_H
 #define LONGHAUL_MODEL_NFC_H

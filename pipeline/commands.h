@@ -1,5 +1,5 @@
-/* The subcommands. Each does its whole job and returns 0, or -1 with *err, like everything else; summarize, score
- * and plan are in pipeline/run.h's hands. */
+/* The subcommands, a file each: command_*.c. Each does its whole job and returns 0, or -1 with *err, like
+ * everything else. */
 #ifndef LONGHAUL_PIPELINE_COMMANDS_H
 #define LONGHAUL_PIPELINE_COMMANDS_H
 

@@ -37,7 +37,7 @@ enum job_finish { FINISH_END /* the model ended its turn */, FINISH_LENGTH /* ma
 
 struct job_result {
     int64_t id;
-    enum job_kind kind;   /* of the job: it alone tells which arrays there are, since a count may be 0 */
+    enum job_kind kind;   /* of the job, and so of what came of it; arrays that are there may have no elements */
     struct error failure; /* code ERROR_NONE: all is well */
     enum job_finish finish;
     int64_t count;            /* GENERATE: tokens written, without the end token. SCORE: n_tokens - 1 predictions */

@@ -230,7 +230,7 @@ static int take(struct options *options, const struct option_row *row, const cha
     return 0;
 }
 
-/* The table in getopt's form; the value of option i is i + 1 (never a letter: those map through `letters`). */
+/* The table in getopt's form; the value of option i is 256 + i, which is no letter's. */
 static void getopt_tables(enum command command, struct option longs[N_ROWS + 2], char letters[2 * N_ROWS + 4])
 {
     size_t n = 0, l = 0;

@@ -89,7 +89,7 @@ static int record_nodes(const struct plan *plan, const struct work *work, struct
 static int record_score(const struct plan *plan, const struct work *work, struct material *material,
                         struct result_score *out, struct error *err)
 {
-    const int64_t first = work->score_first, count = work->score_count - first;
+    const int64_t first = work->score_first, count = work->score_end - first;
     const int64_t bos = tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0;
     if (count <= 0 || work->failed)
         return 0;

@@ -132,13 +132,13 @@ void work_plan_receipt(struct work *work, const struct work_limits *limits)
 
 static int plan_score(struct work *work, bool compares, struct error *err)
 {
-    work->score_count = work->n_tokens - work->dropped;
-    const size_t n = (size_t)work->score_count + 1;
+    work->score_end = work->n_tokens - work->dropped;
+    const size_t n = (size_t)work->score_end + 1;
     work->logprob = calloc(n, sizeof *work->logprob);
     work->top1 = calloc(n, sizeof *work->top1);
     work->reference_logprob = compares ? calloc(n, sizeof *work->reference_logprob) : NULL;
     if (!work->logprob || !work->top1 || (compares && !work->reference_logprob))
-        return error_set(err, ERROR_RESOURCE, "no memory for %lld scores", (long long)work->score_count);
+        return error_set(err, ERROR_RESOURCE, "no memory for %lld scores", (long long)work->score_end);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* Work: one document on its way through a run, as rank 0 sees it: its tokens, its chunks, and the generations
  * (nodes) that a strategy makes of them.
  *
- * work_create, work_plan (chooses strategy and chunks; may fail the document), then while work_take gives a node
+ * work_init, work_plan (chooses strategy and chunks; may fail the document), then while work_take gives a node
  * that is ready, run it as a job and hand what came back to work_give, until work->open is 0 and nothing is ready.
  * A node's number is its index; nodes are only ever added.
  *
@@ -73,11 +73,11 @@ struct work {
     int64_t open; /* nodes not done */
     bool failed;
     struct error failure; /* why it cannot be done */
-    /* score: prediction i is of token score_first + i of the document */
-    int64_t score_first, score_count;
-    float *logprob;
-    int32_t *top1;
-    float *reference_logprob; /* where it is compared; else NULL */
+    /* score: the tokens that have a prediction; the arrays go by the tokens of the document */
+    int64_t score_first, score_end;
+    float *logprob;           /* [score_end] */
+    int32_t *top1;            /* [score_end] */
+    float *reference_logprob; /* [score_end] where it is compared; else NULL */
     int64_t receipt_tokens;   /* generating: what the receipt is measured on; 0: nothing is */
     enum node_state receipt_state;
     struct receipt receipt; /* of the jobs that were compared: losses of the probes. Where nothing has left the

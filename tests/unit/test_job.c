@@ -111,7 +111,7 @@ static void a_document_of_one_token_is_scored_with_no_predictions(void **state)
     struct chunk chunk = {.end_token = 1};
     struct node node = {.kind = RESULT_MAP};
     struct work work = {
-        .chunks = {.count = 1, .items = &chunk}, .n_nodes = 1, .nodes = &node, .open = 1, .score_count = 1};
+        .chunks = {.count = 1, .items = &chunk}, .n_nodes = 1, .nodes = &node, .open = 1, .score_end = 1};
     const struct work_limits limits = {.max_new = 200};
     float logprob[1];
     int32_t top1[1];
