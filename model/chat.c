@@ -8,7 +8,6 @@
 
 /* The words of a format around the texts. Marks in them are special tokens. */
 struct shape {
-    const char *name;
     const char *sign; /* what tells the format in a chat template */
     const char *system_open, *system_close;
     const char *user_open, *user_close;
@@ -17,48 +16,39 @@ struct shape {
 };
 
 static const struct shape SHAPES[] = {
-    [CHAT_PLAIN] = {.name = "plain",
-                    .system_open = "",
-                    .system_close = "\n\n",
-                    .user_open = "",
-                    .user_close = "",
-                    .system_inside = true},
-    [CHAT_CHATML] = {.name = "chatml",
-                     .sign = "<|im_start|>",
+    [CHAT_PLAIN] =
+        {.system_open = "", .system_close = "\n\n", .user_open = "", .user_close = "", .system_inside = true},
+    [CHAT_CHATML] = {.sign = "<|im_start|>",
                      .system_open = "<|im_start|>system\n",
                      .system_close = "<|im_end|>\n",
                      .user_open = "<|im_start|>user\n",
                      .user_close = "<|im_end|>\n<|im_start|>assistant\n"},
-    [CHAT_LLAMA3] = {.name = "llama3",
-                     .sign = "<|start_header_id|>",
+    [CHAT_LLAMA3] = {.sign = "<|start_header_id|>",
                      .system_open = "<|start_header_id|>system<|end_header_id|>\n\n",
                      .system_close = "<|eot_id|>",
                      .user_open = "<|start_header_id|>user<|end_header_id|>\n\n",
                      .user_close = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
-    [CHAT_LLAMA2] = {.name = "llama2",
-                     .sign = "<<SYS>>",
+    [CHAT_LLAMA2] = {.sign = "<<SYS>>",
                      .system_open = "<<SYS>>\n",
                      .system_close = "\n<</SYS>>\n\n",
                      .user_open = "[INST] ",
                      .user_close = " [/INST]",
                      .system_inside = true,
                      .text_marks = true},
-    [CHAT_MISTRAL] = {.name = "mistral",
-                      .sign = "[INST]",
+    [CHAT_MISTRAL] = {.sign = "[INST]",
                       .system_open = "",
                       .system_close = "\n\n",
                       .user_open = "[INST]",
                       .user_close = "[/INST]",
                       .system_inside = true},
-    [CHAT_MISTRAL_V1] = {.name = "mistral-v1", /* its sign is that of CHAT_MISTRAL */
-                         .system_open = "",
+    /* its sign is that of CHAT_MISTRAL */
+    [CHAT_MISTRAL_V1] = {.system_open = "",
                          .system_close = "\n\n",
                          .user_open = "[INST] ",
                          .user_close = " [/INST]",
                          .system_inside = true,
                          .text_marks = true},
-    [CHAT_GEMMA] = {.name = "gemma",
-                    .sign = "<start_of_turn>",
+    [CHAT_GEMMA] = {.sign = "<start_of_turn>",
                     .system_open = "",
                     .system_close = "\n\n",
                     .user_open = "<start_of_turn>user\n",
@@ -93,11 +83,6 @@ enum chat_format chat_format_detect(const struct tokenizer *tokenizer)
     if (template.length > 0)
         log_warn("the model's chat template is not one that is known: prompts are plain text");
     return CHAT_PLAIN;
-}
-
-const char *chat_format_name(enum chat_format format)
-{
-    return SHAPES[format].name;
 }
 
 /* The system's text that a ChatML template writes by itself: a literal between the marks of a system turn. Bytes

@@ -28,9 +28,6 @@ enum chat_format {
  * says so). */
 enum chat_format chat_format_detect(const struct tokenizer *tokenizer);
 
-/* "chatml" and the like. */
-const char *chat_format_name(enum chat_format format);
-
 struct chat_turn {
     struct text system; /* {NULL, 0}: what the model's template has by itself, if anything */
     struct text before, after;

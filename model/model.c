@@ -342,12 +342,6 @@ int64_t model_linear_weights(const struct model *model)
     return weights * model->shape.layers;
 }
 
-size_t model_kv_bytes(const struct model *model, enum dtype dtype)
-{
-    const struct model_shape *s = &model->shape;
-    return (size_t)s->layers * 2 * (size_t)s->kv_heads * (size_t)s->dim * dtype_size(dtype);
-}
-
 struct rope_options model_rope_options(const struct model *model, int64_t max_positions)
 {
     return (struct rope_options){

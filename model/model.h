@@ -95,9 +95,6 @@ bool model_layer_is_local(const struct model *model, int layer);
 
 /* Weights in one token's linear layers, without the embedding and the head: 2 flops each. */
 int64_t model_linear_weights(const struct model *model);
-/* Bytes of keys and values of one token. */
-size_t model_kv_bytes(const struct model *model, enum dtype dtype);
-
 /* What rope_create needs for sequences of up to max_positions tokens. */
 struct rope_options model_rope_options(const struct model *model, int64_t max_positions);
 /* The same for the local layers, where shape.local_rope_base is not 0. Their window is short: whatever is done to

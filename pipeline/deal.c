@@ -153,14 +153,6 @@ int dealer_poll(struct dealer *dealer, struct error *err)
     }
 }
 
-bool dealer_busy(const struct dealer *dealer)
-{
-    for (int group = 1; group < dealer->groups; group++)
-        if (dealer->leaders[group] == LEADER_BUSY)
-            return true;
-    return false;
-}
-
 /* A leader that is still starting has its question on the way. */
 static bool all_idle(const struct dealer *dealer)
 {

@@ -36,9 +36,6 @@ void dealer_free(struct dealer *dealer);
 /* Receive what has arrived, hand out what there is. */
 int dealer_poll(struct dealer *dealer, struct error *err);
 
-/* True while a leader other than rank 0 has a job in hand. */
-bool dealer_busy(const struct dealer *dealer);
-
 /* Tell every leader that it is over; all must have answered. */
 int dealer_stop(struct dealer *dealer, struct error *err);
 

@@ -47,11 +47,6 @@ bool needle_task_has_depth(enum needle_task task)
     return rows[task].has_depth;
 }
 
-bool needle_task_needs_text(enum needle_task task)
-{
-    return rows[task].needs_text;
-}
-
 int64_t needle_task_max_new(enum needle_task task)
 {
     return rows[task].max_new;

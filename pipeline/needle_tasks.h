@@ -60,8 +60,6 @@ const char *needle_task_name(enum needle_task task);
 /* The task of that name, or -1. */
 int needle_task_find(const char *name, size_t length);
 bool needle_task_has_depth(enum needle_task task);
-/* Whether it hides things in the user's text. */
-bool needle_task_needs_text(enum needle_task task);
 /* Tokens that its answer may have, as published. */
 int64_t needle_task_max_new(enum needle_task task);
 

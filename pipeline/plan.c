@@ -135,7 +135,7 @@ static void fail_document(struct plan_document *document, enum result_status sta
 }
 
 /* Tokens and chunks of one document that has text. -1 only when the run cannot go on. */
-static int plan_text(struct plan *plan, struct plan_document *document, int64_t index, struct error *err)
+static int plan_text(struct plan *plan, struct plan_document *document, struct error *err)
 {
     const struct text text = {document->text.text, document->text.length};
     struct token_list tokens = {0};
@@ -146,7 +146,7 @@ static int plan_text(struct plan *plan, struct plan_document *document, int64_t 
         return 0;
     }
     const struct chunk_text to_cut = {document->text.text, tokens.count, tokens.ends};
-    work_init(&document->work, index, tokens.ids, tokens.count);
+    work_init(&document->work, tokens.ids, tokens.count);
     tokens.ids = NULL;
     document->unknown_bytes = tokens.unknown_bytes;
     int status = work_plan(&document->work, plan->task, &plan->limits, &to_cut, err);
@@ -194,7 +194,7 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
         fail_document(document, RESULT_SKIPPED, document->text.skipped);
         return 0;
     }
-    if (plan_text(plan, document, index, err) != 0)
+    if (plan_text(plan, document, err) != 0)
         return -1;
     if (document->status == RESULT_PENDING) {
         plan->tokens += document->work.n_tokens - document->work.dropped;

@@ -8,7 +8,6 @@
 #ifndef LONGHAUL_PIPELINE_TASK_H
 #define LONGHAUL_PIPELINE_TASK_H
 
-#include "io/results.h"
 #include "pipeline/job.h"
 
 enum prompt_role {
@@ -26,8 +25,6 @@ struct prompt {
 };
 
 struct task {
-    const char *name;
-    enum result_task result;
     enum job_kind job;
     struct prompt prompts[ROLE_COUNT]; /* of a generating task */
 };

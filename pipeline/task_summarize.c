@@ -1,8 +1,6 @@
 #include "pipeline/task.h"
 
 const struct task task_summarize = {
-    .name = "summarize",
-    .result = RESULT_SUMMARIZE,
     .job = JOB_GENERATE,
     .prompts =
         {

@@ -11,9 +11,9 @@ const char *strategy_name(enum strategy strategy)
     return names[strategy];
 }
 
-void work_init(struct work *work, int64_t document, int32_t *tokens, int64_t n_tokens)
+void work_init(struct work *work, int32_t *tokens, int64_t n_tokens)
 {
-    *work = (struct work){.document = document, .tokens = tokens, .n_tokens = n_tokens};
+    *work = (struct work){.tokens = tokens, .n_tokens = n_tokens};
 }
 
 void work_clear(struct work *work)

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "io/results.h"
 #include "pipeline/chunk.h"
 #include "pipeline/job.h"
 #include "pipeline/options.h"
@@ -61,7 +62,6 @@ struct work_limits {
 };
 
 struct work {
-    int64_t document; /* its index in the corpus */
     int64_t n_tokens; /* of the document */
     int32_t *tokens;  /* [n_tokens], owned */
     int64_t dropped;  /* tokens at its end that --truncate left out */
@@ -89,7 +89,7 @@ struct work {
 };
 
 /* Takes the tokens over. `text`, with the tokens' end offsets, is only looked at by work_plan. */
-void work_init(struct work *work, int64_t document, int32_t *tokens, int64_t n_tokens);
+void work_init(struct work *work, int32_t *tokens, int64_t n_tokens);
 void work_clear(struct work *work);
 
 /* Choose the strategy, cut the chunks, make the first nodes. A document that cannot be done under these limits is
