@@ -89,7 +89,19 @@ static const char *find_why_not(const struct document *document)
     return NULL;
 }
 
-struct document *document_open(const char *path, struct error *err)
+static void document_close(struct document *document)
+{
+    if (!document)
+        return;
+    if (document->reader)
+        document->format->close(document->reader);
+    free(document->bytes);
+    free(document->path);
+    free(document);
+}
+
+/* NULL on failure. */
+static struct document *document_open(const char *path, struct error *err)
 {
     struct document *document = calloc(1, sizeof *document);
     if (!document || !(document->path = strdup(path))) {
@@ -110,27 +122,6 @@ struct document *document_open(const char *path, struct error *err)
 fail:
     document_close(document);
     return NULL;
-}
-
-int document_next(struct document *document, struct document_piece *piece, struct error *err)
-{
-    return document->reader ? document->format->next(document->reader, piece, err) : 0;
-}
-
-const char *document_why_not(const struct document *document)
-{
-    return document->why_not;
-}
-
-void document_close(struct document *document)
-{
-    if (!document)
-        return;
-    if (document->reader)
-        document->format->close(document->reader);
-    free(document->bytes);
-    free(document->path);
-    free(document);
 }
 
 /* Text that is being gathered. As long as there is one piece and it lies in the file's own bytes it is not
@@ -204,13 +195,13 @@ static int gather(struct gathering *to, struct document *document, struct error 
 {
     struct document_piece piece;
     int rc;
-    while ((rc = document_next(document, &piece, err)) == 1) {
+    if (document->why_not) {
+        piece = (struct document_piece){"", 0, 0, (int64_t)document->length, DOCUMENT_SKIPPED, document->why_not};
+        return document->length > 0 ? gather_span(to, &piece, err) : 0;
+    }
+    while ((rc = document->format->next(document->reader, &piece, err)) == 1) {
         if (gather_text(to, &piece, err) < 0 || gather_span(to, &piece, err) < 0)
             return -1;
-    }
-    if (rc == 0 && document->why_not && document->length > 0) {
-        piece = (struct document_piece){"", 0, 0, (int64_t)document->length, DOCUMENT_SKIPPED, document->why_not};
-        return gather_span(to, &piece, err);
     }
     return rc;
 }
@@ -258,34 +249,6 @@ int document_require_text(const struct document_text *text, const char *path, st
     if (!text->skipped || text->source_bytes == 0)
         return 0;
     return error_set(err, ERROR_INPUT, "%.300s: not read: %s", path, text->skipped);
-}
-
-int64_t document_source_offset(const struct document_text *text, int64_t text_offset)
-{
-    const struct document_span *spans = text->spans;
-    int64_t low = 0, high = text->n_spans; /* the span is in [low, high) */
-    while (high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-        if (spans[middle].first_text <= text_offset)
-            low = middle;
-        else
-            high = middle;
-    }
-    /* Of spans that begin there only the last can have text, and at the end of the text perhaps none has. */
-    while (low > 0 && spans[low].first_text == spans[low].end_text)
-        low--;
-    if (text->n_spans == 0)
-        return 0;
-    const struct document_span *span = &spans[low];
-    if (text_offset >= span->end_text)
-        return span->end_byte;
-    if (span->use != DOCUMENT_USED)
-        return span->first_byte;
-    const char *first = text->text + span->first_text;
-    size_t within = (size_t)(text_offset - span->first_text);
-    while (text->encoding != ENCODING_UTF8 && within > 0 && ((unsigned char)first[within] & 0xc0u) == 0x80u)
-        within--;
-    return span->first_byte + (int64_t)encoding_source_bytes(text->encoding, first, within);
 }
 
 /* Formats that hold text which is not the bytes of the file, or none. */

@@ -1,10 +1,9 @@
-/* Documents in: a file opened, its text handed out piece by piece, each piece with the bytes it came from.
+/* Documents in: a file as text, with a ledger of what became of its bytes.
  *
- * document_open, document_next until it returns 0, document_close; or document_read, which does all three and
- * gathers the text. The ledger is the list of spans of all pieces: in order, without gap or overlap, from the
- * first byte of the file to its last. Every byte is used (its text was handed on), skipped (it says nothing in
- * its format, such as a byte order mark) or dropped (it could not be read; the text then holds U+FFFD there),
- * the last two with a reason. Text is UTF-8. A format is one file: see document_format.h.
+ * The ledger is a list of spans: in order, without gap or overlap, from the first byte of the file to its last.
+ * Every byte is used (it is in the text), skipped (it says nothing in its format, such as a byte order mark) or
+ * dropped (it could not be read; the text then holds U+FFFD there), the last two with a reason. Text is UTF-8. A
+ * format is one file: see document_format.h.
  */
 #ifndef LONGHAUL_IO_DOCUMENT_H
 #define LONGHAUL_IO_DOCUMENT_H
@@ -20,15 +19,6 @@ enum document_use { DOCUMENT_USED, DOCUMENT_SKIPPED, DOCUMENT_DROPPED };
 /* "used", "skipped", "dropped". */
 const char *document_use_name(enum document_use use);
 
-/* A piece of text and where it stood. */
-struct document_piece {
-    const char *text; /* UTF-8 [length]; borrowed until the next call */
-    size_t length;
-    int64_t first_byte, end_byte; /* of the file */
-    enum document_use use;
-    const char *reason; /* "" where used; lives for ever */
-};
-
 /* One line of the ledger: bytes of the file and the bytes of the text that came of them. */
 struct document_span {
     int64_t first_byte, end_byte; /* of the file */
@@ -36,21 +26,6 @@ struct document_span {
     enum document_use use;
     const char *reason; /* "" where used; lives for ever */
 };
-
-struct document;
-
-/* Read the file at `path` into memory and find its format. NULL on failure: ERROR_IO, ERROR_RESOURCE, and
- * ERROR_INPUT for something that is not a regular file. */
-struct document *document_open(const char *path, struct error *err);
-
-/* 1 and the next piece, 0 at the end, -1 on failure. A document without any text has no pieces; document_why_not
- * then says why. */
-int document_next(struct document *document, struct document_piece *piece, struct error *err);
-
-/* Why the document has no text to offer ("binary", "empty"), or NULL where it has. */
-const char *document_why_not(const struct document *document);
-
-void document_close(struct document *document);
 
 /* A whole document. */
 struct document_text {
@@ -68,7 +43,8 @@ struct document_text {
 
 /* Read the document at `path`. A file that is to be skipped is no failure: its text is empty, `skipped` says why,
  * and its ledger says the same of all its bytes. Free with document_text_free also after a failure.
- * Errors as document_open, and ERROR_INPUT for text in an encoding that is not known. */
+ * Errors: ERROR_IO, ERROR_RESOURCE, and ERROR_INPUT for something that is not a regular file and for text in an
+ * encoding that is not known. */
 int document_read(const char *path, struct document_text *out, struct error *err);
 
 void document_text_free(struct document_text *text);
@@ -79,10 +55,6 @@ void document_text_release(struct document_text *text);
 /* For those who cannot do without the file's text: ERROR_INPUT with the reason where it has bytes and was skipped.
  */
 int document_require_text(const struct document_text *text, const char *path, struct error *err);
-
-/* The byte of the file in which the character at text_offset (0 .. length) begins; for length: the end of the
- * last span that has text. Where one place in the file became other text (U+FFFD), the first byte of it. */
-int64_t document_source_offset(const struct document_text *text, int64_t text_offset);
 
 /* The extension of a name ("pdf") when it is one of a format that cannot be read here, else NULL. Only the end of
  * the name is looked at; lives for ever. */

@@ -11,10 +11,19 @@ struct document_source {
     size_t length;
 };
 
+/* A piece of text and where it stood. */
+struct document_piece {
+    const char *text; /* UTF-8 [length]; borrowed until the next one */
+    size_t length;
+    int64_t first_byte, end_byte; /* of the file */
+    enum document_use use;
+    const char *reason; /* "" where used; lives for ever */
+};
+
 struct document_format {
     /* A reader of the source, or NULL on failure; *encoding = that of the source. */
     void *(*open)(const struct document_source *source, enum encoding *encoding, struct error *err);
-    /* As document_next. A piece may point into the source. */
+    /* 1 and the next piece, which may point into the source; 0 at the end, -1 on failure. */
     int (*next)(void *reader, struct document_piece *piece, struct error *err);
     void (*close)(void *reader);
 };

@@ -37,28 +37,6 @@ struct encoding_reader {
     char *buffer;      /* NULL for UTF-8 */
 };
 
-const char *encoding_name(enum encoding encoding)
-{
-    return rows[encoding].name;
-}
-
-size_t encoding_source_bytes(enum encoding encoding, const char *text, size_t length)
-{
-    if (encoding == ENCODING_UTF8)
-        return length;
-    size_t at = 0, source = 0;
-    while (at < length) {
-        unsigned char lead = (unsigned char)text[at];
-        size_t n = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-        if (n > length - at)
-            break;
-        bool pair = n == 4 && rows[encoding].unit == 2;
-        source += pair ? 4 : rows[encoding].unit;
-        at += n;
-    }
-    return source;
-}
-
 static enum encoding detect_mark(const char *bytes, size_t length, size_t *mark)
 {
     enum encoding found = ENCODING_UNKNOWN;
@@ -109,16 +87,16 @@ struct encoding_reader *encoding_reader_open(enum encoding encoding, const char 
 {
     struct encoding_reader *reader = malloc(sizeof *reader);
     if (!reader) {
-        error_errno(err, "reading text in %s", encoding_name(encoding));
+        error_errno(err, "reading text in %s", rows[encoding].name);
         return NULL;
     }
     *reader = (struct encoding_reader){encoding, bytes, length, 0, (iconv_t)-1, NULL};
     if (encoding == ENCODING_UTF8)
         return reader;
-    reader->converter = iconv_open("UTF-8", encoding_name(encoding));
+    reader->converter = iconv_open("UTF-8", rows[encoding].name);
     reader->buffer = malloc((size_t)PIECE_BYTES * WORST_GROWTH);
     if (reader->converter == (iconv_t)-1 || !reader->buffer) {
-        error_set(err, ERROR_RESOURCE, "no converter from %s: %s", encoding_name(encoding), strerror(errno));
+        error_set(err, ERROR_RESOURCE, "no converter from %s: %s", rows[encoding].name, strerror(errno));
         encoding_reader_close(reader);
         return NULL;
     }
@@ -179,7 +157,7 @@ int encoding_reader_next(struct encoding_reader *reader, struct encoding_piece *
             return broken_piece(reader, left, piece);
         if (rc == (size_t)-1 && errno == EILSEQ)
             return broken_piece(reader, rows[reader->encoding].unit, piece);
-        return error_errno(err, "converting from %s", encoding_name(reader->encoding));
+        return error_errno(err, "converting from %s", rows[reader->encoding].name);
     }
     *piece = (struct encoding_piece){reader->buffer, (size_t)(out - reader->buffer), reader->at, reader->at + used,
                                      false};

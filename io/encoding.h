@@ -23,17 +23,11 @@ enum encoding {
     ENCODING_UNKNOWN
 };
 
-/* "UTF-8" and the like. */
-const char *encoding_name(enum encoding encoding);
-
 /* The encoding of bytes [length], and in *mark the length of the byte order mark they begin with, 0 if none.
  * With a mark: what the mark says. Without: UTF-8, also with broken places as long as these are no more than the
  * whole characters beyond ASCII; else Latin-1, or Windows-1252 when bytes 0x80..0x9f occur; but where more than a
  * quarter of the bytes is beyond ASCII it is another encoding, and ENCODING_UNKNOWN. */
 enum encoding encoding_detect(const char *bytes, size_t length, size_t *mark);
-
-/* The bytes that text [length], valid UTF-8, took in `encoding`; a character cut at the end counts for none. */
-size_t encoding_source_bytes(enum encoding encoding, const char *text, size_t length);
 
 struct encoding_piece {
     const char *text;            /* UTF-8; borrowed until the next call, for UTF-8 from the bytes themselves */

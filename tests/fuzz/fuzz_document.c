@@ -21,7 +21,7 @@ static void check(int holds, const char *what)
 
 static void check_text(const struct document_text *text, size_t length)
 {
-    int64_t byte = 0, at = 0, before = 0;
+    int64_t byte = 0, at = 0;
     for (int64_t i = 0; i < text->n_spans; i++) {
         const struct document_span *span = &text->spans[i];
         check(span->first_byte == byte && span->end_byte > byte, "spans follow one another in the file");
@@ -34,11 +34,6 @@ static void check_text(const struct document_text *text, size_t length)
     check(at == (int64_t)text->length, "the ledger covers the text");
     check(utf8_valid_prefix((struct text){text->text, text->length}) == text->length, "the text is UTF-8");
     check(!text->skipped || text->length == 0, "what is skipped has no text");
-    for (int64_t i = 0; i <= (int64_t)text->length; i++) {
-        int64_t here = document_source_offset(text, i);
-        check(here >= before && here <= text->source_bytes, "offsets rise with the text");
-        before = here;
-    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

@@ -191,18 +191,6 @@ static void a_surrogate_pair_across_the_conversion_pieces_is_kept_whole(void **s
     free(bytes);
 }
 
-static void source_bytes_follow_the_encoding(void **state)
-{
-    (void)state;
-    const char text[] = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"; /* a, e acute, euro, U+1F600 */
-    assert_int_equal(encoding_source_bytes(ENCODING_UTF8, BYTES(text)), 10);
-    assert_int_equal(encoding_source_bytes(ENCODING_LATIN1, text, 3), 2);
-    assert_int_equal(encoding_source_bytes(ENCODING_WINDOWS_1252, text, 6), 3);
-    assert_int_equal(encoding_source_bytes(ENCODING_UTF16_BE, BYTES(text)), 10);
-    assert_int_equal(encoding_source_bytes(ENCODING_UTF32_LE, BYTES(text)), 16);
-    assert_int_equal(encoding_source_bytes(ENCODING_UTF16_LE, text, 5), 4);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,7 +205,6 @@ int main(void)
         cmocka_unit_test(line_ends_stay_as_they_are),
         cmocka_unit_test(broken_places_become_replacement_characters),
         cmocka_unit_test(a_surrogate_pair_across_the_conversion_pieces_is_kept_whole),
-        cmocka_unit_test(source_bytes_follow_the_encoding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
