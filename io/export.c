@@ -409,17 +409,6 @@ static const struct format_row {
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
-int export_format_parse(const char *name, enum export_format *out, struct error *err)
-{
-    for (int i = 0; i < N_FORMATS; i++) {
-        if (strcmp(name, formats[i].name) == 0) {
-            *out = formats[i].format;
-            return 0;
-        }
-    }
-    return error_set(err, ERROR_USAGE, "no export format \"%.40s\": it is jsonl, md or csv", name);
-}
-
 /* How the format writes results of the task; NULL: not at all. */
 static const struct format_row *format_find(enum export_format format, enum result_task task, const char *directory,
                                             struct error *err)

@@ -19,9 +19,6 @@ enum export_format {
     EXPORT_CSV
 };
 
-/* *out = the format called "jsonl", "md" or "csv"; ERROR_USAGE for any other name. */
-int export_format_parse(const char *name, enum export_format *out, struct error *err);
-
 /* Write the results in `directory` to `out`, and flush it. ERROR_USAGE when the format does not fit what was run
  * there, ERROR_IO when `out` takes no more, and the errors of results_load. */
 int export_write(const char *directory, enum export_format format, FILE *out, struct error *err);

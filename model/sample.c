@@ -16,25 +16,6 @@ struct sample_options sample_defaults(void)
     return (struct sample_options){.top_p = 1, .repeat_penalty = 1, .repeat_window = 256};
 }
 
-int sample_check(const struct sample_options *options, struct error *err)
-{
-    if (!(options->temperature >= 0 && options->temperature <= 100))
-        return error_set(err, ERROR_USAGE, "the temperature is %g, not from 0 to 100", options->temperature);
-    if (options->top_k < 0)
-        return error_set(err, ERROR_USAGE, "top-k is %lld, below 0", (long long)options->top_k);
-    if (!(options->top_p > 0 && options->top_p <= 1))
-        return error_set(err, ERROR_USAGE, "top-p is %g, not above 0 and up to 1", options->top_p);
-    if (!(options->min_p >= 0 && options->min_p <= 1))
-        return error_set(err, ERROR_USAGE, "min-p is %g, not from 0 to 1", options->min_p);
-    if (!(options->repeat_penalty > 0 && options->repeat_penalty <= 100))
-        return error_set(err, ERROR_USAGE, "the repetition penalty is %g, not above 0 and up to 100",
-                         options->repeat_penalty);
-    if (options->repeat_window < 0)
-        return error_set(err, ERROR_USAGE, "the repetition window is %lld, below 0",
-                         (long long)options->repeat_window);
-    return 0;
-}
-
 /* The finalizer of SplitMix64: every bit of the result depends on every bit of x. */
 static uint64_t mix(uint64_t x)
 {

@@ -13,20 +13,18 @@
 
 #include "base/error.h"
 
-/* Plain data: may be copied between processes. */
+/* Plain data: may be copied between processes. No number is negative; the command line bounds them
+ * (pipeline/options.c). */
 struct sample_options {
     float temperature;     /* 0: greedy */
     int64_t top_k;         /* only the k most likely; 0: all */
-    float top_p;           /* only the most likely that together reach this probability; 1: all */
+    float top_p;           /* only the most likely that together reach this probability, one at least; 1: all */
     float min_p;           /* only those at least this likely against the most likely; 0: all */
-    float repeat_penalty;  /* > 1 makes what was written less likely; 1: off */
+    float repeat_penalty;  /* > 1 makes what was written less likely; 1: off; above 0 */
     int64_t repeat_window; /* the penalty looks at so many of the last tokens written */
     uint64_t seed;
 };
 struct sample_options sample_defaults(void);
-
-/* ERROR_USAGE with the name and the bounds of a value that is out of them. */
-int sample_check(const struct sample_options *options, struct error *err);
 
 /* What has been written of this answer. */
 struct sample_past {
@@ -36,7 +34,7 @@ struct sample_past {
 };
 
 /* The next token, or -1: ERROR_INPUT when a logit is NaN or +inf, or all are -inf; ERROR_RESOURCE.
- * logits [n_vocab] are changed when there is a penalty. Options as sample_check passes them. */
+ * logits [n_vocab] are changed when there is a penalty. */
 int32_t sample_token(const struct sample_options *options, float *logits, int64_t n_vocab,
                      const struct sample_past *past, struct error *err);
 

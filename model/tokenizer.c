@@ -18,15 +18,12 @@ static const char *const END_NAMES[] = {
 };
 enum { N_END_NAMES = sizeof END_NAMES / sizeof END_NAMES[0], MAX_ENDS = N_END_NAMES + 2 };
 
-static const char *const TURN_END_NAMES[] = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
-enum { N_TURN_END_NAMES = sizeof TURN_END_NAMES / sizeof TURN_END_NAMES[0] };
-
 struct tokenizer {
     struct vocab *vocab;
     struct pretokenizer *pretokenizer; /* this and bpe, or spm: the other is NULL */
     struct bpe *bpe;
     struct spm *spm;
-    int32_t bos, eos, eot; /* -1: none */
+    int32_t bos; /* -1: none */
     bool add_bos;
     int32_t ends[MAX_ENDS];
     int n_ends;
@@ -102,18 +99,17 @@ static bool default_add_bos(const struct tokenizer *tokenizer)
 static int read_specials(struct tokenizer *tokenizer, const struct bundle *bundle, struct error *err)
 {
     int64_t add_bos;
+    int32_t eos, eot; /* of the text, of a turn */
     if (read_id(tokenizer, bundle, "tokenizer.ggml.bos_token_id", &tokenizer->bos, err) < 0 ||
-        read_id(tokenizer, bundle, "tokenizer.ggml.eos_token_id", &tokenizer->eos, err) < 0 ||
-        read_id(tokenizer, bundle, "tokenizer.ggml.eot_token_id", &tokenizer->eot, err) < 0 ||
+        read_id(tokenizer, bundle, "tokenizer.ggml.eos_token_id", &eos, err) < 0 ||
+        read_id(tokenizer, bundle, "tokenizer.ggml.eot_token_id", &eot, err) < 0 ||
         bundle_int(bundle, "tokenizer.ggml.add_bos_token", default_add_bos(tokenizer), &add_bos, err) < 0)
         return -1;
     tokenizer->add_bos = add_bos != 0 && tokenizer->bos >= 0;
-    add_end(tokenizer, tokenizer->eos);
-    add_end(tokenizer, tokenizer->eot);
+    add_end(tokenizer, eos);
+    add_end(tokenizer, eot);
     for (int i = 0; i < N_END_NAMES; i++)
         add_end(tokenizer, tokenizer_special(tokenizer, END_NAMES[i]));
-    for (int i = 0; i < N_TURN_END_NAMES && tokenizer->eot < 0; i++)
-        tokenizer->eot = tokenizer_special(tokenizer, TURN_END_NAMES[i]);
     return 0;
 }
 
@@ -328,16 +324,6 @@ int32_t tokenizer_special(const struct tokenizer *tokenizer, const char *name)
 int32_t tokenizer_bos(const struct tokenizer *tokenizer)
 {
     return tokenizer->bos;
-}
-
-int32_t tokenizer_eos(const struct tokenizer *tokenizer)
-{
-    return tokenizer->eos;
-}
-
-int32_t tokenizer_eot(const struct tokenizer *tokenizer)
-{
-    return tokenizer->eot;
 }
 
 bool tokenizer_add_bos(const struct tokenizer *tokenizer)

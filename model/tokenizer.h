@@ -52,10 +52,8 @@ int64_t tokenizer_size(const struct tokenizer *tokenizer);
 /* The control or user-defined token of that name ("<|im_start|>"), or -1. */
 int32_t tokenizer_special(const struct tokenizer *tokenizer, const char *name);
 
-/* Beginning of text, end of text, end of turn; -1 where the model has none. */
+/* Beginning of text; -1 where the model has none. */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);
-int32_t tokenizer_eos(const struct tokenizer *tokenizer);
-int32_t tokenizer_eot(const struct tokenizer *tokenizer);
 
 /* True when the model expects BOS in front of every sequence. */
 bool tokenizer_add_bos(const struct tokenizer *tokenizer);

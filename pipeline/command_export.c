@@ -4,13 +4,7 @@
 
 int command_export(const struct options *options, struct error *err)
 {
-    static const enum export_format formats[] = {
-        [FORMAT_CHOICE_AUTO] = EXPORT_AUTO,
-        [FORMAT_CHOICE_JSONL] = EXPORT_JSONL,
-        [FORMAT_CHOICE_MD] = EXPORT_MD,
-        [FORMAT_CHOICE_CSV] = EXPORT_CSV,
-    };
-    const enum export_format format = formats[options->format];
+    const enum export_format format = (enum export_format)options->format;
     if (!options->output)
         return export_write(options->operands[0], format, stdout, err);
     struct durable *file = durable_create(options->output, err);

@@ -30,7 +30,6 @@ enum dtype_choice { DTYPE_CHOICE_AUTO, DTYPE_CHOICE_F32, DTYPE_CHOICE_BF16 };
 enum device_choice { DEVICE_CHOICE_AUTO, DEVICE_CHOICE_CPU, DEVICE_CHOICE_CUDA };
 /* Behind AUTO the methods, as enum position_kind has them. */
 enum positions_choice { POSITIONS_CHOICE_AUTO, POSITIONS_CHOICE_METHODS };
-enum format_choice { FORMAT_CHOICE_AUTO, FORMAT_CHOICE_JSONL, FORMAT_CHOICE_MD, FORMAT_CHOICE_CSV };
 
 struct string_list {
     const char **items;
@@ -50,8 +49,9 @@ struct options {
     int64_t overlap; /* -1: not said */
     int64_t top_k, seed;
     double temperature, top_p, min_p, repeat_penalty, max_error_rate;
-    int64_t strategy, device, dtype, format, positions; /* the enums above */
-    double factor;                                      /* of positions; 0: not said */
+    int64_t strategy, device, dtype, positions; /* the enums above */
+    int64_t format;                             /* enum export_format */
+    double factor;                              /* of positions; 0: not said */
     int64_t truncate, retry_failed, dry_run;
     struct string_list include, exclude;
     struct string_list haystack;

@@ -295,17 +295,6 @@ static void a_format_that_does_not_fit_the_task_is_a_usage_error(void **state)
     fclose(out);
 }
 
-static void an_unknown_format_is_a_usage_error(void **state)
-{
-    (void)state;
-    struct error err;
-    enum export_format format;
-    assert_int_equal(export_format_parse("md", &format, &err), 0);
-    assert_int_equal(format, EXPORT_MD);
-    assert_int_equal(export_format_parse("xml", &format, &err), -1);
-    assert_int_equal(err.code, ERROR_USAGE);
-}
-
 static void a_full_disk_is_an_error(void **state)
 {
     (void)state;
@@ -334,7 +323,6 @@ int main(void)
         TEST(a_receipt_is_told_in_both_forms),
         TEST(a_receipt_of_nothing_has_no_numbers),
         TEST(a_format_that_does_not_fit_the_task_is_a_usage_error),
-        TEST(an_unknown_format_is_a_usage_error),
         TEST(a_full_disk_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
