@@ -311,6 +311,25 @@ struct text tokenizer_first_piece(const struct tokenizer *tokenizer, int32_t id)
     return piece;
 }
 
+int tokenizer_spell(const struct tokenizer *tokenizer, const int32_t *tokens, int64_t n, struct arena *arena,
+                    struct text *out, struct error *err)
+{
+    size_t bytes = 1;
+    for (int64_t i = 0; i < n; i++)
+        bytes += tokenizer_piece(tokenizer, tokens[i]).length;
+    char *at = arena_take(arena, bytes, 1, err);
+    if (!at)
+        return -1;
+    *out = (struct text){at, 0};
+    for (int64_t i = 0; i < n; i++) {
+        const struct text piece =
+            i == 0 ? tokenizer_first_piece(tokenizer, tokens[i]) : tokenizer_piece(tokenizer, tokens[i]);
+        memcpy(at + out->length, piece.bytes, piece.length);
+        out->length += piece.length;
+    }
+    return 0;
+}
+
 int64_t tokenizer_size(const struct tokenizer *tokenizer)
 {
     return vocab_size(tokenizer->vocab);

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/bundle.h"
 #include "base/error.h"
 #include "model/tokens.h"
@@ -45,6 +46,10 @@ struct text tokenizer_piece(const struct tokenizer *tokenizer, int32_t id);
 /* The same for the first token of a text: without the space that the model wants in front. So the first piece of
  * the tokens of a text, and the pieces of the others, are the text again. */
 struct text tokenizer_first_piece(const struct tokenizer *tokenizer, int32_t id);
+
+/* *out = the text that tokens [n] are, terminated, in the arena. */
+int tokenizer_spell(const struct tokenizer *tokenizer, const int32_t *tokens, int64_t n, struct arena *arena,
+                    struct text *out, struct error *err);
 
 /* How many ids there are: 0 .. size - 1. */
 int64_t tokenizer_size(const struct tokenizer *tokenizer);

@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *job_finish_name(enum job_finish finish)
+{
+    return finish == FINISH_END ? "stop" : "length";
+}
+
 /* The arrays of a struct as they follow its header in a message; all have elements of four bytes. */
 enum { ELEMENT = 4, MAX_ARRAYS = 4 };
 

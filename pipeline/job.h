@@ -35,6 +35,9 @@ struct job {
 
 enum job_finish { FINISH_END /* the model ended its turn */, FINISH_LENGTH /* max_new reached */ };
 
+/* "stop", "length". */
+const char *job_finish_name(enum job_finish finish);
+
 struct job_result {
     int64_t id;
     enum job_kind kind;   /* of the job, and so of what came of it; arrays that are there may have no elements */

@@ -226,7 +226,8 @@ static bool add_answer(cJSON *json, const struct needle_record *record)
     struct arena scratch = {0};
     struct error ignored; /* no memory: the line is not complete */
     size_t replaced;
-    const char *answer = store_text_clean(&scratch, record->answer, record->answer_length, &replaced, &ignored);
+    const char *answer =
+        store_text_clean(&scratch, record->answer.bytes, record->answer.length, &replaced, &ignored);
     const bool complete = answer && add_strings(json, "expected", record) && add_string(json, "answer", answer) &&
                           add_number(json, "score", record->score) && add_string(json, "finish", record->finish) &&
                           add_number(json, "generated", (double)record->generated);

@@ -23,11 +23,10 @@ struct needle_record {
     int64_t prompt_tokens, generated;
     int n_expected;
     const char (*expected)[NEEDLE_EXPECTED_BYTES];
-    const char *answer; /* [answer_length] bytes, as the tokens spell them */
-    size_t answer_length;
+    struct text answer;  /* as the tokens spell it */
     const char *failure; /* NULL, or why there is no answer; then there is no score either */
     double score;
-    const char *finish;             /* "end", "length" */
+    const char *finish;             /* "stop", "length" */
     const char *policy, *positions; /* in effect */
     double prefill_seconds, decode_seconds;
     const char *dtype; /* "f32", "bf16"; of a trial that was there */

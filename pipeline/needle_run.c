@@ -199,24 +199,7 @@ static bool take_job(void *context, struct job *out)
     return true;
 }
 
-/* The bytes that the tokens spell; to be freed. NULL: no memory. */
-static char *spell(const struct tokenizer *tokenizer, const struct job_result *result, size_t *length)
-{
-    *length = 0;
-    for (int64_t i = 0; i < result->count; i++)
-        *length += tokenizer_piece(tokenizer, result->tokens[i]).length;
-    char *out = malloc(*length + 1), *at = out;
-    for (int64_t i = 0; out && i < result->count; i++) {
-        const struct text piece = tokenizer_piece(tokenizer, result->tokens[i]);
-        memcpy(at, piece.bytes, piece.length);
-        at += piece.length;
-    }
-    if (out)
-        *at = '\0';
-    return out;
-}
-
-static int write_down(struct needle_run *run, const struct job_result *result, const char *answer, size_t length,
+static int write_down(struct needle_run *run, const struct job_result *result, const struct text *answer,
                       struct error *err)
 {
     struct entry *entry = &run->entries[result->id];
@@ -229,11 +212,10 @@ static int write_down(struct needle_run *run, const struct job_result *result, c
         .generated = result->count,
         .n_expected = trial->n_expected,
         .expected = trial->expected,
-        .answer = answer,
-        .answer_length = length,
+        .answer = *answer,
         .failure = entry->state == FAILED ? result->failure.text : NULL,
         .score = entry->score,
-        .finish = result->finish == FINISH_END ? "end" : "length",
+        .finish = job_finish_name(result->finish),
         .policy = run->options.policy[place.setting],
         .positions = run->options.positions[place.setting],
         .prefill_seconds = result->prefill_seconds,
@@ -247,17 +229,17 @@ static int give_result(void *context, struct job_result *result, struct error *e
     struct needle_run *run = context;
     struct entry *entry = &run->entries[result->id];
     char outcome[64] = "failed";
-    size_t length;
+    struct arena scratch = {0};
+    struct text answer;
     run->running--;
     meter_end(run->meter, result->id, result->tokens ? result->count : 0);
-    char *answer = spell(run->options.tokenizer, result, &length);
-    if (!answer)
-        return error_set(err, ERROR_RESOURCE, "no memory for an answer of %zu bytes", length);
+    if (tokenizer_spell(run->options.tokenizer, result->tokens, result->count, &scratch, &answer, err) != 0)
+        return -1;
     entry->state = result->failure.code == ERROR_NONE ? DONE : FAILED;
     entry->dtype = dtype_of(run->identity->dtype);
-    entry->score = entry->state == DONE ? needle_score(&entry->now->trial, answer) : 0;
-    const int status = write_down(run, result, answer, length, err);
-    free(answer);
+    entry->score = entry->state == DONE ? needle_score(&entry->now->trial, answer.bytes) : 0;
+    const int status = write_down(run, result, &answer, err);
+    arena_free(&scratch);
     if (entry->state == DONE)
         snprintf(outcome, sizeof outcome, "score %.2f", entry->score);
     else

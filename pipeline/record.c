@@ -13,15 +13,10 @@ struct material {
     struct result_chunk *chunks;
     struct result_node *nodes;
     int64_t *positions;
-    char *texts; /* of all nodes, one behind the other */
+    struct arena texts; /* of the nodes */
     struct result_bucket buckets[BUCKETS_MOST], reference_buckets[BUCKETS_MOST];
     char policy[256], reference[320]; /* of the receipt */
 };
-
-static const char *finish_name(enum job_finish finish)
-{
-    return finish == FINISH_END ? "stop" : "length";
-}
 
 static void *room(int64_t n, size_t element, struct error *err)
 {
@@ -43,30 +38,12 @@ static int record_chunks(const struct work *work, struct material *material, str
     return 0;
 }
 
-static struct text write_pieces(const struct tokenizer *tokenizer, const struct node *node, char **next)
-{
-    char *const begin = *next;
-    for (int64_t i = 0; i < node->n_tokens; i++) {
-        const struct text piece = i == 0 ? tokenizer_first_piece(tokenizer, node->tokens[i])
-                                         : tokenizer_piece(tokenizer, node->tokens[i]);
-        memcpy(*next, piece.bytes, piece.length);
-        *next += piece.length;
-    }
-    return (struct text){begin, (size_t)(*next - begin)};
-}
-
 static int record_nodes(const struct plan *plan, const struct work *work, struct material *material,
                         struct error *err)
 {
     const struct tokenizer *tokenizer = plan->opened->tokenizer;
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < work->n_nodes; i++)
-        for (int64_t t = 0; t < work->nodes[i].n_tokens; t++)
-            bytes += (int64_t)tokenizer_piece(tokenizer, work->nodes[i].tokens[t]).length;
-    if (!(material->nodes = room(work->n_nodes, sizeof *material->nodes, err)) ||
-        !(material->texts = room(bytes, 1, err)))
+    if (!(material->nodes = room(work->n_nodes, sizeof *material->nodes, err)))
         return -1;
-    char *next = material->texts;
     for (int64_t i = 0; i < work->n_nodes; i++) {
         const struct node *node = &work->nodes[i];
         material->nodes[i] = (struct result_node){
@@ -78,9 +55,11 @@ static int record_nodes(const struct plan *plan, const struct work *work, struct
             .prompt_tokens = node->prompt_tokens,
             .n_tokens = node->n_tokens,
             .tokens = node->tokens,
-            .text = write_pieces(tokenizer, node, &next),
-            .finish_reason = node->state == NODE_DONE ? finish_name(node->finish) : "",
+            .finish_reason = node->state == NODE_DONE ? job_finish_name(node->finish) : "",
         };
+        if (tokenizer_spell(tokenizer, node->tokens, node->n_tokens, &material->texts, &material->nodes[i].text,
+                            err) != 0)
+            return -1;
     }
     return 0;
 }
@@ -260,6 +239,6 @@ int record_document(struct plan *plan, int64_t index, double wall_seconds, struc
     free(material.chunks);
     free(material.nodes);
     free(material.positions);
-    free(material.texts);
+    arena_free(&material.texts);
     return status;
 }

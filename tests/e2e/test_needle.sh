@@ -32,7 +32,7 @@ for t in trials:
     assert t["length"] - answer - 40 < t["prompt_tokens"] <= t["length"] - answer, t
     assert (t["depth"] is None) == (t["task"] == "vt"), t
     assert t["policy"].startswith("sinks") == (t["setting"] == "asked"), t
-    assert t["positions"] and t["seconds"] > 0 and t["finish"] in ("end", "length"), t
+    assert t["positions"] and t["seconds"] > 0 and t["finish"] in ("stop", "length"), t
 asked, untouched = (
     [t["score"] for t in trials if t["setting"] == s and t["task"] == "niah" and t["depth"] == 10]
     for s in ("asked", "untouched"))

@@ -254,6 +254,14 @@ static void check_comes_back(const struct tokenizer *tokenizer, const char *text
     assert_int_equal(n, length);
     assert_memory_equal(back, text, length);
     assert_int_equal(list.text_bytes, length);
+    struct arena arena = {0};
+    struct text spelled;
+    struct error err;
+    assert_int_equal(tokenizer_spell(tokenizer, list.ids, list.count, &arena, &spelled, &err), 0);
+    assert_int_equal(spelled.length, length);
+    assert_memory_equal(spelled.bytes, text, length);
+    assert_int_equal(spelled.bytes[length], '\0');
+    arena_free(&arena);
     token_list_free(&list);
 }
 
