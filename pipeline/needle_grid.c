@@ -64,6 +64,17 @@ static int parse_numbers(const char *text, const struct numbers *numbers, struct
     }
 }
 
+static int unknown_task(const char *name, size_t length, struct error *err)
+{
+    char known[256];
+    size_t at = 0;
+    for (int task = 0; task < NEEDLE_TASKS && at < sizeof known; task++)
+        at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", task > 0 ? ", " : "",
+                               needle_task_name((enum needle_task)task));
+    return error_set(err, ERROR_USAGE, "--tasks: \"%.*s\" is none of %s", (int)(length < 60 ? length : 60), name,
+                     known);
+}
+
 static int parse_tasks(const char *text, struct needle_grid *grid, struct error *err)
 {
     grid->n_tasks = 0;
@@ -72,8 +83,7 @@ static int parse_tasks(const char *text, struct needle_grid *grid, struct error 
         const int task = needle_task_find(at, length);
         bool known = false;
         if (task < 0)
-            return error_set(err, ERROR_USAGE, "--tasks: \"%.*s\" is none (man longhaul lists them)", (int)length,
-                             at);
+            return unknown_task(at, length, err);
         for (int i = 0; i < grid->n_tasks; i++)
             known = known || grid->tasks[i] == (enum needle_task)task;
         if (!known)

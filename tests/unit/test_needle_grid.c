@@ -71,6 +71,8 @@ static void what_cannot_be_read_is_refused(void **state)
     const struct options depth = {.depths = "101", .trials = 1}, task = {.tasks = "niah,,vt", .trials = 1};
     assert_int_equal(parse(&grid, &depth, &err), -1);
     assert_int_equal(parse(&grid, &task, &err), -1);
+    for (int i = 0; i < NEEDLE_TASKS; i++)
+        assert_non_null(strstr(err.text, needle_task_name((enum needle_task)i)));
 }
 
 static void a_place_is_found_again(void **state)
