@@ -42,6 +42,18 @@ struct needles {
 
 /* ---- what is to be done ---- */
 
+/* The document's text and a line break, or a line on stderr for one without text: a folder may have pictures in it.
+ */
+static void add_hay(const struct document_text *document, const char *path, FILE *out)
+{
+    if (document->skipped) {
+        fprintf(stderr, "left out of the haystack: %s: %s\n", path, document->skipped);
+        return;
+    }
+    fwrite(document->text, 1, document->length, out);
+    fputc('\n', out);
+}
+
 /* All that the files of --haystack say, one behind the other; its digest goes to `hex`. */
 static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct error *err)
 {
@@ -57,11 +69,8 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
     int status = out ? 0 : corpus ? error_errno(err, "no memory for the haystack") : -1;
     for (int64_t i = 0; status == 0 && i < corpus->n_documents; i++) {
         struct document_text document = {0};
-        if ((status = corpus_read(corpus, i, &document, err)) == 0 &&
-            (status = document_require_text(&document, corpus->documents[i].path, err)) == 0) {
-            fwrite(document.text, 1, document.length, out);
-            fputc('\n', out);
-        }
+        if ((status = corpus_read(corpus, i, &document, err)) == 0)
+            add_hay(&document, corpus->documents[i].path, out);
         document_text_free(&document);
     }
     if (out && fclose(out) != 0 && status == 0)
