@@ -18,7 +18,7 @@ enum error_code {
     ERROR_RESOURCE = 5,     /* not enough memory, or disk, or ranks                      */
     ERROR_CLUSTER = 6,      /* MPI or the batch system                                   */
     ERROR_INTERNAL = 7,     /* a bug of ours                                             */
-    ERROR_INTERRUPTED = 75, /* stopped by a signal with everything saved: submit it again */
+    ERROR_INTERRUPTED = 75, /* stopped by a signal; what is finished is saved: submit it again */
 };
 
 struct error {

@@ -72,17 +72,30 @@ wait_for_program() {
     done
 }
 
+# What has been finished in OUT: the parts of documents (needle: the trials), by name and size.
+finished() {
+    find "$OUT/parts" "$OUT/trials.jsonl" '(' -name '*.h5' -o -name '*.jsonl' ')' -printf '%p %s\n' 2>/dev/null |
+        sort || true
+}
+
 # run_program COMMAND...: on NTASKS ranks; exits with its code. After Slurm's warning the job queues itself again, but
-# only then: a job that someone cancelled must not come back by itself.
+# only then: a job that someone cancelled must not come back by itself. Nor must one in whose time nothing is finished:
+# what is begun starts over, and so would the job, for ever.
 run_program() {
+    local before
     choose_launch
+    before=$(finished)
     echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"
     "${launch[@]}" "$@" &
     wait_for_program $!
     echo "$(date '+%F %T') exit code $status"
     if [ "$status" -eq 75 ] && [ -n "$warned" ] && [ -n "$in_slurm" ]; then
-        echo "interrupted with everything saved; queueing job $SLURM_JOB_ID again"
-        scontrol requeue "$SLURM_JOB_ID"
+        if [ "$(finished)" = "$before" ]; then
+            echo "nothing was finished within this job's time, so it is not queued again: give it more --time or ranks"
+        else
+            echo "interrupted, what is finished is saved; queueing job $SLURM_JOB_ID again"
+            scontrol requeue "$SLURM_JOB_ID"
+        fi
     fi
     exit "$status"
 }

@@ -17,7 +17,8 @@
 #   NTASKS=2 jobs/needle.sh                                          # all of it here and now
 #
 # Submit the same line again and it goes on with what is left. Two minutes before the time limit the program
-# ends what it has begun, and the job queues itself again. What is not set is left to the program:
+# ends the trials it has begun, and the job queues itself again, unless it has done none. What is not set is left to
+# the program:
 #   MODEL     weights, GGUF (required)         HAYSTACK text to hide things in, a file or folder
 #   OUT       folder of the results (out/needle)
 #   LENGTHS TASKS   lists with spaces between   BY       lengths or tasks: what an array task takes one of (lengths)

@@ -13,8 +13,9 @@
 #   CORPUS=books MODEL=models/x.gguf OUT=out/books sbatch --ntasks=8 --cpus-per-task=16 jobs/summarize_corpus.sh
 #   CORPUS=books MODEL=models/x.gguf OUT=out/books NTASKS=2 jobs/summarize_corpus.sh
 #
-# Submit the same line again and it goes on with what is left. Two minutes before the time limit the program
-# saves what it has, and the job queues itself again. What is not set is left to the program:
+# Submit the same line again and it goes on with what is left. Two minutes before the time limit the program saves
+# the documents that are finished, and the job queues itself again, unless none was: a document that is only begun
+# starts over, so a job's time has to be enough for the longest. What is not set is left to the program:
 #   CORPUS    file or folder (required)        MODEL    weights, GGUF (required)
 #   OUT       folder of the results (out/longhaul)
 #   NTASKS    ranks (the job's tasks, or 2)    THREADS  per rank (the job's --cpus-per-task)
