@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,8 @@ int error_errno(struct error *err, const char *format, ...)
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    enum error_code code = cause == ENOMEM || cause == ENOSPC ? ERROR_RESOURCE : ERROR_IO;
-    return error_set(err, code, "%.400s: %s", what, strerror(cause));
+    const bool spent = cause == ENOMEM || cause == ENOSPC || cause == EDQUOT;
+    return error_set(err, spent ? ERROR_RESOURCE : ERROR_IO, "%.400s: %s", what, strerror(cause));
 }
 
 int error_wrap(struct error *err, const char *format, ...)

@@ -31,7 +31,7 @@ int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* As error_set, with ": " and the text of the current errno behind the message; code ERROR_IO, or
- * ERROR_RESOURCE when errno is ENOMEM or ENOSPC. */
+ * ERROR_RESOURCE when errno is ENOMEM, ENOSPC or EDQUOT. */
 int error_errno(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Put "context: " in front of the message in *err; returns -1. */
