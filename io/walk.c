@@ -296,13 +296,27 @@ static int visit_folder(struct walker *walker, FTS *fts, FTSENT *at)
     return rc;
 }
 
+/* Behind the refusal of a format: how its text is had all the same, where there is some. */
+static const char *what_to_do(const char *extension)
+{
+    static const char *const texts[] = {"doc", "docx", "epub", "mobi", "odp", "ods",
+                                        "odt", "ppt",  "pptx", "rtf",  "xls", "xlsx"};
+    if (strcmp(extension, "pdf") == 0)
+        return ": turn it into text first, as with pdftotext";
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (strcmp(extension, texts[i]) == 0)
+            return ": turn it into text first, as with pandoc or LibreOffice";
+    }
+    return "";
+}
+
 /* The fate of a file that is a document by all rules. */
 static int add_document(struct walker *walker, const FTSENT *at, char *id)
 {
     const char *extension = document_unsupported(at->fts_name);
-    char reason[64];
+    char reason[128];
     if (extension) {
-        snprintf(reason, sizeof reason, "format not supported (.%s)", extension);
+        snprintf(reason, sizeof reason, "format not supported (.%s)%s", extension, what_to_do(extension));
         return add(walker, at, id, WALK_SKIPPED, reason);
     }
     if (at->fts_statp->st_size == 0)

@@ -230,7 +230,8 @@ static void files_in_no_format_for_us_are_skipped_with_the_reason(void **state)
     assert_int_equal(mkfifo("in/d", 0600), 0);
     struct walk *found = walk("in", &all);
     assert_string_equal(ids(found, WALK_READY), "in/c.txt ");
-    assert_string_equal(reason(found, "in/a.pdf"), "format not supported (.pdf)");
+    assert_string_equal(reason(found, "in/a.pdf"),
+                        "format not supported (.pdf): turn it into text first, as with pdftotext");
     assert_string_equal(reason(found, "in/b.txt"), "empty");
     assert_string_equal(reason(found, "in/d"), "not a regular file");
     walk_free(found);
