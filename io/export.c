@@ -310,6 +310,8 @@ static void md_head(const struct result_document *document, const struct results
         fputs(": ", out);
         md_name(out, document->reason);
     }
+    if (strcmp(document->finish_reason, "length") == 0)
+        fprintf(out, "\n- answer: cut off at %" PRId64 " tokens (--max-new)", document->n_tokens);
     fprintf(out, "\n- strategy: %s, %" PRId64 " chunks", document->strategy, document->n_chunks);
     if (run->task != RESULT_SCORE)
         fprintf(out, ", %" PRId64 " generated texts", document->n_nodes);

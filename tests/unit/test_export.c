@@ -129,6 +129,7 @@ static void a_failed_document_is_an_error_without_a_response(void **state)
 static void markdown_has_a_section_for_each_document(void **state)
 {
     (void)state;
+    static const int32_t tokens[] = {504, 3};
     struct result_document documents[] = {sample_document("b", 1, "Second."),
                                           sample_document("a\n# x", 0, "First.")};
     documents[0].status = RESULT_PARTIAL;
@@ -136,6 +137,9 @@ static void markdown_has_a_section_for_each_document(void **state)
     documents[0].tokens_dropped = 3;
     documents[0].tokens_forgotten = 2;
     documents[0].path = "\xc3\xa9/\xe2\x82.txt";
+    documents[0].finish_reason = "length";
+    documents[0].tokens = tokens;
+    documents[0].n_tokens = 2;
     store(RESULT_SUMMARIZE, documents, 2);
     char *text = exported(EXPORT_MD);
     assert_string_equal(
@@ -144,7 +148,7 @@ static void markdown_has_a_section_for_each_document(void **state)
               "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
               "First.\n\n"
               "## b\n\n- source: \xc3\xa9/\xef\xbf\xbd.txt\n- tokens: 30 in, 30 used, 3 dropped, 2 forgotten\n"
-              "- status: partial: 3 tokens dropped\n"
+              "- status: partial: 3 tokens dropped\n- answer: cut off at 2 tokens (--max-new)\n"
               "- strategy: whole, 0 chunks, 0 generated texts\n- model: /models/tiny.gguf\n\n"
               "Second.\n\n");
     free(text);
