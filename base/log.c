@@ -29,16 +29,26 @@ int log_level_parse(const char *name, enum log_level *out, struct error *err)
     return error_set(err, ERROR_USAGE, "log level '%s' is none of error, warn, info, debug", name);
 }
 
-int log_open(const char *path, int rank, enum log_level level, struct error *err)
+static int take_file(int fd, const char *path, int rank, enum log_level level, struct error *err)
 {
-    log_close();
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd < 0)
         return error_errno(err, "opening the log %s", path);
     the_log.fd = fd;
     the_log.rank = rank;
     the_log.level = level;
     return 0;
+}
+
+int log_open(const char *path, int rank, enum log_level level, struct error *err)
+{
+    log_close();
+    return take_file(open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666), path, rank, level, err);
+}
+
+int log_to_stderr(enum log_level level, struct error *err)
+{
+    log_close();
+    return take_file(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0), "stderr", 0, level, err);
 }
 
 void log_close(void)

@@ -20,6 +20,9 @@ int log_level_parse(const char *name, enum log_level *out, struct error *err);
  * open already is closed first. */
 int log_open(const char *path, int rank, enum log_level level, struct error *err);
 
+/* The same to stderr, as rank 0, for commands that have no folder for a file. ERROR_IO. */
+int log_to_stderr(enum log_level level, struct error *err);
+
 /* Close the file; harmless when none is open. */
 void log_close(void);
 

@@ -67,6 +67,8 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
     struct corpus *corpus = corpus_open(paths->items, (int)paths->count, &all, err);
     FILE *out = corpus ? open_memstream(&text, &length) : NULL;
     int status = out ? 0 : corpus ? error_errno(err, "no memory for the haystack") : -1;
+    if (corpus)
+        corpus_log(corpus);
     for (int64_t i = 0; status == 0 && i < corpus->n_documents; i++) {
         struct document_text document = {0};
         if ((status = corpus_read(corpus, i, &document, err)) == 0)

@@ -4,13 +4,22 @@
 #include "base/log.h"
 #include "pipeline/commands.h"
 #include "pipeline/plan.h"
+#include "pipeline/report.h"
+
+/* A plan has no folder for a log: where more or less is asked for than by default it goes to stderr. */
+static int open_log(const struct options *options, struct error *err)
+{
+    enum log_level level;
+    if (log_level_parse(options->log_level, &level, err) != 0)
+        return -1;
+    return level == LOG_LEVEL_INFO ? 0 : log_to_stderr(level, err);
+}
 
 /* For the ranks that --ranks names, all on one node, or else for those that are running. */
 static int print_plan(const struct options *options, const struct plan_around *running, struct error *err)
 {
     struct opened_model opened;
-    enum log_level level;
-    if (log_level_parse(options->log_level, &level, err) != 0 || opened_model_open(&opened, options, err) != 0)
+    if (open_log(options, err) != 0 || opened_model_open(&opened, options, err) != 0)
         return -1;
     struct plan_around around = *running;
     if (options->ranks > 0) {
@@ -19,6 +28,10 @@ static int print_plan(const struct options *options, const struct plan_around *r
     }
     struct corpus *corpus = plan_corpus(options, err);
     around.corpus = corpus;
+    if (corpus) {
+        report_corpus(corpus, stderr);
+        corpus_log(corpus);
+    }
     struct plan *plan = corpus ? plan_create(options, &opened, &around, err) : NULL;
     const int status = plan ? plan_print(plan, stdout, err) : -1;
     plan_free(plan);
@@ -39,6 +52,7 @@ int command_plan(const struct options *options, struct error *err)
     if (status == 0 && world.rank == 0)
         status = print_plan(options, &running, err);
     comm_free(&node);
+    log_close();
     comm_finish(&world);
     return status;
 }

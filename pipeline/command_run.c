@@ -29,6 +29,7 @@ struct documents_run {
 static int open_results(struct documents_run *r, struct error *err)
 {
     const struct options *options = r->session->options;
+    report_hashing(options->model, r->session->opened.model_bytes, stderr);
     if (identity_make(&r->identity, options, &r->session->opened, err) != 0 ||
         !(r->results = results_open(options->output, &r->identity.run, err)))
         return -1;
@@ -49,6 +50,7 @@ static int make_plan(struct documents_run *r, struct error *err)
     if (plan_check(s->options, &s->opened, err) != 0 || !(r->corpus = plan_corpus(s->options, err)) ||
         open_results(r, err) != 0)
         return -1;
+    report_corpus(r->corpus, stderr);
     const struct plan_around around = {s->world.size, s->place, r->corpus, r->results};
     if (!(r->plan = plan_create(s->options, &s->opened, &around, err)))
         return -1;
@@ -83,6 +85,7 @@ static int open_run(struct documents_run *r, struct error *err)
     if (!(r->progress = progress_create(stderr, &options, &all, err)) ||
         !(r->meter = meter_create(r->progress, groups, &all, r->plan->done, err)))
         return -1;
+    corpus_log(r->corpus);
     plan_describe(r->plan, described, sizeof described);
     progress_note(r->progress, "%s", described);
     log_info("%s", described);
@@ -93,17 +96,28 @@ static int open_run(struct documents_run *r, struct error *err)
 
 static enum error_code conclude(struct documents_run *r)
 {
-    const int64_t undone = run_undone(r->run), failed = run_failed(r->run);
+    const struct report_counts counts = report_count(r->plan);
+    const int64_t undone = counts.of[RESULT_PENDING], failed = counts.of[RESULT_FAILED];
     const char *output = r->session->options->output;
+    char closing[REPORT_CLOSING];
     if (r->plan->task->job == JOB_SCORE)
         report_scores(r->plan, stdout);
+    report_closing(&counts, closing, sizeof closing);
+    progress_note(r->progress, "%s", closing);
+    log_info("%s", closing);
     progress_note(r->progress, "results: %s/results.h5 (longhaul export %s prints them)", output, output);
     if (undone > 0) {
-        progress_note(r->progress, "stopped with %" PRId64 " documents undone: the same command goes on", undone);
+        progress_note(r->progress,
+                      "stopped with %" PRId64 " documents undone: the same command goes on; begun ones start over",
+                      undone);
         return ERROR_INTERRUPTED;
     }
-    if (failed > 0)
-        progress_note(r->progress, "%" PRId64 " documents failed: see the export, or %s/logs", failed, output);
+    if (failed > counts.failed_before)
+        progress_note(r->progress, "%" PRId64 " documents failed: see the export, or %s/logs",
+                      failed - counts.failed_before, output);
+    if (counts.failed_before > 0)
+        progress_note(r->progress, "%" PRId64 " documents failed before: --retry-failed takes them again",
+                      counts.failed_before);
     return failed > 0 ? ERROR_PARTIAL : ERROR_NONE;
 }
 

@@ -47,7 +47,7 @@ static void refuse_empty(const struct corpus *corpus, const char *const *paths, 
     error_set(err, ERROR_INPUT, "no documents in %.150s%s%s", n > 0 ? paths[0] : "no paths", others, found);
 }
 
-static void log_what_was_found(const struct corpus *corpus)
+void corpus_log(const struct corpus *corpus)
 {
     log_info("corpus: %lld documents to read (%lld bytes), %lld that cannot be read, %lld left out",
              (long long)corpus->n_ready, (long long)corpus->ready_bytes,
@@ -76,7 +76,6 @@ struct corpus *corpus_open(const char *const *paths, int n, const struct corpus_
         refuse_empty(corpus, paths, n, err);
         goto fail;
     }
-    log_what_was_found(corpus);
     return corpus;
 fail:
     corpus_free(corpus);

@@ -36,6 +36,9 @@ struct corpus *corpus_open(const char *const *paths, int n, const struct corpus_
  * may be borrowed from the corpus. -1 says why the document failed. Free with document_text_free in any case. */
 int corpus_read(const struct corpus *corpus, int64_t i, struct document_text *out, struct error *err);
 
+/* Into the log, which wants to be open: how many documents, those that cannot be read, and what was left out. */
+void corpus_log(const struct corpus *corpus);
+
 void corpus_free(struct corpus *corpus);
 
 #endif

@@ -246,7 +246,7 @@ static void restore_line(struct progress *progress)
 void progress_document_done(struct progress *progress, const char *document, const char *outcome)
 {
     progress->state.documents_done++;
-    if (!progress->options.live)
+    if (!progress->options.live || strcmp(outcome, "ok") != 0)
         progress_note(progress, "%s %lld/%lld  %s  %s", unit_of(progress),
                       (long long)progress->state.documents_done, (long long)progress->totals.documents, outcome,
                       document);

@@ -1,4 +1,4 @@
-/* What a run tells its user of its documents once it is over. */
+/* What a run tells its user of its documents: before, with each that ends, and once it is over. */
 #ifndef LONGHAUL_PIPELINE_REPORT_H
 #define LONGHAUL_PIPELINE_REPORT_H
 
@@ -6,10 +6,27 @@
 
 #include "pipeline/plan.h"
 
-/* The line that closes a document: "ok", "failed: why"; what its policies have cost, where that was measured; what
- * they have let go. The document's work is still there. */
+/* The line before a model of so many bytes is hashed, which can take minutes. */
+void report_hashing(const char *model, int64_t bytes, FILE *out);
+
+/* The line before they are read: how many files, and how many were left out. */
+void report_corpus(const struct corpus *corpus, FILE *out);
+
+/* The line that closes a document: "ok", "failed: why"; whether its answer was cut off; what its policies have
+ * cost, where that was measured; what they have let go. The document's work is still there. */
 enum { REPORT_OUTCOME = 512 };
 void report_outcome(const struct plan_document *document, char *out, size_t size);
+
+/* All documents of a run that is over, by how they stand: PENDING are undone. */
+struct report_counts {
+    int64_t of[RESULT_SKIPPED + 1]; /* by enum result_status */
+    int64_t failed_before;          /* of those that failed: in an earlier run, and not taken again */
+};
+struct report_counts report_count(const struct plan *plan);
+
+/* "3 documents: 2 ok, 1 skipped". */
+enum { REPORT_CLOSING = 256 };
+void report_closing(const struct report_counts *counts, char *out, size_t size);
 
 /* The documents that this run has scored: a line each, with one for each bucket below it where there are several.
  */

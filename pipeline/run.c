@@ -175,16 +175,6 @@ static void stop(void *context)
     run->stopped = true;
 }
 
-int64_t run_failed(const struct run *run)
-{
-    return run->failed;
-}
-
-int64_t run_undone(const struct run *run)
-{
-    return run->open;
-}
-
 /* ---- jobs ---- */
 
 static bool find_costliest(const struct run *run, int64_t *document, int64_t *node)

@@ -24,8 +24,4 @@ struct session_source run_source(struct run *run);
 /* Publish what is not published yet. */
 int run_publish(struct run *run, struct error *err);
 
-/* Documents that failed in this run, and those left undone because it was stopped. */
-int64_t run_failed(const struct run *run);
-int64_t run_undone(const struct run *run);
-
 #endif

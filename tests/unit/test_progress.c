@@ -150,6 +150,18 @@ static void a_finished_document_is_a_plain_line(void **state)
     assert_string_equal(written(), "document 1/4  ok  a.txt\ndocument 2/4  failed  b.txt\n");
 }
 
+static void what_is_more_than_ok_stays_above_the_live_line(void **state)
+{
+    (void)state;
+    open_four(true, 1000, 0);
+    update(0, PROGRESS_PREFILL, 0, 0);
+    written();
+    progress_document_done(display.progress, "a.txt", "ok");
+    assert_string_equal(written(), "");
+    progress_document_done(display.progress, "b.pdf", "skipped: no text");
+    assert_memory_equal(written(), "\r\033[Kdocument 2/4  skipped: no text  b.pdf\n\rprefill", 50);
+}
+
 static void a_live_line_never_wraps_nor_cuts_a_character(void **state)
 {
     (void)state;
@@ -190,6 +202,7 @@ int main(void)
         ON_DISPLAY(phases_that_run_at_once_share_the_time),
         ON_DISPLAY(notes_stand_above_the_live_line),
         ON_DISPLAY(a_finished_document_is_a_plain_line),
+        ON_DISPLAY(what_is_more_than_ok_stays_above_the_live_line),
         ON_DISPLAY(a_live_line_never_wraps_nor_cuts_a_character),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
