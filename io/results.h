@@ -174,6 +174,9 @@ struct results *results_open(const char *directory, const struct results_run *ru
 /* The configuration of the results that were there, "" in a new directory. The caller compares it with its own. */
 const char *results_config_hash(const struct results *results);
 
+/* The last run there, NULL in a new directory. */
+const struct results_run *results_before(const struct results *results);
+
 /* The arithmetic of the last run there, "" in a new directory: a run that goes on keeps to it. */
 const char *results_dtype(const struct results *results);
 

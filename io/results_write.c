@@ -183,9 +183,15 @@ const char *results_config_hash(const struct results *results)
     return results->found_config_hash;
 }
 
+const struct results_run *results_before(const struct results *results)
+{
+    return results->index.n_runs > 0 ? &results->index.runs[results->index.n_runs - 1] : NULL;
+}
+
 const char *results_dtype(const struct results *results)
 {
-    return results->index.n_runs > 0 ? results->index.runs[results->index.n_runs - 1].dtype : "";
+    const struct results_run *before = results_before(results);
+    return before ? before->dtype : "";
 }
 
 int64_t results_lost(const struct results *results)

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "pipeline/commands.h"
+#include "pipeline/difference.h"
 #include "pipeline/forecast.h"
 #include "pipeline/identity.h"
 #include "pipeline/report.h"
@@ -26,6 +27,18 @@ struct documents_run {
 
 /* ---- before the work ---- */
 
+/* The results there are of another run: says in what it differs. */
+static int refuse_results(const struct documents_run *r, struct error *err)
+{
+    const struct options *options = r->session->options;
+    char what[DIFFERENCE];
+    difference_find(results_before(r->results), &r->identity.run, what, sizeof what);
+    return error_set(
+        err, ERROR_USAGE,
+        "%.200s holds results of other options or another model (%s): take another -o, or the same options",
+        options->output, what);
+}
+
 static int open_results(struct documents_run *r, struct error *err)
 {
     const struct options *options = r->session->options;
@@ -35,9 +48,7 @@ static int open_results(struct documents_run *r, struct error *err)
         return -1;
     const char *before = results_config_hash(r->results);
     if (before[0] != '\0' && strcmp(before, r->identity.config_hash) != 0)
-        return error_set(err, ERROR_USAGE,
-                         "%s holds results of other options or another model: take another -o, or the same options",
-                         options->output);
+        return refuse_results(r, err);
     if (results_lost(r->results) > 0)
         log_warn("%s: %" PRId64 " documents are done again: the parts they were in are gone", options->output,
                  results_lost(r->results));

@@ -30,6 +30,10 @@ parts "$work/once" | cmp - "$work/parts" || fail "the second run changed parts"
 answers "$work/once" | cmp - "$work/wanted" || fail "the second run changed answers"
 echo "second run: nothing done again"
 
+exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-new 8 --threads 1 2>"$work/other"
+[ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
+grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }
+
 # Kill one rank, later each time, until a run gets through.
 kills=0
 for tenths in 2 3 4 5 6 8 11 15; do
