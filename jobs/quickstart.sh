@@ -26,14 +26,14 @@ jobs/fetch_model.sh smollm2
 
 # mpirun refuses root, and more ranks than cores, unless told otherwise; both are fine for a first try.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_rmaps_base_oversubscribe=1
 # Containers forbid the shared-memory shortcut that Open MPI tries first, which would only print warnings.
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 step "4/4 Summarising $corpus (some minutes on two cores; interrupt it if you like: the same command goes on)"
-echo "mpirun -n 2 build/longhaul summarize $corpus -m $model -o $out"
+echo "mpirun -n 2 --bind-to none build/longhaul summarize $corpus -m $model -o $out"
 status=0
-mpirun -n 2 build/longhaul summarize "$corpus" -m "$model" -o "$out" || status=$?
+mpirun -n 2 --bind-to none build/longhaul summarize "$corpus" -m "$model" -o "$out" || status=$?
 # 1: some documents failed, which is recorded in the results; the others are done.
 [ "$status" -le 1 ] || { echo "quickstart: the run ended with exit code $status (docs/user-guide.md)" >&2; exit "$status"; }
 
@@ -46,6 +46,6 @@ Where things are:
   $out/summaries.md   what you just read
   $out/results.h5     everything, for h5dump, h5py or: build/longhaul export $out --format jsonl
   $out/logs           one log for each rank
-Your own documents: mpirun -n 2 build/longhaul summarize FOLDER -m $model -o OUT
+Your own documents: mpirun -n 2 --bind-to none build/longhaul summarize FOLDER -m $model -o OUT
 EOF
 exit "$status"

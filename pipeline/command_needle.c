@@ -16,6 +16,7 @@
 #include "pipeline/needle_parts.h"
 #include "pipeline/needle_report.h"
 #include "pipeline/positions.h"
+#include "pipeline/report.h"
 #include "pipeline/session.h"
 
 enum { POLICY_TEXT = 256, DESCRIBED = POLICY_TEXT + POSITIONS_DESCRIPTION + 16 };
@@ -91,6 +92,7 @@ static int make_identity(struct needles *n, const char *haystack, struct error *
 {
     const struct options *options = n->session->options;
     char all[2 * DIGEST_HEX_BYTES];
+    report_hashing(options->model, n->session->opened.model_bytes, stderr);
     if (identity_make(&n->identity, options, &n->session->opened, err) != 0)
         return -1;
     snprintf(all, sizeof all, "%s|%s", n->identity.config_hash, haystack);

@@ -246,7 +246,8 @@ static void restore_line(struct progress *progress)
 void progress_document_done(struct progress *progress, const char *document, const char *outcome)
 {
     progress->state.documents_done++;
-    if (!progress->options.live || strcmp(outcome, "ok") != 0)
+    const bool told_later = progress->options.unit || strcmp(outcome, "ok") == 0; /* trials are in a table */
+    if (!progress->options.live || !told_later)
         progress_note(progress, "%s %lld/%lld  %s  %s", unit_of(progress),
                       (long long)progress->state.documents_done, (long long)progress->totals.documents, outcome,
                       document);

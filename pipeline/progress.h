@@ -3,8 +3,8 @@
  * progress_defaults and progress_create; progress_update with the first counts before the work begins and then as
  * often as is convenient; progress_document_done at the end of each document; progress_note for a line that stays;
  * progress_free. On a terminal there is one line, rewritten at most five times a second, and above it one for each
- * document whose outcome is more than "ok"; elsewhere a line at most every ten seconds and one at each document's
- * end:
+ * document (not trial) whose outcome is more than "ok"; elsewhere a line at most every ten seconds and one at each
+ * document's end:
  *
  *   prefill  document 3/12  tokens 45.2k/1.20M  812/s  4m10s left  books/moby-dick.txt
  *
