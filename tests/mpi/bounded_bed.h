@@ -7,6 +7,7 @@
 
 #include "attention/blocks.h"
 #include "attention/bounded.h"
+#include "attention/far_record.h"
 #include "attention/ring.h"
 #include "tests/mpi/dense.h"
 
@@ -29,6 +30,8 @@ struct bed {
     void (*define)(const struct bed *bed, int64_t position, int head, double *out);
     /* How many tokens before `position` are out of the reach of its query; or NULL: not asked. */
     int64_t (*forgotten)(const struct bed *bed, int64_t position);
+    /* What queries, keys and values are made of, in place of number(); or NULL. */
+    float (*number)(enum kind kind, int64_t token, int element);
 };
 
 /* Where the segment of the query at `position` begins. */
@@ -87,7 +90,7 @@ static inline void bed_close(struct bed *bed)
 static inline void bed_fill(const struct bed *bed, enum kind kind, int64_t token, float *out)
 {
     for (int e = 0; e < (kind == QUERY ? bed->shape.heads : bed->shape.kv_heads) * bed->shape.dim; e++)
-        out[e] = number(kind, token, e);
+        out[e] = bed->number ? bed->number(kind, token, e) : number(kind, token, e);
 }
 
 static inline void bed_compare(const struct bed *bed, int64_t position, const float *row)
@@ -149,21 +152,39 @@ static inline void bed_run_one(struct bed *bed, int64_t position)
     bed_compare(bed, position, out);
 }
 
-/* What a rank holds is bounded, however much came before, and is what others hold but for one slot or block. Tokens
- * that came one by one are a segment in hand. */
+/* Slots, or the blocks or records of all kv heads, that a policy keeps at most, and the bytes of one; none where it
+ * is not bounded. */
+struct bed_kept {
+    int64_t most, bytes;
+};
+
+static inline struct bed_kept bed_kept(const struct bed *bed)
+{
+    const struct policy *policy = policy_of(bed->spec.kind);
+    const int64_t row = 2 * (int64_t)sizeof(float) * bed->shape.kv_heads * bed->shape.dim;
+    if (policy->retrieves)
+        return (struct bed_kept){i64_ceil_div(bed->spec.far, FAR_BLOCK),
+                                 bed->shape.kv_heads * (int64_t)far_record_bytes(bed->shape.dim)};
+    if (policy->blocks)
+        return (struct bed_kept){i64_ceil_div(bed->spec.far, BLOCK_TOKENS), row * BLOCK_TOKENS};
+    return (struct bed_kept){bed->spec.slots, row};
+}
+
+/* What a rank holds is bounded, however much came before, and is what others hold but for one slot, block or
+ * record. Tokens that came one by one are a segment in hand. */
 static inline void bed_check_resident(const struct bed *bed, int64_t next)
 {
     const struct policy *policy = policy_of(bed->spec.kind);
+    const struct bed_kept kept = bed_kept(bed);
     const int64_t row = 2 * (int64_t)sizeof(float) * bed->shape.kv_heads * bed->shape.dim;
     const int64_t own = (int64_t)bounded_resident(bed->bounded);
     int64_t most, least;
     assert_int_equal(comm_max(&world, own, &most, &err), 0);
     assert_int_equal(comm_max(&world, -own, &least, &err), 0);
-    assert_true(most + least <= row * (policy->blocks ? BLOCK_TOKENS : 1));
-    const int64_t near = policy_near_reach(&bed->spec) + i64_max(0, next - bed->end);
-    const int64_t shared = i64_ceil_div(bed->spec.slots + bed->spec.far, world.size);
-    if (!policy->blocks || bed->spec.far > 0)
-        assert_true(own <= row * (near + bed->spec.sinks + shared + (policy->blocks ? BLOCK_TOKENS : 0)));
+    assert_true(most + least <= kept.bytes);
+    const int64_t end = i64_min(next, bed->end), near = next - policy_near_first(&bed->spec, end, end);
+    if (bed->spec.far > 0 || !(policy->retrieves || policy->blocks))
+        assert_true(own <= row * (near + bed->spec.sinks) + kept.bytes * i64_ceil_div(kept.most, world.size));
 }
 
 static inline void bed_check_forgotten(const struct bed *bed, int64_t next)
