@@ -8,7 +8,7 @@
 
 #include "attention/far_record.h"
 #include "io/gguf.h"
-#include "model/forward.h"
+#include "model/forward_state.h"
 
 enum { TOKENS = 180, DECODED = 60, SEGMENT = 128, VOCABULARY = 384 };
 
@@ -85,9 +85,9 @@ static void work_close(struct work *w)
 }
 
 /* What a forward pass of the tiny model would take under the policy. */
-static size_t bytes_under(const char *policy)
+static size_t bytes_under(const char *policy, int64_t max_tokens)
 {
-    struct work w = work_open("llama-tied-f32", &(struct ways){.policy = policy});
+    struct work w = work_open("llama-tied-f32", &(struct ways){.policy = policy, .max_tokens = max_tokens});
     const struct forward_options options = options_of(&w);
     struct forward_memory bytes;
     assert_int_equal(forward_bytes(&options, &bytes, &err), 0);
@@ -109,13 +109,27 @@ static void fill_tokens(int32_t *tokens, int n)
         tokens[i] = (int32_t)((uint32_t)(i + 1) * 2654435761U >> 16) % VOCABULARY;
 }
 
-static void assert_alike(const char *name, const float *logits, const float *others)
+static float largest_difference(const float *logits, const float *others)
 {
     float worst = 0;
     for (int i = 0; i < VOCABULARY; i++)
         worst = fmaxf(worst, fabsf(logits[i] - others[i]));
+    return worst;
+}
+
+static void assert_alike(const char *name, const float *logits, const float *others)
+{
+    const float worst = largest_difference(logits, others);
     print_message("%s: logits differ by %.1e at most\n", name, (double)worst);
     assert_true(worst < 1e-4F);
+}
+
+/* By far more than rounding. */
+static void assert_unlike(const char *name, const float *logits, const float *others)
+{
+    const float worst = largest_difference(logits, others);
+    print_message("%s: logits differ by %.1e\n", name, (double)worst);
+    assert_true(worst > 1e-2F);
 }
 
 /* ---- the test ------------------------------------------------------------------------------------------- */
@@ -173,13 +187,15 @@ static void a_dynamic_method_decodes_what_it_prefills_token_by_token(void **stat
     check_decode("qwen2-f16", &dynamic, 1);
 }
 
-/* The logits behind TOKENS tokens, the last `ones` of them decoded. */
+enum { SHORT = 64, SHORTS = (TOKENS + SHORT - 1) / SHORT };
+
+/* The logits behind TOKENS tokens in segments of SHORT, the last `ones` of them decoded. */
 static void read_text(const struct ways *ways, int ones, float *logits)
 {
     struct work w = work_open("llama-tied-f32", ways);
     int32_t tokens[TOKENS];
     fill_tokens(tokens, TOKENS);
-    carry(&w, tokens, TOKENS - ones, 64);
+    carry(&w, tokens, TOKENS - ones, SHORT);
     for (int i = TOKENS - ones; i < TOKENS; i++)
         assert_int_equal(forward_step(w.forward, tokens[i], logits, &err), 0);
     if (ones == 0)
@@ -187,19 +203,74 @@ static void read_text(const struct ways *ways, int ones, float *logits)
     work_close(&w);
 }
 
-/* What is beyond the trained length by its place in the text is not by its place inside what is seen. */
+/* What method_of(POSITION_DYNAMIC) makes of a text of that length, as a rope that follows nothing. */
+static struct rope *rope_at(const struct model *model, int length)
+{
+    struct rope_options options = model_rope_options(model, TOKENS);
+    const struct position_method dynamic = method_of(POSITION_DYNAMIC);
+    struct rope *rope;
+    position_method_defaults(&options.method, POSITION_NTK);
+    options.method.factor = fmax(1, dynamic.factor * length / (double)dynamic.trained - (dynamic.factor - 1));
+    assert_non_null(rope = rope_create(&options, &err));
+    return rope;
+}
+
+/* The same with each segment's length set by hand. */
+static void read_text_by_hand(const char *policy, const int lengths[SHORTS], float *logits)
+{
+    struct work w = work_open("llama-tied-f32", &(struct ways){.policy = policy});
+    int32_t tokens[TOKENS];
+    fill_tokens(tokens, TOKENS);
+    for (int i = 0; i < SHORTS; i++) {
+        rope_free(w.forward->attention.rope);
+        w.forward->attention.rope = rope_at(w.model, lengths[i]);
+        carry(&w, tokens + i * SHORT, i == SHORTS - 1 ? TOKENS - i * SHORT : SHORT, SHORT);
+    }
+    assert_int_equal(forward_next(w.forward, logits, &err), 0);
+    work_close(&w);
+}
+
+/* Each segment is read with the angles of its own end, or of what the policy reaches by then. */
+static void check_dynamic(const char *policy, const int lengths[SHORTS])
+{
+    const struct position_method method = method_of(POSITION_DYNAMIC);
+    static float dynamic[VOCABULARY], expected[VOCABULARY], frozen[VOCABULARY];
+    read_text(&(struct ways){.policy = policy, .positions = &method}, 0, dynamic);
+    read_text_by_hand(policy, lengths, expected);
+    assert_alike(policy, dynamic, expected);
+    for (int i = 0; i < SHORTS; i++) {
+        read_text_by_hand(policy, (int[]){lengths[i], lengths[i], lengths[i]}, frozen);
+        assert_unlike(policy, dynamic, frozen);
+    }
+}
+
+static void a_dynamic_method_follows_the_end_of_the_segment_in_hand(void **state)
+{
+    (void)state;
+    check_dynamic("full", (int[]){SHORT, 2 * SHORT, TOKENS});
+    check_dynamic("sinks:window=120,sinks=4", (int[]){SHORT, 124, 124});
+    check_dynamic("sinks:window=146,sinks=4", (int[]){SHORT, 2 * SHORT, 150});
+}
+
+/* The trained 100, which some policies just reach and others just do not: a place in the text that is beyond them
+ * is not beyond them inside what is seen. */
 static void a_dynamic_method_follows_the_positions_that_a_policy_reaches(void **state)
 {
-    static const char *const within[] = {"sinks:window=60,sinks=4", "h2o:window=10,slots=20",
-                                         "infllm:window=40,sinks=4,top=1"};
+    static const struct {
+        const char *policy;
+        void (*compare)(const char *name, const float *logits, const float *others);
+    } cases[] = {
+        {"sinks:window=96,sinks=4", assert_alike},        {"sinks:window=97,sinks=4", assert_unlike},
+        {"h2o:window=10,slots=26", assert_alike},         {"h2o:window=10,slots=27", assert_unlike},
+        {"infllm:window=99,sinks=4,top=1", assert_alike}, {"infllm:window=100,sinks=4,top=1", assert_unlike}};
     const struct position_method method = method_of(POSITION_DYNAMIC);
     static float plain[VOCABULARY], dynamic[VOCABULARY];
     (void)state;
-    for (size_t i = 0; i < sizeof within / sizeof *within; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int ones = 0; ones <= 5; ones += 5) {
-            read_text(&(struct ways){.policy = within[i]}, ones, plain);
-            read_text(&(struct ways){.policy = within[i], .positions = &method}, ones, dynamic);
-            assert_alike(within[i], plain, dynamic);
+            read_text(&(struct ways){.policy = cases[i].policy}, ones, plain);
+            read_text(&(struct ways){.policy = cases[i].policy, .positions = &method}, ones, dynamic);
+            cases[i].compare(cases[i].policy, plain, dynamic);
         }
 }
 
@@ -223,9 +294,28 @@ static void a_window_beyond_the_text_takes_no_more_memory_than_the_text(void **s
         char fitting[64], beyond[64];
         snprintf(fitting, sizeof fitting, "%s:window=%d", policies[i], TOKENS);
         snprintf(beyond, sizeof beyond, "%s:window=1000000000", policies[i]);
-        assert_int_equal(bytes_under(beyond), bytes_under(fitting));
+        assert_int_equal(bytes_under(beyond, TOKENS), bytes_under(fitting, TOKENS));
         check_decode("llama-tied-f32", &(struct ways){.policy = beyond}, SEGMENT);
     }
+}
+
+static void bounds_that_are_reached_take_the_same_memory_for_any_text(void **state)
+{
+    enum { REACHED = 1000 };
+    static const char *const bounded[] = {"window:window=60",
+                                          "sinks:window=60,sinks=4",
+                                          "retrieval:window=60,sinks=4,top=2,memory=192",
+                                          "memory:window=60,memory=100",
+                                          "memory:window=60,memory=100,top=10",
+                                          "compressive:window=60,slots=20,rate=4,form=mean",
+                                          "compressive:window=60,slots=20,rate=4,form=used",
+                                          "h2o:window=60,slots=60",
+                                          "snapkv:window=70,slots=60",
+                                          "infllm:window=60,sinks=4,top=1,memory=256",
+                                          "landmark:token=7,block=16,top=2,memory=128"};
+    (void)state;
+    for (size_t i = 0; i < sizeof bounded / sizeof *bounded; i++)
+        assert_int_equal(bytes_under(bounded[i], 10 * REACHED), bytes_under(bounded[i], REACHED));
 }
 
 static int64_t forgotten_of(const char *name, const char *policy)
@@ -304,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         mpi_unit_test(landmarks_are_carried_alike),
         mpi_unit_test(a_window_beyond_the_text_takes_no_more_memory_than_the_text),
+        mpi_unit_test(bounds_that_are_reached_take_the_same_memory_for_any_text),
         mpi_unit_test(what_no_layer_reaches_is_counted),
         mpi_unit_test(a_text_of_one_block_is_read_alike_where_longer_ones_may_come),
         mpi_unit_test(llama_decodes_what_it_prefills),
@@ -311,6 +402,7 @@ int main(void)
         mpi_unit_test(gemma3_decodes_what_it_prefills),
         mpi_unit_test(yarn_decodes_what_it_prefills),
         mpi_unit_test(a_dynamic_method_decodes_what_it_prefills_token_by_token),
+        mpi_unit_test(a_dynamic_method_follows_the_end_of_the_segment_in_hand),
         mpi_unit_test(a_dynamic_method_follows_the_positions_that_a_policy_reaches),
     };
     return mpi_run_tests(tests);
