@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# needle on two ranks: every trial is a strict line of JSON, the untouched model stands beside a policy, the heat map
-# is well-formed, and the same command again does nothing that is done.
+# needle on two ranks: every trial is a strict line of JSON, the untouched model stands beside a policy, the table and the
+# heat map say what the trials do, and the same command again does nothing that is done.
 . "$(dirname "$0")/common.sh"
 
 model=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf) || skip "no SmolLM2 (jobs/fetch_model.sh)"
@@ -41,10 +41,40 @@ assert max(asked) == 0, "a window of 128 tokens finds a needle that has left it"
 PYTHON
 }
 
+# check_maps CELLS: the table has so many numbers, each the mean score of its trials, and the heat map has the same.
+check_maps() {
+    python3 - "$out/trials.jsonl" "$work/table" "$out/needle.svg" "$1" <<'PYTHON'
+import json, re, sys, xml.etree.ElementTree as xml
+
+trials = [json.loads(line) for line in open(sys.argv[1])]
+means, settings = [], set()
+for block in open(sys.argv[2]).read().split("\n\n")[1:]:
+    title, head, *rows = block.strip("\n").split("\n")
+    title, setting = re.match(r"(.*), (as asked|untouched model) \(", title).groups()
+    lengths = [int(n) for n in head.split()[1:]]
+    settings.add(setting)
+    for row in rows:
+        name, numbers = row[:16].strip(), row[16:].split()
+        assert len(numbers) == len(lengths), row
+        for length, number in zip(lengths, numbers):
+            scores = [t["score"] for t in trials
+                      if t["task"] == (name if title == "all tasks" else title) and t["length"] == length
+                      and (title == "all tasks" or f"{t['depth']} %" == name)
+                      and t["setting"] == ("asked" if setting == "as asked" else "untouched")]
+            means.append(100 * sum(scores) / len(scores))
+            assert number == f"{means[-1]:.1f}", (title, setting, name, length, number, means[-1])
+assert settings == {"as asked", "untouched model"}, settings
+assert len(means) == int(sys.argv[4]), len(means)
+svg = "{http://www.w3.org/2000/svg}"
+drawn = xml.parse(sys.argv[3]).getroot()
+assert len([r for r in drawn.iter(svg + "rect") if r.get("height") == "25"]) == len(means), "boxes of the heat map"
+assert [t.text for t in drawn.iter(svg + "text") if t.get("class") in ("light", "dark")] == [f"{m:.0f}" for m in means]
+PYTHON
+}
+
 needle || { cat "$work/stderr"; fail "exit code $?"; }
 check 20 || fail "trials.jsonl"
-grep -q "untouched model" "$work/table" || fail "the untouched model is not in the table"
-python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$out/needle.svg" || fail "needle.svg"
+check_maps 28 || fail "the table or the heat map"
 
 # A line cut off by a dying machine is done again, no other; more trials are added to those there are.
 cp "$out/trials.jsonl" "$work/before"
@@ -54,6 +84,7 @@ head -n 19 "$work/before" | cmp - <(head -n 19 "$out/trials.jsonl") || fail "tri
 check 20 || fail "trials.jsonl, gone on with"
 needle --tasks passkey --trials 2 || { cat "$work/stderr"; fail "exit code $?"; }
 check 28 || fail "trials.jsonl, with more trials"
+check_maps 8 || fail "the table or the heat map of more trials"
 
 # Other options are not mixed with these; lengths that cannot be held are refused.
 exit_code needle --seed 5
