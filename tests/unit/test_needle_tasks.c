@@ -134,14 +134,158 @@ static void another_trial_hides_something_else(void **state)
     needle_trial_free(&other);
 }
 
+/* ---- as RULER has them ---- */
+
+enum { NEEDLES = 1000 };
+
+/* "One of the special magic KIND for KEY is: VALUE." */
+struct magic {
+    char kind[16], key[NEEDLE_EXPECTED_BYTES], value[NEEDLE_EXPECTED_BYTES];
+};
+
+/* The needles of a prompt, in order; returns how many. */
+static int find_needles(const struct needle_trial *trial, struct magic *needles)
+{
+    int n = 0;
+    for (const char *at = trial->text; (at = strstr(at, "One of the special magic ")); at++) {
+        struct magic *m = &needles[n++];
+        assert_true(n <= NEEDLES);
+        assert_int_equal(
+            sscanf(at, "One of the special magic %15s for %63s is: %63[^.].", m->kind, m->key, m->value), 3);
+    }
+    return n;
+}
+
+/* The key of the needle with that value, which is there once. */
+static const char *key_of(const struct magic *needles, int n, const char *value)
+{
+    const char *key = NULL;
+    for (int i = 0; i < n; i++)
+        if (strcmp(needles[i].value, value) == 0) {
+            assert_null(key);
+            key = needles[i].key;
+        }
+    assert_non_null(key);
+    return key;
+}
+
+static int count_key(const struct magic *needles, int n, const char *key)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        count += strcmp(needles[i].key, key) == 0;
+    return count;
+}
+
+/* 8-4-4-4-12 digits in hexadecimal, version 4. */
+static bool is_uuid(const char *text)
+{
+    static const char form[] = "xxxxxxxx-xxxx-4xxx-xxxx-xxxxxxxxxxxx";
+    for (size_t i = 0; i < sizeof form; i++)
+        if (form[i] == 'x' ? !text[i] || !strchr("0123456789abcdef", text[i]) : text[i] != form[i])
+            return false;
+    return strchr("89ab", text[19]) != NULL;
+}
+
+static bool is_number(const char *text)
+{
+    return strlen(text) == 7 && strspn(text, "0123456789") == 7 && text[0] != '0';
+}
+
+static bool is_pair_of_words(const char *text)
+{
+    const char *rest = text + strspn(text, "abcdefghijklmnopqrstuvwxyz");
+    return rest > text && *rest == '-' && rest[1] && !rest[1 + strspn(rest + 1, "abcdefghijklmnopqrstuvwxyz")];
+}
+
+/* What a task of needles hides, and what of it is asked for. */
+static const struct hides {
+    enum needle_task task;
+    int needles; /* 0: as many as fit */
+    int keys;    /* that are asked for */
+    bool uuids, uuid_keys;
+} hidden[] = {{NEEDLE_NIAH_SINGLE_1, 1, 1, false, false},   {NEEDLE_NIAH_SINGLE_2, 1, 1, false, false},
+              {NEEDLE_NIAH_SINGLE_3, 1, 1, true, false},    {NEEDLE_NIAH_MULTIKEY_1, 4, 1, false, false},
+              {NEEDLE_NIAH_MULTIKEY_2, 0, 1, false, false}, {NEEDLE_NIAH_MULTIKEY_3, 0, 1, true, true},
+              {NEEDLE_NIAH_MULTIVALUE, 4, 1, false, false}, {NEEDLE_NIAH_MULTIQUERY, 4, 4, false, false}};
+
+/* The question and the beginning of the answer name each key that is asked for. */
+static void check_asked(const struct hides *h, const struct needle_trial *trial, const struct magic *needles, int n)
+{
+    const char *question = strstr(trial->text, "\nWhat ");
+    const char *asked[NEEDLE_EXPECTED];
+    int keys = 0;
+    assert_non_null(question);
+    for (int i = 0; i < trial->n_expected; i++) {
+        const char *key = key_of(needles, n, trial->expected[i]);
+        assert_non_null(strstr(question, key));
+        assert_non_null(strstr(trial->lead, key));
+        assert_int_equal(count_key(needles, n, key), trial->n_expected / h->keys);
+        if (keys == 0 || strcmp(asked[keys - 1], key) != 0)
+            asked[keys++] = key;
+    }
+    assert_int_equal(keys, h->keys);
+}
+
+static void needles_are_as_many_and_of_the_kinds_that_their_task_has(void **state)
+{
+    static struct magic needles[NEEDLES];
+    for (size_t t = 0; t < sizeof hidden / sizeof *hidden; t++) {
+        const struct hides *h = &hidden[t];
+        struct needle_trial trial = make(state, h->task, 50);
+        const int n = find_needles(&trial, needles);
+        if (h->needles > 0)
+            assert_int_equal(n, h->needles);
+        else
+            assert_true(n > 40); /* lines of 8000 bytes, and nothing else */
+        for (int i = 0; i < n; i++) {
+            assert_string_equal(needles[i].kind, h->uuids ? "uuids" : "numbers");
+            assert_true(h->uuids ? is_uuid(needles[i].value) : is_number(needles[i].value));
+            assert_true(h->uuid_keys ? is_uuid(needles[i].key) : is_pair_of_words(needles[i].key));
+        }
+        check_asked(h, &trial, needles, n);
+        needle_trial_free(&trial);
+    }
+}
+
+/* Keys that are not asked for are others, so that what is asked has one answer. */
+static void a_haystack_of_needles_is_nothing_else(void **state)
+{
+    const enum needle_task tasks[] = {NEEDLE_NIAH_MULTIKEY_2, NEEDLE_NIAH_MULTIKEY_3};
+    static struct magic needles[NEEDLES];
+    for (int t = 0; t < 2; t++) {
+        struct needle_trial trial = make(state, tasks[t], 50);
+        const int n = find_needles(&trial, needles);
+        int lines = 0;
+        for (const char *at = trial.text; (at = strchr(at, '\n')); at++)
+            lines++;
+        assert_int_equal(n, lines - 1); /* but for the one above; the question ends in none */
+        needle_trial_free(&trial);
+    }
+}
+
 static void a_chain_of_variables_ends_at_one_value(void **state)
 {
     struct needle_trial trial = make(state, NEEDLE_VT, 0);
-    char line[64];
-    for (int i = 1; i < trial.n_expected; i++) {
-        snprintf(line, sizeof line, "VAR %s = VAR %s ", trial.expected[i], trial.expected[i - 1]);
-        assert_non_null(strstr(trial.text, line));
+    const char *text = strstr(strstr(trial.text, "Question:"), "Memorize"); /* behind the worked example */
+    assert_non_null(text);
+    const char *at = strstr(text, "VAR ");
+    char line[128], name[16];
+    int value, variables = 0;
+    assert_int_equal(sscanf(at, "VAR %15s = %d\n", name, &value), 2);
+    assert_true(value >= 10000 && value <= 99999);
+    assert_string_equal(name, trial.expected[0]);
+    for (int i = 1; i < trial.n_expected; i++) { /* one hop behind the other */
+        snprintf(line, sizeof line, "\nVAR %s = VAR %s \n", trial.expected[i], trial.expected[i - 1]);
+        assert_true(strlen(trial.expected[i]) == 5);
+        assert_non_null(at = strstr(at, line));
     }
+    for (at = text; (at = strstr(at, "\nVAR ")); at++)
+        variables++;
+    assert_int_equal(variables, 5);
+    snprintf(line, sizeof line, "\nQuestion: Find all variables that are assigned the value %d in the text above.",
+             value);
+    assert_non_null(strstr(text, line));
     needle_trial_free(&trial);
 }
 
@@ -311,6 +455,8 @@ int main(void)
         cmocka_unit_test(a_needle_stands_at_its_depth),
         cmocka_unit_test(a_cell_has_the_same_prompt_every_time),
         cmocka_unit_test(another_trial_hides_something_else),
+        cmocka_unit_test(needles_are_as_many_and_of_the_kinds_that_their_task_has),
+        cmocka_unit_test(a_haystack_of_needles_is_nothing_else),
         cmocka_unit_test(a_chain_of_variables_ends_at_one_value),
         cmocka_unit_test(common_words_are_the_most_frequent),
         cmocka_unit_test(no_common_word_is_a_part_of_another_word),
