@@ -14,14 +14,14 @@ head -c 240000 "$work/whole.txt" >"$work/64k.txt"
 head -c 84000 "$work/whole.txt" >"$work/24k.txt"
 head -c 55000 "$work/whole.txt" >"$work/16k.txt"
 
-score_watched default "$work/64k.txt"
-within_plan default "$work/64k.txt"
+watched default score "$work/64k.txt"
+within_plan default score "$work/64k.txt"
 flat_at_end default "$work/64k.txt"
 
 # What the memory of the default is bounded to, far below the text: the second half of the run must not grow.
 budget=8192
-score_watched bounded "$work/24k.txt" --memory-budget $budget
-within_plan bounded "$work/24k.txt" --memory-budget $budget
+watched bounded score "$work/24k.txt" --memory-budget $budget
+within_plan bounded score "$work/24k.txt" --memory-budget $budget
 flat_at_end bounded "$work/24k.txt"
 half=$(head -n $(($(wc -l <"$work/bounded.rss") / 2)) "$work/bounded.rss" | sort -n | tail -n 1)
 peak=$(sort -n "$work/bounded.rss" | tail -n 1)
@@ -30,8 +30,8 @@ expect "$peak <= 1.05 * $half + 16"
 
 # The explosion: 768 keys each, with and without the first four (measured over all: 1.9 times). The first bucket has
 # the first tokens in either window.
-score_watched sinks "$work/16k.txt" --policy sinks:window=764
-score_watched no-sinks "$work/16k.txt" --policy window:window=768
+watched sinks score "$work/16k.txt" --policy sinks:window=764
+watched no-sinks score "$work/16k.txt" --policy window:window=768
 expect "$(perplexity no-sinks) > 1.5 * $(perplexity sinks)"
 paste <(buckets sinks) <(buckets no-sinks) | tail -n +2 | while read -r with without; do
     expect "$without > 1.2 * $with"

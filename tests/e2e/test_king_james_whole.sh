@@ -2,7 +2,8 @@
 # The whole King James Bible, 1.1 million tokens, read by a 135M model on 2 ranks with the memory that the program
 # takes by itself, and with one of 64k tokens: it ends, predicts the end as well as when it reads that alone, and
 # resident bytes are within what was planned. Perplexity is flat: beside the untouched model, which reads the text in
-# pieces, no bucket is more than 15% worse. It is summarised whole, with a receipt. An hour each, or two.
+# pieces, no bucket is more than 15% worse. It is summarised whole, within its plan, with a receipt. An hour each, or
+# two.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/watched.sh"
 
@@ -17,8 +18,8 @@ bible -f -l 4000 "Gen1:1-Rev22:21" >"$work/whole.txt"
 
 # read_whole NAME OPTIONS...
 read_whole() {
-    score_watched "$1" "$work/whole.txt" "${@:2}"
-    within_plan "$1" "$work/whole.txt" "${@:2}"
+    watched "$1" score "$work/whole.txt" "${@:2}"
+    within_plan "$1" score "$work/whole.txt" "${@:2}"
     flat_at_end "$1" "$work/whole.txt"
     buckets "$1" >"$work/buckets"
     expect "$(tail -n 1 "$work/buckets") < 2 * $(head -n 1 "$work/buckets")"
@@ -31,10 +32,8 @@ read_whole() {
 read_whole default
 read_whole bounded --memory-budget 65536
 
-begun=$SECONDS
-"$source/tests/mpi/run.sh" 2 "$longhaul" summarize "$work/whole.txt" -m "$model" -o "$work/summary" --strategy whole \
-    --ring 2 >/dev/null 2>"$work/summary.err" || fail "summary: $(tail -n 3 "$work/summary.err")"
-echo "summary: $((SECONDS - begun)) s"
+watched summary summarize "$work/whole.txt"
+within_plan summary summarize "$work/whole.txt"
 answers "$work/summary" | tee "$work/answers"
 [ "$(grep -cP '\tok\t' "$work/answers")" -eq 1 ] || fail "not one summary"
 "$longhaul" export "$work/summary" --format md | tee "$work/summary.md"

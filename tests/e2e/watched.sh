@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# watched.sh: scoring under the eyes of a watchman; sourced after common.sh by the tests of long texts, which set $model.
+# watched.sh: a command under the eyes of a watchman; sourced after common.sh by the tests of long texts, which set $model.
 
 # MiB that a rank has of its own beside what is planned: MPI, HDF5, oneDNN's code, the vocabulary. Measured with SmolLM2:
 # 22 at the end of 11,000 tokens under retrieval; the rest is for what comes with a text of millions.
@@ -14,22 +14,22 @@ resident_mib() {
     done 2>/dev/null | sort -n | tail -n 1
 }
 
-# score_on_two ARGUMENTS...: the run that is planned and watched.
-score_on_two() {
-    exec "$source/tests/mpi/run.sh" 2 "$longhaul" score -m "$model" --strategy whole --ring 2 "$@"
+# on_two COMMAND ARGUMENTS...: the run that is planned and watched.
+on_two() {
+    exec "$source/tests/mpi/run.sh" 2 "$longhaul" "$1" -m "$model" --strategy whole --ring 2 "${@:2}"
 }
 
-# planned_mib TEXT OPTIONS...: what a rank of score_watched has of its own by its plan.
+# planned_mib COMMAND TEXT OPTIONS...: what a rank of that run has of its own by its plan.
 planned_mib() {
-    (score_on_two "$1" -o "$work/none" --dry-run "${@:2}") 2>&1 |
+    (on_two "$1" "$2" -o "$work/none" --dry-run "${@:3}") 2>&1 |
         sed -n 's/^memory:.* \([0-9]*\)[.0-9]* MiB a rank.*/\1/p'
 }
 
-# score_watched NAME TEXT OPTIONS...: score on 2 ranks, with resident memory every second in NAME.rss.
-score_watched() {
-    local name=$1 of=$2 pid begun=$SECONDS
-    shift 2
-    (score_on_two "$of" -o "$work/$name" "$@") >"$work/$name.txt" 2>"$work/$name.err" &
+# watched NAME COMMAND TEXT OPTIONS...: the command on 2 ranks, with resident memory every second in NAME.rss.
+watched() {
+    local name=$1 command=$2 of=$3 pid begun=$SECONDS
+    shift 3
+    (on_two "$command" "$of" -o "$work/$name" "$@") >"$work/$name.txt" 2>"$work/$name.err" &
     pid=$!
     while kill -0 $pid 2>/dev/null; do
         resident_mib $pid >>"$work/$name.rss" || true
@@ -40,7 +40,7 @@ score_watched() {
     echo "$name: $((SECONDS - begun)) s"
 }
 
-# within_plan NAME TEXT OPTIONS...: the ranks of that score_watched had no more than was planned.
+# within_plan NAME COMMAND TEXT OPTIONS...: the ranks of what was watched had no more than was planned.
 within_plan() {
     local name=$1 planned peak
     shift
@@ -67,7 +67,7 @@ flat_at_end() {
     end=end-of-$(basename "$of" .txt)
     if [ ! -d "$work/$end" ]; then
         tail -c 24000 "$of" | tail -n +2 >"$work/$end.txt"
-        (score_on_two "$work/$end.txt" -o "$work/$end" --policy full) >"$work/said" 2>&1 ||
+        (on_two score "$work/$end.txt" -o "$work/$end" --policy full) >"$work/said" 2>&1 ||
             fail "$end: $(tail -n 3 "$work/said")"
     fi
     for part in "$name" "$end"; do
