@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole program on a GPU: every architecture scores as on the CPU, within what bf16 gives; on 1 and 3 ranks, with
-# memory on the device and with bounded memory beside it; what it generates begins as on the CPU; weights that the GPU has
-# no memory for are streamed, keys and values stay beside it, ranks that share a GPU share its memory, and a GPU without the
-# memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
+# memory on the device and with bounded memory beside it; what it generates begins as on the CPU; where the GPU has not
+# the memory segments are halved, weights are streamed, keys and values stay beside it; ranks that share a GPU share its
+# memory, and a GPU without the memory for the job is one clear line. Skipped where there is no GPU, or the program was built without CUDA.
 . "$(dirname "$0")/common.sh"
 
 head -c 420 "$source/LICENSE" >"$work/short.txt"
@@ -37,8 +37,13 @@ alike gemma3-windows-shared 2 gemma3-q8
 alike mistral 1 mistral-f16
 alike mistral-windows-on 3 mistral-f16 --segment 50
 alike ring 3 llama-tied-f32
+grep -q "ring of 3 ranks on [1-9][0-9]* GPUs of 1 nodes: \(nccl\|mpi through the host\)$" "$work/ring-cuda/logs/rank-0000.log" ||
+    fail "the log says nothing of the ring: $(cat "$work/ring-cuda/logs/rank-0000.log")"
 alike ring-and-bounded 2 qwen2-f16 --layers "0-0 full; 1-1 sinks:window=100"
 alike windows-and-sinks 2 qwen2-f16 --segment 40 --layers "0-0 window:window=60; 1-1 sinks:window=100"
+alike compressive 1 llama-tied-f32 --policy compressive:window=60,slots=20,rate=4,form=mean
+alike h2o 2 llama-tied-f32 --policy h2o:window=60,slots=60
+alike infllm 1 llama-tied-f32 --policy infllm:window=60,sinks=4,top=1
 alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2 --against full
 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/none" --device cuda --against retrieval --dry-run |
     grep -q "on GPUs, layers of bounded memory on the host, context" || fail "the plan does not say what is the host's"
@@ -119,6 +124,17 @@ read -r of_long _ <<<"$(gpu_mib "${long[@]}")"
 SIMT_MEMORY=$(memory_of "$of_long" 1) "$longhaul" "${long[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
 grep -q "on GPUs, keys and values in the host's memory, context" "$work/said" || fail "keys alone: $(cat "$work/said")"
 
+# Segments are halved before anything leaves the GPU, but not where the user has said how long they are.
+head -c 3600 "$source/LICENSE" >"$work/halved.txt"
+halved=(score "$work/halved.txt" -m "$tiny/llama-tied-f32.gguf" --device cuda --strategy whole)
+whole=$("$longhaul" "${halved[@]}" -o "$work/none" --dry-run 2>&1 | sed -n 's/.*on GPUs, context .* segments of //p')
+read -r of_whole _ <<<"$(gpu_mib "${halved[@]}")"
+SIMT_MEMORY=$(memory_of "$of_whole" 0.2) "$longhaul" "${halved[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
+grep -q "on GPUs, context .* segments of $((whole / 2))$" "$work/said" || fail "$whole not halved: $(cat "$work/said")"
+SIMT_MEMORY=$(memory_of "$of_whole" 0.2) "$longhaul" "${halved[@]}" --segment "$whole" -o "$work/none" --dry-run \
+    >"$work/said" 2>&1
+grep -q "on GPUs, keys and values in the host's memory, context .* segments of $whole$" "$work/said" || fail "$whole asked: $(cat "$work/said")"
+
 # A rank may see one GPU only, which is then the first that it sees. Two ranks that share one have half of its memory
 # each, two that have one each have all of it.
 cat >"$work/each-its-own" <<EOF
@@ -155,4 +171,6 @@ exit_code env SIMT_CAPABILITY=75 "$longhaul" score "$work/short.txt" -m "$tiny/l
 exit_code env SIMT_MEMORY=1000000 "$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/small" \
     --device cuda 2>"$work/said"
 [ "$code" -eq 5 ] || fail "exit code $code with a GPU too small"
+grep -q "this needs 0\.0[1-9] GiB on the GPU of each rank; a rank has 0\.00 GiB of simt" "$work/said" ||
+    fail "a GPU too small: $(cat "$work/said")"
 cat "$work/said"
