@@ -102,7 +102,7 @@ static const struct option_row rows[] = {
     {"Machine", "ring", 0, KIND_COUNT, RUNS, 0, FIELD(ring), 1, 1e6, "RANKS",
      "ranks that share a chunk (default: the fewest that do)"},
     {NULL, "segment", 0, KIND_COUNT, RUNS, 0, FIELD(segment), 1, 1e9, "TOKENS",
-     "carried through at a time (default 2048; on GPUs 16384 at most)"},
+     "carried through at a time (default 2048; GPUs: at most 16384)"},
     {NULL, "device", 0, KIND_CHOICE, RUNS, 0, FIELD(device), 0, 0, "auto|cpu|cuda",
      "that computes (default: cuda where there is one)"},
     {NULL, "dtype", 0, KIND_CHOICE, RUNS, 1, FIELD(dtype), 0, 0, "auto|f32|bf16",
