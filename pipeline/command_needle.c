@@ -43,16 +43,21 @@ struct needles {
 
 /* ---- what is to be done ---- */
 
-/* The document's text and a line break, or a line on stderr for one without text: a folder may have pictures in it.
- */
-static void add_hay(const struct document_text *document, const char *path, FILE *out)
+/* The text of document `i` and a line break. One without text is left out, with a line on stderr, for a folder may
+ * have pictures in it; but not the only one. */
+static int add_hay(const struct corpus *corpus, int64_t i, const struct document_text *document, FILE *out,
+                   struct error *err)
 {
+    const char *path = corpus->documents[i].path;
+    if (document->skipped && corpus->n_documents == 1)
+        return document_require_text(document, path, err);
     if (document->skipped) {
         fprintf(stderr, "left out of the haystack: %s: %s\n", path, document->skipped);
-        return;
+        return 0;
     }
     fwrite(document->text, 1, document->length, out);
     fputc('\n', out);
+    return 0;
 }
 
 /* All that the files of --haystack say, one behind the other; its digest goes to `hex`. */
@@ -73,7 +78,7 @@ static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct e
     for (int64_t i = 0; status == 0 && i < corpus->n_documents; i++) {
         struct document_text document = {0};
         if ((status = corpus_read(corpus, i, &document, err)) == 0)
-            add_hay(&document, corpus->documents[i].path, out);
+            status = add_hay(corpus, i, &document, out, err);
         document_text_free(&document);
     }
     if (out && fclose(out) != 0 && status == 0)
