@@ -142,7 +142,7 @@ static void attend_run(const struct query_tile *tile, const struct attn_span *sp
 {
     const struct attn_tile rows = rows_of(tile, spans);
     struct bounded_scratch *s = tile->scratch;
-    tile->pass->bounded->options.kernel->attend(&rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
+    attn_attend(tile->pass->bounded->options.kernel, &rows, run, &(struct attn_state){s->o, s->m, s->l}, s->kernel);
 }
 
 /* What has been summed so far counts `by` times: ln(by) on every logit. */

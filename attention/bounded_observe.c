@@ -167,8 +167,8 @@ void bounded_observe_run(struct bounded *b, const struct bounded_layer *layer, c
         return;
     for (int class = 0; class < layer->classes; class ++)
         memset(got + class * stride + seen.first, 0, (size_t)(seen.end - seen.first) * sizeof *got);
-    b->options.kernel->observe(rows, run->packed, &(struct attn_received){run->lse, got, stride, layer->classes},
-                               b->scratch[run->thread].kernel);
+    attn_observe(b->options.kernel, rows, run->packed,
+                 &(struct attn_received){run->lse, got, stride, layer->classes}, b->scratch[run->thread].kernel);
     for (int class = 0; class < layer->classes; class ++) {
         _Atomic int64_t *to = received_at(layer, run->kv_head * layer->classes + class) + run->place;
         for (int64_t i = seen.first; i < seen.end; i++)

@@ -10,7 +10,7 @@
  * and end at borders of tiles and come in rising order (attention/kernel_strip.h).
  *
  * Order of use: kernel = attn_kernel_choose(dtype, NULL); for each tile of keys kernel->pack(); fill q;
- * attn_state_reset(); kernel->attend() as often as needed, over one or many packed runs; attn_state_finish().
+ * attn_state_reset(); attn_attend() as often as needed, over one or many packed runs; attn_state_finish().
  *
  * Packed keys. Keys are cut in tiles of ATTN_KEY_TILE; a packed run is an array of packed tiles, each
  * kernel->tile_bytes(dim) long and holding the rotated keys and the values of one kv head; the last tile of a
@@ -22,8 +22,8 @@
  * span is left as it is. This is enough for causal, window and chunked attention; a rule that sees several
  * stretches of keys makes one call per stretch.
  *
- * Rules that keep keys by the attention they get ask observe() for it once a tile's log-sum-exp is known: the sums
- * over rows of exp(s - lse), in whole numbers, so that they are the same in whatever order they are added up.
+ * Rules that keep keys by the attention they get ask attn_observe() for it once a tile's log-sum-exp is known: the
+ * sums over rows of exp(s - lse), in whole numbers, so that they are the same in whatever order they are added up.
  */
 #ifndef LONGHAUL_ATTENTION_KERNEL_H
 #define LONGHAUL_ATTENTION_KERNEL_H
@@ -39,7 +39,7 @@ enum {
     ATTN_KEY_TILE = 64,   /* keys in a packed tile; borders of blocks in the ring are multiples of it */
     ATTN_ALIGN = 64,      /* bytes */
     ATTN_MAX_DIM = 256,   /* head dimensions: a multiple of 16 up to this */
-    ATTN_QUERY_ROWS = 192 /* at most so many rows in one attend(); a good size for a work item */
+    ATTN_QUERY_ROWS = 192 /* at most so many rows in one attn_attend(); a good size for a work item */
 };
 
 #define ATTN_LOG2_E 1.44269504088896340736f
@@ -82,15 +82,18 @@ struct attn_kernel {
     /* Pack n <= ATTN_KEY_TILE keys: k [n][dim] f32, already rotated; v [n][dim] in the kernel's dtype. */
     void (*pack)(void *tile, const float *k, const void *v, int n, int dim);
 
-    /* Carry the state over the keys of a packed run that the spans show. scratch: scratch_bytes(dim). */
-    void (*attend)(const struct attn_tile *tile, const void *packed, const struct attn_state *state, void *scratch);
-    size_t (*scratch_bytes)(int dim);
-
-    /* sums += exp(s - lse) of the keys that the spans show, each weight rounded down; other keys of the tiles that
-     * are touched get an exact zero. The same scratch. */
-    void (*observe)(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                    void *scratch);
+    size_t (*scratch_bytes)(int dim);          /* of attn_attend() and attn_observe() */
+    const struct strip_arithmetic *arithmetic; /* attention/kernel_strip.h; NULL: packs, and no more */
 };
+
+/* Carry the state over the keys of a packed run that the spans show. scratch: kernel->scratch_bytes(dim). */
+void attn_attend(const struct attn_kernel *kernel, const struct attn_tile *tile, const void *packed,
+                 const struct attn_state *state, void *scratch);
+
+/* received->sums += exp(s - lse) of the keys that the spans show, each weight rounded down; other keys of the tiles
+ * that are touched get an exact zero. The same scratch. */
+void attn_observe(const struct attn_kernel *kernel, const struct attn_tile *tile, const void *packed,
+                  const struct attn_received *received, void *scratch);
 
 /* All kernels of this build, fastest first; n_out gets their number. */
 const struct attn_kernel *const *attn_kernels(int *n_out);

@@ -177,7 +177,6 @@ static void score_strip(const struct strip *strip)
                                                                    score_4, score_5, score_6};
     for (int first = 0; first < strip->rows; first += ROWS)
         score[i64_min(ROWS, strip->rows - first) - 1](strip, first);
-    strip_mask(strip);
 }
 
 static void attend_strip(const struct strip *strip)
@@ -185,20 +184,19 @@ static void attend_strip(const struct strip *strip)
     static void (*const add_values[ROWS])(const struct strip *, int, const float *) = {
         add_values_1, add_values_2, add_values_3, add_values_4, add_values_5, add_values_6};
     float factor[STRIP_ROWS];
-    score_strip(strip);
     weigh_strip(strip, factor);
     for (int first = 0; first < strip->rows; first += ROWS)
         add_values[i64_min(ROWS, strip->rows - first) - 1](strip, first, factor);
 }
 
-/* sums [8] += what 8 keys get from the rows of one class, in whole units */
-static inline void add_received(const struct strip *strip, int first_row, const float *lse, int key, int64_t *sums)
+/* sums [8] += what 8 keys get */
+static inline void receive(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums)
 {
     const __m256 floor = _mm256_set1_ps(STRIP_FLOOR), shift = _mm256_set1_ps(STRIP_SHIFT);
     __m256i low = _mm256_loadu_si256((const void *)sums), high = _mm256_loadu_si256((const void *)(sums + 4));
-    for (int r = first_row; r < strip->rows; r += strip->received->classes) {
+    for (int r = rows->first; r < strip->rows; r += rows->step) {
         const __m256 score = _mm256_load_ps(strip->scores + r * STRIP_STRIDE + key);
-        const __m256 weight = weight_of(_mm256_sub_ps(score, _mm256_set1_ps(lse[r])), floor, shift);
+        const __m256 weight = weight_of(_mm256_sub_ps(score, _mm256_set1_ps(rows->lse[r])), floor, shift);
         const __m256i units = _mm256_cvttps_epi32(_mm256_mul_ps(weight, _mm256_set1_ps(STRIP_UNITS)));
         low = _mm256_add_epi64(low, _mm256_cvtepi32_epi64(_mm256_castsi256_si128(units)));
         high = _mm256_add_epi64(high, _mm256_cvtepi32_epi64(_mm256_extracti128_si256(units, 1)));
@@ -207,46 +205,16 @@ static inline void add_received(const struct strip *strip, int first_row, const 
     _mm256_storeu_si256((void *)(sums + 4), high);
 }
 
-static void observe_strip(const struct strip *strip)
+static void receive_tile(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums)
 {
-    float lse[STRIP_ROWS];
-    score_strip(strip);
-    for (int r = 0; r < strip->rows; r++)
-        lse[r] = strip_lse(strip, r);
-    for (int class = 0; class < strip->received->classes; class ++) {
-        int64_t *sums = strip->received->sums + class * strip->received->stride + strip->first_key;
-        for (int key = 0; key < strip->n_tiles * ATTN_KEY_TILE; key += LANES)
-            add_received(strip, strip_row_of_class(strip, class), lse, key, sums + key);
-    }
+    for (int i = 0; i < ATTN_KEY_TILE; i += LANES)
+        receive(strip, rows, key + i, sums + i);
 }
 
-static const struct strip_arithmetic of_f32 = {.form = STRIP_F32, .attend = attend_strip, .observe = observe_strip};
+static const struct strip_arithmetic of_f32 = {
+    .form = STRIP_F32, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 static const struct strip_arithmetic of_bf16 = {
-    .form = STRIP_WIDE, .widen = widen, .attend = attend_strip, .observe = observe_strip};
-
-static void attend_f32(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                       void *scratch)
-{
-    strip_attend(&of_f32, tile, packed, state, scratch);
-}
-
-static void attend_bf16(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                        void *scratch)
-{
-    strip_attend(&of_bf16, tile, packed, state, scratch);
-}
-
-static void observe_f32(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                        void *scratch)
-{
-    strip_observe(&of_f32, tile, packed, received, scratch);
-}
-
-static void observe_bf16(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                         void *scratch)
-{
-    strip_observe(&of_bf16, tile, packed, received, scratch);
-}
+    .form = STRIP_WIDE, .widen = widen, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 
 const struct attn_kernel attn_kernel_avx2_f32 = {
     .name = "avx2-f32",
@@ -254,9 +222,8 @@ const struct attn_kernel attn_kernel_avx2_f32 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_f32,
     .pack = strip_pack_f32,
-    .attend = attend_f32,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_f32,
+    .arithmetic = &of_f32,
 };
 
 const struct attn_kernel attn_kernel_avx2_bf16 = {
@@ -265,7 +232,6 @@ const struct attn_kernel attn_kernel_avx2_bf16 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_bf16,
     .pack = strip_pack_bf16,
-    .attend = attend_bf16,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_bf16,
+    .arithmetic = &of_bf16,
 };

@@ -157,44 +157,14 @@ FOR_ALL_ROWS
 static void attend_strip(const struct strip *strip)
 {
     float factor[STRIP_ROWS];
-    score_strip(strip);
     weigh_strip(strip, factor);
     add_values(strip, factor);
 }
 
-static void observe_strip(const struct strip *strip)
-{
-    score_strip(strip);
-    add_all_received(strip);
-}
-
-static const struct strip_arithmetic of_f32 = {.form = STRIP_F32, .attend = attend_strip, .observe = observe_strip};
+static const struct strip_arithmetic of_f32 = {
+    .form = STRIP_F32, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 static const struct strip_arithmetic of_bf16 = {
-    .form = STRIP_WIDE, .widen = widen, .attend = attend_strip, .observe = observe_strip};
-
-static void attend_f32(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                       void *scratch)
-{
-    strip_attend(&of_f32, tile, packed, state, scratch);
-}
-
-static void attend_bf16(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                        void *scratch)
-{
-    strip_attend(&of_bf16, tile, packed, state, scratch);
-}
-
-static void observe_f32(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                        void *scratch)
-{
-    strip_observe(&of_f32, tile, packed, received, scratch);
-}
-
-static void observe_bf16(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                         void *scratch)
-{
-    strip_observe(&of_bf16, tile, packed, received, scratch);
-}
+    .form = STRIP_WIDE, .widen = widen, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 
 const struct attn_kernel attn_kernel_avx512_f32 = {
     .name = "avx512-f32",
@@ -202,9 +172,8 @@ const struct attn_kernel attn_kernel_avx512_f32 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_f32,
     .pack = pack_f32,
-    .attend = attend_f32,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_f32,
+    .arithmetic = &of_f32,
 };
 
 const struct attn_kernel attn_kernel_avx512_bf16_fma = {
@@ -213,7 +182,6 @@ const struct attn_kernel attn_kernel_avx512_bf16_fma = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_bf16,
     .pack = pack_bf16,
-    .attend = attend_bf16,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_bf16,
+    .arithmetic = &of_bf16,
 };

@@ -42,7 +42,6 @@ enum { LANES = 16 };
                                                                           score_5, score_6,  score_7,  score_8,    \
                                                                           score_9, score_10, score_11, score_12};  \
         by_rows[strip->rows - 1](strip);                                                                           \
-        strip_mask(strip);                                                                                         \
     }                                                                                                              \
     static void add_values(const struct strip *strip, const float *factor)                                         \
     {                                                                                                              \
@@ -125,14 +124,14 @@ static inline struct reference reference_of(const struct strip *strip, int r)
     return (struct reference){_mm512_set1_ps(m + STRIP_FLOOR), _mm512_set1_ps(STRIP_SHIFT - m)};
 }
 
-/* sums [16] += what 16 keys get from the rows of one class, in whole units */
-static inline void add_received(const struct strip *strip, int first_row, const float *lse, int key, int64_t *sums)
+/* sums [16] += what 16 keys get */
+static inline void receive(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums)
 {
     const struct reference reference = {_mm512_set1_ps(STRIP_FLOOR), _mm512_set1_ps(STRIP_SHIFT)};
     __m512i low = _mm512_loadu_si512(sums), high = _mm512_loadu_si512(sums + LANES / 2);
-    for (int r = first_row; r < strip->rows; r += strip->received->classes) {
+    for (int r = rows->first; r < strip->rows; r += rows->step) {
         const __m512 score = _mm512_load_ps(strip->scores + r * STRIP_STRIDE + key);
-        const __m512 weight = weight_of(_mm512_sub_ps(score, _mm512_set1_ps(lse[r])), reference);
+        const __m512 weight = weight_of(_mm512_sub_ps(score, _mm512_set1_ps(rows->lse[r])), reference);
         const __m512i units = _mm512_cvttps_epi32(_mm512_mul_ps(weight, _mm512_set1_ps(STRIP_UNITS)));
         low = _mm512_add_epi64(low, _mm512_cvtepi32_epi64(_mm512_castsi512_si256(units)));
         high = _mm512_add_epi64(high, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(units, 1)));
@@ -141,17 +140,10 @@ static inline void add_received(const struct strip *strip, int first_row, const 
     _mm512_storeu_si512(sums + LANES / 2, high);
 }
 
-/* The scores of a strip become what its keys get. */
-static inline void add_all_received(const struct strip *strip)
+static void receive_tile(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums)
 {
-    float lse[STRIP_ROWS];
-    for (int r = 0; r < strip->rows; r++)
-        lse[r] = strip_lse(strip, r);
-    for (int class = 0; class < strip->received->classes; class ++) {
-        int64_t *sums = strip->received->sums + class * strip->received->stride + strip->first_key;
-        for (int key = 0; key < strip->n_tiles * ATTN_KEY_TILE; key += LANES)
-            add_received(strip, strip_row_of_class(strip, class), lse, key, sums + key);
-    }
+    for (int i = 0; i < ATTN_KEY_TILE; i += LANES)
+        receive(strip, rows, key + i, sums + i);
 }
 
 /* rows [16] of 16 words := columns */

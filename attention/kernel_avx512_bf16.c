@@ -172,30 +172,12 @@ FOR_ALL_ROWS
 static void attend_strip(const struct strip *strip)
 {
     float factor[STRIP_ROWS];
-    score_strip(strip);
     weigh_strip(strip, factor);
     add_values(strip, factor);
 }
 
-static void observe_strip(const struct strip *strip)
-{
-    score_strip(strip);
-    add_all_received(strip);
-}
-
 static const struct strip_arithmetic of_pairs = {
-    .form = STRIP_PAIRS, .attend = attend_strip, .observe = observe_strip};
-
-static void attend(const struct attn_tile *tile, const void *packed, const struct attn_state *state, void *scratch)
-{
-    strip_attend(&of_pairs, tile, packed, state, scratch);
-}
-
-static void observe(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                    void *scratch)
-{
-    strip_observe(&of_pairs, tile, packed, received, scratch);
-}
+    .form = STRIP_PAIRS, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 
 const struct attn_kernel attn_kernel_avx512_bf16 = {
     .name = "avx512-bf16",
@@ -203,7 +185,6 @@ const struct attn_kernel attn_kernel_avx512_bf16 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_bf16,
     .pack = pack,
-    .attend = attend,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe,
+    .arithmetic = &of_pairs,
 };

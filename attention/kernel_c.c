@@ -87,57 +87,29 @@ static void score_strip(const struct strip *strip)
 {
     for (int t = 0; t < strip->n_tiles; t++)
         score_tile(strip, t);
-    strip_mask(strip);
 }
 
 static void attend_strip(const struct strip *strip)
 {
-    score_strip(strip);
     for (int r = 0; r < strip->rows; r++)
         add_values(strip, r, weigh_row(strip, r));
 }
 
-static void observe_strip(const struct strip *strip)
+static void receive_tile(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums)
 {
-    const struct attn_received *received = strip->received;
-    score_strip(strip);
-    for (int r = 0; r < strip->rows; r++) {
-        const float *scores = strip->scores + (size_t)r * STRIP_STRIDE, lse = strip_lse(strip, r);
-        int64_t *sums = received->sums + (strip->row + r) % received->classes * received->stride + strip->first_key;
-        for (int i = 0; i < strip->n_tiles * ATTN_KEY_TILE; i++) {
-            const float weight = weight_of(scores[i] - lse, 0);
+    for (int r = rows->first; r < strip->rows; r += rows->step) {
+        const float *scores = strip->scores + (size_t)r * STRIP_STRIDE + key;
+        for (int i = 0; i < ATTN_KEY_TILE; i++) {
+            const float weight = weight_of(scores[i] - rows->lse[r], 0);
             sums[i] += isfinite(weight) ? (int64_t)(weight * STRIP_UNITS) : 0;
         }
     }
 }
 
-static const struct strip_arithmetic of_f32 = {.form = STRIP_F32, .attend = attend_strip, .observe = observe_strip};
+static const struct strip_arithmetic of_f32 = {
+    .form = STRIP_F32, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 static const struct strip_arithmetic of_bf16 = {
-    .form = STRIP_WIDE, .widen = widen, .attend = attend_strip, .observe = observe_strip};
-
-static void attend_f32(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                       void *scratch)
-{
-    strip_attend(&of_f32, tile, packed, state, scratch);
-}
-
-static void attend_bf16(const struct attn_tile *tile, const void *packed, const struct attn_state *state,
-                        void *scratch)
-{
-    strip_attend(&of_bf16, tile, packed, state, scratch);
-}
-
-static void observe_f32(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                        void *scratch)
-{
-    strip_observe(&of_f32, tile, packed, received, scratch);
-}
-
-static void observe_bf16(const struct attn_tile *tile, const void *packed, const struct attn_received *received,
-                         void *scratch)
-{
-    strip_observe(&of_bf16, tile, packed, received, scratch);
-}
+    .form = STRIP_WIDE, .widen = widen, .score = score_strip, .attend = attend_strip, .receive = receive_tile};
 
 const struct attn_kernel attn_kernel_c_f32 = {
     .name = "c-f32",
@@ -145,9 +117,8 @@ const struct attn_kernel attn_kernel_c_f32 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_f32,
     .pack = strip_pack_f32,
-    .attend = attend_f32,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_f32,
+    .arithmetic = &of_f32,
 };
 
 const struct attn_kernel attn_kernel_c_bf16 = {
@@ -156,7 +127,6 @@ const struct attn_kernel attn_kernel_c_bf16 = {
     .supported = supported,
     .tile_bytes = strip_tile_bytes_bf16,
     .pack = strip_pack_bf16,
-    .attend = attend_bf16,
     .scratch_bytes = strip_scratch_bytes,
-    .observe = observe_bf16,
+    .arithmetic = &of_bf16,
 };

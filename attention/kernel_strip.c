@@ -122,6 +122,21 @@ static struct attn_span tiles_seen(const struct attn_span *spans, int rows, stru
     return (struct attn_span){seen.first / ATTN_KEY_TILE, i64_ceil_div(seen.end, ATTN_KEY_TILE)};
 }
 
+/* Scores outside of the spans become -inf. */
+static void mask_scores(const struct strip *strip)
+{
+    int64_t n = (int64_t)strip->n_tiles * ATTN_KEY_TILE;
+    for (int r = 0; r < strip->rows; r++) {
+        float *scores = strip->scores + (size_t)r * STRIP_STRIDE;
+        int64_t first = i64_min(i64_max(strip->spans[r].first - strip->first_key, 0), n);
+        int64_t end = i64_max(i64_min(strip->spans[r].end - strip->first_key, n), first);
+        for (int64_t i = 0; i < first; i++)
+            scores[i] = -INFINITY;
+        for (int64_t i = end; i < n; i++)
+            scores[i] = -INFINITY;
+    }
+}
+
 /* What is done with strips: rows attend, or are observed. */
 struct walk {
     const struct strip_arithmetic *arithmetic;
@@ -130,16 +145,38 @@ struct walk {
     const struct attn_received *received; /* the same */
 };
 
+static void attend_strip(const struct walk *walk, int first, struct strip *strip)
+{
+    const struct attn_state *state = walk->state;
+    strip->state =
+        (struct attn_state){state->o + (size_t)first * (size_t)walk->tile->dim, state->m + first, state->l + first};
+    walk->arithmetic->attend(strip);
+}
+
+static void observe_strip(const struct walk *walk, int first, const struct strip *strip)
+{
+    const struct attn_received *received = walk->received;
+    const int classes = received->classes;
+    float lse[STRIP_ROWS];
+    for (int r = 0; r < strip->rows; r++) /* where nothing is seen there may be none, and all scores are -inf */
+        lse[r] = strip_sees(strip, r) ? received->lse[first + r] * ATTN_LOG2_E : 0;
+    for (int c = 0; c < classes; c++) {
+        const struct strip_class rows = {(c - first % classes + classes) % classes, classes, lse};
+        int64_t *sums = received->sums + c * received->stride + strip->first_key;
+        for (int key = 0; key < strip->n_tiles * ATTN_KEY_TILE; key += ATTN_KEY_TILE)
+            walk->arithmetic->receive(strip, &rows, key, sums + key);
+    }
+}
+
 /* One strip of rows from `first` on. */
 static void do_strip(const struct walk *walk, int first, struct strip *strip)
 {
-    const struct attn_state *state = walk->state;
-    strip->row = first;
-    strip->received = walk->received;
-    if (state)
-        strip->state = (struct attn_state){state->o + (size_t)first * (size_t)walk->tile->dim, state->m + first,
-                                           state->l + first};
-    (state ? walk->arithmetic->attend : walk->arithmetic->observe)(strip);
+    walk->arithmetic->score(strip);
+    mask_scores(strip);
+    if (walk->state)
+        attend_strip(walk, first, strip);
+    else
+        observe_strip(walk, first, strip);
 }
 
 /* Every group of rows and the tiles `block` of the run; strip->tiles is where the first of them lies. */
@@ -199,28 +236,14 @@ static void walk_run(const struct walk *walk, const void *packed, void *scratch)
     }
 }
 
-void strip_attend(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
-                  const struct attn_state *state, void *scratch)
+void attn_attend(const struct attn_kernel *kernel, const struct attn_tile *tile, const void *packed,
+                 const struct attn_state *state, void *scratch)
 {
-    walk_run(&(struct walk){.arithmetic = arithmetic, .tile = tile, .state = state}, packed, scratch);
+    walk_run(&(struct walk){.arithmetic = kernel->arithmetic, .tile = tile, .state = state}, packed, scratch);
 }
 
-void strip_observe(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
-                   const struct attn_received *received, void *scratch)
+void attn_observe(const struct attn_kernel *kernel, const struct attn_tile *tile, const void *packed,
+                  const struct attn_received *received, void *scratch)
 {
-    walk_run(&(struct walk){.arithmetic = arithmetic, .tile = tile, .received = received}, packed, scratch);
-}
-
-void strip_mask(const struct strip *strip)
-{
-    int64_t n = (int64_t)strip->n_tiles * ATTN_KEY_TILE;
-    for (int r = 0; r < strip->rows; r++) {
-        float *scores = strip->scores + (size_t)r * STRIP_STRIDE;
-        int64_t first = i64_min(i64_max(strip->spans[r].first - strip->first_key, 0), n);
-        int64_t end = i64_max(i64_min(strip->spans[r].end - strip->first_key, n), first);
-        for (int64_t i = 0; i < first; i++)
-            scores[i] = -INFINITY;
-        for (int64_t i = end; i < n; i++)
-            scores[i] = -INFINITY;
-    }
+    walk_run(&(struct walk){.arithmetic = kernel->arithmetic, .tile = tile, .received = received}, packed, scratch);
 }

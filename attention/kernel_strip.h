@@ -1,10 +1,9 @@
 /* What the CPU kernels share: the walk over blocks of keys and groups of rows, and the packed layouts.
  *
- * A kernel's attend() is strip_attend() with the arithmetic of its instruction set, and its observe()
- * strip_observe(). Both walk over the run: they cut it at absolute multiples of STRIP_KEYS and the rows in groups
- * of at most STRIP_ROWS, skip what no row of a group sees, and hand the rest to the arithmetic as strips: one
- * group of rows against up to STRIP_TILES packed tiles. The scores of a strip stay in the first-level cache, the
- * tiles of a block in the second.
+ * attn_attend() and attn_observe() walk over a run with the arithmetic of the kernel's instruction set: they cut
+ * the run at absolute multiples of STRIP_KEYS and the rows in groups of at most STRIP_ROWS, skip what no row of a
+ * group sees, and hand the rest to the arithmetic as strips: one group of rows against up to STRIP_TILES packed
+ * tiles. The scores of a strip stay in the first-level cache, the tiles of a block in the second.
  *
  * Two rules make the answer for a row the same bits whatever the other rows, the strips and the calls were:
  *   - m is an even whole number, so every rescaling is by a power of two and exact, and the weight of a key is
@@ -44,14 +43,12 @@ enum {
 #define STRIP_SHIFT 12582912.0f
 
 struct strip {
-    const void *q;                        /* [steps][rows] words of 4 bytes: an f32, or two neighbouring bf16 */
-    const unsigned char *tiles;           /* [n_tiles] */
-    size_t tile_bytes;                    /* from one tile to the next */
-    const struct attn_span *spans;        /* [rows] */
-    struct attn_state state;              /* [rows], where they attend */
-    const struct attn_received *received; /* of all the tile's rows, where they are observed */
-    int row;                              /* the first, in the tile */
-    float *scores;              /* [STRIP_ROWS][STRIP_STRIDE]: working memory, and one as large behind it */
+    const void *q;                 /* [steps][rows] words of 4 bytes: an f32, or two neighbouring bf16 */
+    const unsigned char *tiles;    /* [n_tiles] */
+    size_t tile_bytes;             /* from one tile to the next */
+    const struct attn_span *spans; /* [rows] */
+    struct attn_state state;       /* [rows], where they attend */
+    float *scores;                 /* [STRIP_ROWS][STRIP_STRIDE]: working memory, and one as large behind it */
     const unsigned char *ahead; /* [ahead_bytes]: this strip's share of the next block, to be fetched meanwhile */
     size_t ahead_bytes;         /* a part for each panel of scores: strip_fetch_ahead() */
     int64_t first_key;          /* of the strip, in the run */
@@ -64,20 +61,23 @@ enum strip_form {
     STRIP_PAIRS /* bf16 in memory, multiplied in pairs */
 };
 
+/* Rows first, first + step ... of a strip, which add to the same sums; lse [strip->rows], in base 2. */
+struct strip_class {
+    int first, step;
+    const float *lse;
+};
+
+/* What the instruction set does; between the two steps of either kind scores outside of the spans become -inf. */
 struct strip_arithmetic {
     enum strip_form form;
     void (*widen)(const bf16 *from, float *to, size_t n); /* STRIP_WIDE; n a multiple of 16, `to` aligned */
-    void (*attend)(const struct strip *strip);
-    void (*observe)(const struct strip *strip);
+    void (*score)(const struct strip *strip);             /* scores := q . k */
+    void (*attend)(const struct strip *strip);            /* the state moves on by the scores */
+
+    /* sums [ATTN_KEY_TILE] += what the keys of a tile, the first of them number `key` of the strip, get from these
+     * rows by the scores, in whole units. */
+    void (*receive)(const struct strip *strip, const struct strip_class *rows, int key, int64_t *sums);
 };
-
-void strip_attend(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
-                  const struct attn_state *state, void *scratch);
-void strip_observe(const struct strip_arithmetic *arithmetic, const struct attn_tile *tile, const void *packed,
-                   const struct attn_received *received, void *scratch);
-
-/* Make the scores outside of the spans -inf; to be called between the two products. */
-void strip_mask(const struct strip *strip);
 
 /* Units of ATTN_UNIT in a weight. */
 #define STRIP_UNITS 1073741824.0f
@@ -96,20 +96,6 @@ static inline bool strip_sees(const struct strip *strip, int r)
 {
     int64_t first = i64_max(strip->spans[r].first, strip->first_key);
     return first < i64_min(strip->spans[r].end, strip->first_key + (int64_t)strip->n_tiles * ATTN_KEY_TILE);
-}
-
-/* The first row of an observed strip that adds to sums `class`; the others follow at steps of classes. */
-static inline int strip_row_of_class(const struct strip *strip, int class)
-{
-    const int classes = strip->received->classes;
-    return (class - strip->row % classes + classes) % classes;
-}
-
-/* The log-sum-exp of row r of an observed strip in base 2. A row that sees nothing here may have none: any will do,
- * since its scores are -inf. */
-static inline float strip_lse(const struct strip *strip, int r)
-{
-    return strip_sees(strip, r) ? strip->received->lse[strip->row + r] * ATTN_LOG2_E : 0;
 }
 
 /* 2^exponent, for exponents of normal numbers. */

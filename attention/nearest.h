@@ -2,7 +2,7 @@
  * memory: Wu et al. 2022, arXiv:2203.08913; Tworkowski et al. 2023, arXiv:2307.03170).
  *
  * nearest_find scans the keys of a kv head for a tile of query rows and leaves each row's best in a heap;
- * nearest_sum makes of such a heap the softmax's state over these keys, which kernel->attend() or attn_merge() then
+ * nearest_sum makes of such a heap the softmax's state over these keys, which attn_attend() or attn_merge() then
  * carry on with. Of equal scores the earlier key is nearer. In plain C: the scan is a matrix product without exp.
  */
 #ifndef LONGHAUL_ATTENTION_NEAREST_H

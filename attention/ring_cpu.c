@@ -222,7 +222,8 @@ static void attend_item(void *context, int64_t item, int thread)
     for (int64_t at = 0; at < seen[rows - 1].end; at += CALL_KEYS) {
         for (int r = 0; r < rows; r++)
             spans[r] = (struct attn_span){0, i64_min(seen[r].end - at, CALL_KEYS)};
-        o->kernel->attend(&tile, ring_message_run(job->message, kv_head, at), &state, scratch_of(ring, thread));
+        attn_attend(o->kernel, &tile, ring_message_run(job->message, kv_head, at), &state,
+                    scratch_of(ring, thread));
         if (thread == 0)
             ring_poll(ring);
     }

@@ -87,7 +87,7 @@ static void work(void *context, int64_t item, int thread)
     struct attn_state state = {o, m, m + ATTN_QUERY_ROWS};
     struct attn_tile tile = {bench->q, spans, ATTN_QUERY_ROWS, bench->options.dim};
     attn_state_reset(&state, ATTN_QUERY_ROWS, bench->options.dim);
-    bench->kernel->attend(&tile, bench->packed, &state, bench->scratch[thread]);
+    attn_attend(bench->kernel, &tile, bench->packed, &state, bench->scratch[thread]);
     attn_state_finish(&state, ATTN_QUERY_ROWS, bench->options.dim, NULL);
     bench->seconds[thread] += seconds_now(CLOCK_THREAD_CPUTIME_ID) - start;
 }

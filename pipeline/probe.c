@@ -50,7 +50,7 @@ static void attention_item(void *context, int64_t item, int thread)
     const struct attn_state state = {y, y + ATTN_QUERY_ROWS * dim, y + ATTN_QUERY_ROWS * (dim + 1)};
     const struct attn_tile tile = {p->x, spans, ATTN_QUERY_ROWS, dim};
     attn_state_reset(&state, ATTN_QUERY_ROWS, dim);
-    p->kernel->attend(&tile, p->keys, &state, p->scratch + (size_t)thread * p->scratch_bytes);
+    attn_attend(p->kernel, &tile, p->keys, &state, p->scratch + (size_t)thread * p->scratch_bytes);
 }
 
 /* Blocks read and looked at by a group of queries, as retrieval does it in a memory that is in no cache. All

@@ -138,7 +138,7 @@ static void attend_rows(struct problem *p, const struct attn_span *spans, int fi
     size_t at = (size_t)first * (size_t)p->dim;
     struct attn_state state = {p->state.o + at, p->state.m + first, p->state.l + first};
     struct attn_tile tile = {(char *)p->q_typed + at * dtype_size(p->kernel->dtype), spans, rows, p->dim};
-    p->kernel->attend(&tile, p->packed, &state, p->scratch);
+    attn_attend(p->kernel, &tile, p->packed, &state, p->scratch);
 }
 
 static void attend_all(struct problem *p)
@@ -450,7 +450,7 @@ static void observe_rows(struct problem *p, int first, int rows, const struct at
 {
     const size_t at = (size_t)first * (size_t)p->dim * dtype_size(p->kernel->dtype);
     const struct attn_tile tile = {(char *)p->q_typed + at, p->spans + first, rows, p->dim};
-    p->kernel->observe(&tile, p->packed, received, p->scratch);
+    attn_observe(p->kernel, &tile, p->packed, received, p->scratch);
 }
 
 /* want [classes][keys], in fp64 */
