@@ -21,6 +21,7 @@ struct run {
     int64_t open, failed; /* documents */
     int64_t running;      /* jobs */
     bool stopped;
+    bool none_ready;      /* no job, until a result comes: leaders that have nothing to do ask very often */
     double published;     /* when */
     int64_t unpublished;  /* documents */
     double *begun;        /* [n_documents]: when the first job was handed out, 0 before */
@@ -227,7 +228,10 @@ static bool take_job(void *context, struct job *out)
 {
     struct run *run = context;
     int64_t document, node;
-    if (run->stopped || run->failure.code != ERROR_NONE || !find_costliest(run, &document, &node))
+    if (run->stopped || run->failure.code != ERROR_NONE || run->none_ready)
+        return false;
+    run->none_ready = !find_costliest(run, &document, &node);
+    if (run->none_ready)
         return false;
     const struct work_limits *limits = &run->plan->limits;
     const struct work *work = &run->plan->documents[document].work;
@@ -257,6 +261,7 @@ static int give_result(void *context, struct job_result *result, struct error *e
     struct run *run = context;
     struct plan_document *document = document_of(run, result->id);
     run->running--;
+    run->none_ready = false;
     if (check_failure(run, err) != 0)
         return -1;
     log_debug("%s: node %" PRId64 " done in %.2f s of prefill, %.2f s of decode", document->id, node_of(result->id),
