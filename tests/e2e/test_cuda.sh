@@ -135,9 +135,9 @@ read -r of_long _ <<<"$(gpu_mib "${long[@]}")"
 SIMT_MEMORY=$(memory_of "$of_long" 1) "$longhaul" "${long[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
 grep -q "on GPUs, keys and values in the host's memory, context" "$work/said" || fail "keys alone: $(cat "$work/said")"
 
-# Segments are halved before anything leaves the GPU, but not where the user has said how long they are.
+# Segments that decide no answer are halved before anything leaves the GPU, but not where the user has said how long they are.
 head -c 3600 "$source/LICENSE" >"$work/halved.txt"
-halved=(score "$work/halved.txt" -m "$tiny/llama-tied-f32.gguf" --device cuda --strategy whole)
+halved=(score "$work/halved.txt" -m "$tiny/llama-tied-f32.gguf" --device cuda --policy full)
 whole=$("$longhaul" "${halved[@]}" -o "$work/none" --dry-run 2>&1 | sed -n 's/.*on GPUs, context .* segments of //p')
 read -r of_whole _ <<<"$(gpu_mib "${halved[@]}")"
 SIMT_MEMORY=$(memory_of "$of_whole" 0.2) "$longhaul" "${halved[@]}" -o "$work/none" --dry-run >"$work/said" 2>&1
