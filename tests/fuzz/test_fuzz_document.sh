@@ -11,7 +11,7 @@ if ! echo 'int LLVMFuzzerTestOneInput(const char *b, unsigned long n) { return (
 fi
 cd "$SOURCE"
 clang -std=gnu17 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-    tests/fuzz/fuzz_document.c io/document.c io/document_text.c io/encoding.c io/digest.c base/error.c \
+    tests/fuzz/fuzz_document.c io/document.c io/document_text.c io/encoding.c io/digest.c base/utf8.c base/error.c \
     -lcrypto -o "$folder/fuzz_document"
 mkdir "$folder/seeds"
 find tests/data/corpus -type f -exec cp {} "$folder/seeds" \;

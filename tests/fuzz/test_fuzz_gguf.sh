@@ -17,7 +17,7 @@ if ! "$cc" $flags "$work/probe.c" -o "$work/probe" 2>"$work/why"; then
 fi
 
 "$cc" $flags -Dmmap=exact_mmap -Dmunmap=exact_munmap -c io/gguf.c -o "$work/gguf.o"
-"$cc" $flags tests/fuzz/fuzz_gguf.c "$work/gguf.o" io/gguf_reader.c base/tensor.c base/quant.c base/bundle.c base/error.c \
+"$cc" $flags tests/fuzz/fuzz_gguf.c "$work/gguf.o" io/gguf_reader.c base/tensor.c base/quant.c base/bundle.c base/arena.c base/error.c \
     -lm -o "$work/fuzz"
 mkdir "$work/seeds"
 python3 tests/fuzz/seeds_gguf.py "$work/seeds"
