@@ -241,13 +241,6 @@ static const void *near_run(const struct query_tile *tile)
     return tile_at(pass->bounded, pass->bounded->packed_near, pass->tiles, tile->kv_head, 0);
 }
 
-static void attend_near(const struct query_tile *tile)
-{
-    struct attn_span spans[ATTN_QUERY_ROWS];
-    turn_to_near(tile, spans);
-    attend_run(tile, spans, near_run(tile));
-}
-
 /* The rows of queries that are not observed see nothing. */
 static void blind_unobserved(const struct query_tile *tile, struct attn_span *spans)
 {
@@ -258,18 +251,16 @@ static void blind_unobserved(const struct query_tile *tile, struct attn_span *sp
         spans[row].end = spans[row].first;
 }
 
-/* What the keys get from the tile; its queries stand at their own positions. Chosen blocks get nothing: they have
- * their place already. */
-static void observe_tile(const struct query_tile *tile, const float *lse)
+/* What the keys get from the tile, whose queries stand as turn_to_near() has left them, with its spans. Chosen
+ * blocks get nothing: they have their place already. */
+static void observe_tile(const struct query_tile *tile, struct attn_span *spans, const float *lse)
 {
     const struct pass *pass = tile->pass;
     const struct bounded_layer *layer = pass->layer;
     const int64_t near = layer->slots.shape.capacity + pass->near_first - layer->near.first;
     struct bounded_run run = {near_run(tile), lse, tile->thread, tile->kv_head, near, 1};
-    struct attn_span spans[ATTN_QUERY_ROWS];
-    turn_to_near(tile, spans);
+    const struct attn_tile rows = rows_of(tile, spans);
     blind_unobserved(tile, spans);
-    struct attn_tile rows = rows_of(tile, spans);
     bounded_observe_run(pass->bounded, layer, &rows, &run);
     if (has_blocks(pass) || pass->bounded->kept == 0)
         return;
@@ -313,6 +304,7 @@ static void attend_item(void *context, int64_t item, int thread)
         .end = i64_min(pass->end, (index + 1) * pass->tile_tokens),
     };
     const struct bounded_scratch *s = tile.scratch;
+    struct attn_span spans[ATTN_QUERY_ROWS];
     float lse[ATTN_QUERY_ROWS];
     attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->group,
                      b->options.dim);
@@ -320,10 +312,11 @@ static void attend_item(void *context, int64_t item, int thread)
         attend_blocks(&tile);
     else if (b->kept > 0 || retrieves(pass))
         attend_kept(&tile);
-    attend_near(&tile);
+    turn_to_near(&tile, spans);
+    attend_run(&tile, spans, near_run(&tile));
     finish_tile(&tile, lse);
     if (pass->layer->received)
-        observe_tile(&tile, lse);
+        observe_tile(&tile, spans, lse);
 }
 
 /* ---- a block -------------------------------------------------------------------------------------------- */
