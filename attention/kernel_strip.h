@@ -80,7 +80,7 @@ struct strip_arithmetic {
 };
 
 /* Units of ATTN_UNIT in a weight. */
-#define STRIP_UNITS 1073741824.0f
+#define STRIP_UNITS ((float)(1 / ATTN_UNIT))
 
 /* Fetch into the second-level cache what panel of scores number `panel` of the strip is to fetch. The next block
  * comes from far away; fetched a few lines at a time behind the arithmetic it costs nothing. */
