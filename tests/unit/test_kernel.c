@@ -146,6 +146,14 @@ static void attend_all(struct problem *p)
     attend_rows(p, p->spans, 0, p->rows);
 }
 
+static double dense_score(const struct problem *p, int r, int64_t j)
+{
+    double score = 0;
+    for (int d = 0; d < p->dim; d++)
+        score += (double)p->q[r * p->dim + d] * p->k[j * p->dim + d];
+    return score;
+}
+
 /* o [dim] and the natural log-sum-exp of one row, in fp64. */
 static double dense_row(const struct problem *p, int r, double *o)
 {
@@ -154,9 +162,7 @@ static double dense_row(const struct problem *p, int r, double *o)
     for (int d = 0; d < p->dim; d++)
         o[d] = 0;
     for (int64_t j = p->spans[r].first; j < p->spans[r].end; j++) {
-        double score = 0;
-        for (int d = 0; d < p->dim; d++)
-            score += (double)p->q[r * p->dim + d] * p->k[j * p->dim + d];
+        const double score = dense_score(p, r, j);
         if (score > high) {
             double factor = exp2(high - score);
             sum *= factor;
@@ -460,12 +466,8 @@ static void dense_received(const struct problem *p, int classes, double *want)
     memset(want, 0, (size_t)(classes * p->keys) * sizeof *want);
     for (int r = 0; r < p->rows; r++) {
         const double lse = dense_row(p, r, o);
-        for (int64_t j = p->spans[r].first; j < p->spans[r].end; j++) {
-            double score = 0;
-            for (int d = 0; d < p->dim; d++)
-                score += (double)p->q[r * p->dim + d] * p->k[j * p->dim + d];
-            want[r % classes * p->keys + j] += exp(score * log(2) - lse);
-        }
+        for (int64_t j = p->spans[r].first; j < p->spans[r].end; j++)
+            want[r % classes * p->keys + j] += exp(dense_score(p, r, j) * log(2) - lse);
     }
 }
 
