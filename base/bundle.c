@@ -49,8 +49,3 @@ int bundle_string(const struct bundle *bundle, const char *key, struct text *out
     *out = value ? value->string : (struct text){NULL, 0};
     return 0;
 }
-
-bool text_equals(struct text text, const char *string)
-{
-    return text.length == strlen(string) && (text.length == 0 || memcmp(text.bytes, string, text.length) == 0);
-}

@@ -13,12 +13,7 @@
 
 #include "base/error.h"
 #include "base/tensor.h"
-
-/* Bytes with a length; may hold NULs, is not terminated unless its maker says so. */
-struct text {
-    const char *bytes;
-    size_t length;
-};
+#include "base/text.h"
 
 enum value_kind {
     VALUE_INT,
@@ -63,8 +58,5 @@ int bundle_int(const struct bundle *bundle, const char *key, int64_t fallback, i
 int bundle_real(const struct bundle *bundle, const char *key, double fallback, double *out, struct error *err);
 /* absent: {NULL, 0} */
 int bundle_string(const struct bundle *bundle, const char *key, struct text *out, struct error *err);
-
-/* True when the text equals the C string. */
-bool text_equals(struct text text, const char *string);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/bundle.h"
+#include "base/text.h"
 
 /* What stands for a piece that is no character: U+FFFD. */
 #define UTF8_REPLACEMENT "\xef\xbf\xbd"

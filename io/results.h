@@ -22,8 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "io/document.h"
 
 enum result_task { RESULT_SUMMARIZE, RESULT_SCORE };

@@ -19,8 +19,8 @@
 #include <stdint.h>
 
 #include "base/arena.h"
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "io/durable.h"
 
 enum store_kind {

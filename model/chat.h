@@ -10,8 +10,8 @@
 #ifndef LONGHAUL_MODEL_CHAT_H
 #define LONGHAUL_MODEL_CHAT_H
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "model/tokenizer.h"
 
 enum chat_format {

@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "model/tokens.h"
 #include "model/vocab.h"
 

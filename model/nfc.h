@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 
 /* The bytes source_start .. source_end became normal_start .. normal_end. */
 struct nfc_edit {

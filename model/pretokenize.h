@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 
 /* What a name in tokenizer.ggml.pre stands for. */
 struct pretokenizer_rule {

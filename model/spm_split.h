@@ -11,8 +11,8 @@
 #ifndef LONGHAUL_MODEL_SPM_SPLIT_H
 #define LONGHAUL_MODEL_SPM_SPLIT_H
 
-#include "base/bundle.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "model/vocab.h"
 
 struct spm_split;
