@@ -290,8 +290,7 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
                 memcpy(s->stage + n++ * bytes, blocks_record(&layer->blocks, block), bytes);
         }
     MPI_Datatype record;
-    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, &record), "describing blocks", err) < 0 ||
-        comm_check(MPI_Type_commit(&record), "describing blocks", err) < 0)
+    if (comm_record_type(bytes, "blocks", &record, err) < 0)
         return -1;
     const int status =
         comm_check(MPI_Alltoallv(s->stage, s->counts, s->counts + ranks, record, s->fetched, s->counts + 2 * ranks,

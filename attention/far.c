@@ -154,15 +154,14 @@ static void place_from(const struct far *far, const struct far_wants *wanted, in
 int far_fetch(const struct far *far, const struct comm *group, const struct far_wants *wanted, struct error *err)
 {
     const size_t bytes = far_record_bytes(far->shape.dim);
-    MPI_Datatype record = MPI_DATATYPE_NULL;
+    MPI_Datatype record;
     if (wanted->n == 0)
         return 0;
     gather_for(far, wanted, far->rank, wanted->stage);
     place_from(far, wanted, far->rank, wanted->stage);
     if (far->ranks == 1)
         return 0;
-    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, &record), "describing a record", err) < 0 ||
-        comm_check(MPI_Type_commit(&record), "describing a record", err) < 0)
+    if (comm_record_type(bytes, "far records", &record, err) < 0)
         return -1;
     int status = 0;
     for (int step = 1; step < far->ranks && status == 0; step++) {

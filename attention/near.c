@@ -137,9 +137,7 @@ int near_exchange(struct near *near, const struct comm *group, const struct near
     MPI_Datatype token;
     if (ranks == 1)
         return 0;
-    if (comm_check(MPI_Type_contiguous((int)token_bytes(&near->shape), MPI_BYTE, &token), "describing a token",
-                   err) < 0 ||
-        comm_check(MPI_Type_commit(&token), "describing a token", err) < 0)
+    if (comm_record_type(token_bytes(&near->shape), "a token's keys", &token, err) < 0)
         return -1;
     int status = 0;
     for (int step = 1; step < ranks && status == 0; step++) {

@@ -177,14 +177,11 @@ static int share_queries(struct retrieve *r, const struct retrieve_call *call, s
         counts[call->groups[g].rank]++;
     for (int rank = 1; rank < group->size; rank++)
         places[rank] = places[rank - 1] + counts[rank - 1];
-    int status =
-        comm_check(MPI_Type_contiguous((int)r->plan.card_bytes, MPI_BYTE, &card), "describing queries", err);
+    int status = comm_record_type(r->plan.card_bytes, "queries", &card, err);
     if (status == 0) {
-        status = comm_check(MPI_Type_commit(&card), "describing queries", err);
-        if (status == 0)
-            status = comm_check(
-                MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, card_of(r, 0), counts, places, card, group->mpi),
-                "sharing queries", err);
+        status = comm_check(
+            MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, card_of(r, 0), counts, places, card, group->mpi),
+            "sharing queries", err);
         MPI_Type_free(&card);
     }
     free(counts);

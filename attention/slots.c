@@ -91,9 +91,7 @@ int slots_gather(const struct slots *slots, const struct comm *group, const stru
     const char *all = slots->keys;
     if (slots->ranks > 1) {
         MPI_Datatype shard;
-        if (comm_check(MPI_Type_contiguous((int)row_bytes(&slots->shape), MPI_BYTE, &shard), "describing slots",
-                       err) < 0 ||
-            comm_check(MPI_Type_commit(&shard), "describing slots", err) < 0)
+        if (comm_record_type(row_bytes(&slots->shape), "slots", &shard, err) < 0)
             return -1;
         const int rows = (int)(bytes / row_bytes(&slots->shape));
         const int status = comm_check(MPI_Allgather(slots->keys, rows, shard, stage, rows, shard, group->mpi),

@@ -183,6 +183,18 @@ int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struc
     return comm_sum(comm, first, out, err);
 }
 
+int comm_record_type(size_t bytes, const char *what, MPI_Datatype *out, struct error *err)
+{
+    if (bytes > INT_MAX)
+        return error_set(err, ERROR_RESOURCE, "describing %s: %zu bytes", what, bytes);
+    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, out), what, err) < 0)
+        return -1;
+    const int status = comm_check(MPI_Type_commit(out), what, err);
+    if (status < 0)
+        MPI_Type_free(out);
+    return status;
+}
+
 int comm_agree(const struct comm *comm, int status, struct error *err)
 {
     struct error mine = *err, failure;

@@ -50,6 +50,10 @@ int comm_max(const struct comm *comm, int64_t value, int64_t *out, struct error 
 /* Each of counts [n] added up over all ranks, on every rank. */
 int comm_sum_counts(const struct comm *comm, int32_t *counts, int n, struct error *err);
 
+/* A datatype of so many bytes, `what` in messages, to be freed with MPI_Type_free: counts are of records then, and
+ * an int holds them where it would not hold bytes. */
+int comm_record_type(size_t bytes, const char *what, MPI_Datatype *out, struct error *err);
+
 /* *out = how many different texts the ranks have, on every rank. What is longer than 255 bytes is cut. */
 int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struct error *err);
 
