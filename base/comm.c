@@ -71,13 +71,17 @@ void comm_finish(struct comm *world)
     world->mpi = MPI_COMM_NULL;
 }
 
-_Noreturn void comm_abort(const struct comm *world, const struct error *err)
+_Noreturn void comm_abort(const struct error *err)
 {
+    int started = 0, rank = 0;
+    MPI_Initialized(&started);
+    if (started)
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     fflush(stdout);
-    fprintf(stderr, "longhaul: rank %d: %s\n", world->rank, err->text);
+    fprintf(stderr, "longhaul: rank %d: %s\n", rank, err->text);
     fflush(stderr);
-    if (world->mpi != MPI_COMM_NULL) /* else MPI itself did not start */
-        MPI_Abort(world->mpi, err->code);
+    if (started)
+        MPI_Abort(MPI_COMM_WORLD, err->code);
     _exit(err->code);
 }
 
@@ -200,11 +204,11 @@ int comm_agree(const struct comm *comm, int status, struct error *err)
     struct error mine = *err, failure;
     int64_t worst;
     if (comm_max(comm, status != 0 ? comm->size - comm->rank : 0, &worst, &failure) != 0)
-        comm_abort(comm, status != 0 ? &mine : &failure);
+        comm_abort(status != 0 ? &mine : &failure);
     if (worst == 0)
         return 0;
     if (comm_broadcast(comm, &mine, sizeof mine, comm->size - (int)worst, &failure) != 0)
-        comm_abort(comm, &failure);
+        comm_abort(&failure);
     *err = mine;
     return -1;
 }

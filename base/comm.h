@@ -26,8 +26,9 @@ int comm_check(int code, const char *what, struct error *err);
 int comm_init(struct comm *world, struct error *err);
 void comm_finish(struct comm *world);
 
-/* One rank failed: print its message once for the whole world and end every rank with the error's code. */
-_Noreturn void comm_abort(const struct comm *world, const struct error *err);
+/* One rank failed: print its message, and end every rank of the world with the error's code; also where MPI has not
+ * started. */
+_Noreturn void comm_abort(const struct error *err);
 
 /* Ranks of the same colour form a new group, ordered by rank. comm_free is for these. */
 int comm_split(const struct comm *parent, int colour, struct comm *out, struct error *err);

@@ -139,7 +139,7 @@ int main(int argc, char **argv)
         status = measure(&b, lengths[i], &err);
     if (status != 0) {
         fprintf(stderr, "bench_model: %s\n", err.text);
-        comm_abort(&b.world, &err);
+        comm_abort(&err);
     }
     free(b.tokens);
     free(b.logits);

@@ -202,7 +202,7 @@ int main(int argc, char **argv)
         status = measure_all(&b, argv[3], argv + 4, argc - 4, &err);
     if (status != 0) {
         fprintf(stderr, "bench_policies: %s\n", err.text);
-        comm_abort(&b.world, &err);
+        comm_abort(&err);
     }
     free(b.tokens);
     free(b.target);

@@ -248,7 +248,7 @@ int main(int argc, char **argv)
     struct bench bench = {0};
     struct error err;
     if (comm_init(&bench.world, &err) < 0)
-        comm_abort(&bench.world, &err);
+        comm_abort(&err);
     if (argc == 4) {
         bench.tokens = strtoll(argv[1], NULL, 10);
         bench.threads = (int)strtol(argv[2], NULL, 10);
@@ -256,11 +256,11 @@ int main(int argc, char **argv)
     }
     if (bench.tokens < 1 || bench.threads < 1) {
         error_set(&err, ERROR_USAGE, "usage: bench_ring TOKENS THREADS bf16|f32");
-        comm_abort(&bench.world, &err);
+        comm_abort(&err);
     }
     if (make(&bench, &err) < 0 || prefill(&bench, &err) < 0 || decode(&bench, &err) < 0 ||
         (bench.world.size > 1 && ways(&bench, &err) < 0))
-        comm_abort(&bench.world, &err);
+        comm_abort(&err);
     destroy(&bench);
     comm_finish(&bench.world);
     return 0;

@@ -313,7 +313,7 @@ static enum error_code lead(struct needles *n)
     const struct session_source source = needle_run_source(n->run);
     session_work(n->session, &source);
     if (show(n, &err) != 0)
-        session_abort(n->session, &err);
+        session_abort(&err);
     const struct needle_counts counts = needle_run_counts(n->run);
     const int64_t undone = counts.trials - counts.done - counts.failed;
     if (undone > 0) {

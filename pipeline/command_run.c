@@ -150,7 +150,7 @@ static enum error_code lead(struct documents_run *r)
     const struct session_source source = run_source(r->run);
     session_work(r->session, &source);
     if (run_publish(r->run, &err) != 0)
-        session_abort(r->session, &err);
+        session_abort(&err);
     return conclude(r);
 }
 

@@ -258,10 +258,10 @@ static void log_end(const struct session *s)
                  stats.round_seconds);
 }
 
-void session_abort(const struct session *session, const struct error *err)
+void session_abort(const struct error *err)
 {
     log_error("%s", err->text);
-    comm_abort(&session->world, err);
+    comm_abort(err);
 }
 
 void session_work(struct session *session, const struct session_source *source)
@@ -269,7 +269,7 @@ void session_work(struct session *session, const struct session_source *source)
     struct error err = {0};
     session->source = source;
     if ((session->world.rank == 0 ? lead_world(session, &err) : follow(session, &err)) != 0)
-        session_abort(session, &err);
+        session_abort(&err);
     log_end(session);
 }
 

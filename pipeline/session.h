@@ -55,7 +55,7 @@ int session_start(struct session *session, struct error *err);
 void session_work(struct session *session, const struct session_source *source);
 
 /* What rank 0 does by itself after the work: an error there ends the MPI job, too. */
-_Noreturn void session_abort(const struct session *session, const struct error *err);
+_Noreturn void session_abort(const struct error *err);
 
 /* End MPI. On ranks other than 0 *err loses its text: rank 0 tells the user, once. */
 void session_close(struct session *session, struct error *err);

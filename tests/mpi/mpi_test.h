@@ -27,7 +27,7 @@ static bool last_test_passed = true;
 static void end_the_world(const char *why)
 {
     error_set(&err, ERROR_INTERNAL, "%s", why);
-    comm_abort(&world, &err);
+    comm_abort(&err);
 }
 
 static int go_on_if_the_last_test_passed(void **state)
@@ -65,7 +65,7 @@ static int mpi_run_tests_named(const char *name, const struct CMUnitTest *tests,
     if (__lsan_disable)
         __lsan_disable();
     if (comm_init(&world, &err) < 0)
-        comm_abort(&world, &err);
+        comm_abort(&err);
     if (__lsan_enable)
         __lsan_enable();
     if (world.rank > 0 && !freopen("/dev/null", "w", stdout))
