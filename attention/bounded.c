@@ -146,8 +146,8 @@ static int create_shared(struct bounded *b, struct error *err)
     const size_t kept = (size_t)o->kv_heads * (size_t)most.kept * row_bytes(o);
     const size_t tile = (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim);
     b->most_kept = most.kept;
-    b->near_tiles = i64_ceil_div(most.near, ATTN_KEY_TILE);
-    b->packed_near = o->device->alloc((size_t)b->near_tiles * tile, "packed recent keys", err);
+    const int64_t near_tiles = i64_ceil_div(most.near, ATTN_KEY_TILE);
+    b->packed_near = o->device->alloc((size_t)near_tiles * tile, "packed recent keys", err);
     if (!b->packed_near || create_scratch(b, err) != 0)
         return -1;
     if (most.stage > 0 && !(b->stage = o->device->alloc(most.stage, "exchanges between ranks", err)))
@@ -162,9 +162,8 @@ static int create_shared(struct bounded *b, struct error *err)
     }
     b->shares = calloc((size_t)o->group->size, sizeof *b->shares);
     b->recipes = calloc((size_t)o->kv_heads * (size_t)most.slots + 1, sizeof *b->recipes);
-    b->slot_positions = calloc((size_t)most.seen + 1, sizeof *b->slot_positions);
-    b->zeros = calloc((size_t)most.kept + 1, sizeof *b->zeros);
-    return b->shares && b->recipes && b->slot_positions && b->zeros
+    b->chosen_positions = calloc((size_t)most.seen + 1, sizeof *b->chosen_positions);
+    return b->shares && b->recipes && b->chosen_positions
                ? 0
                : error_set(err, ERROR_RESOURCE, "no memory for the tables of %d layers", o->layers);
 }
@@ -227,8 +226,7 @@ void bounded_free(struct bounded *b)
     free(b->scratch);
     free(b->shares);
     free(b->recipes);
-    free(b->slot_positions);
-    free(b->zeros);
+    free(b->chosen_positions);
     free(b->layers);
     free(b);
 }

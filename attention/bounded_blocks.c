@@ -103,9 +103,8 @@ static int create_tables(struct bounded *b, struct error *err)
     s->scores = calloc(1, parts.scores);
     s->chosen = calloc(groups * (size_t)most.top, sizeof *s->chosen);
     s->counts = calloc(4 * ranks, sizeof *s->counts);
-    s->zeros = calloc((size_t)(most.near + most.seen), sizeof *s->zeros);
     s->rows = calloc((size_t)pool_threads(o->pool), sizeof *s->rows);
-    return s->groups && s->means && s->scores && s->chosen && s->counts && s->zeros && s->rows
+    return s->groups && s->means && s->scores && s->chosen && s->counts && s->rows
                ? 0
                : error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
 }
@@ -157,7 +156,6 @@ void bounded_blocks_free(struct bounded *b)
     free(s->scores);
     free(s->chosen);
     free(s->counts);
-    free(s->zeros);
     free(s->rows);
 }
 

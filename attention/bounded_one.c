@@ -8,6 +8,12 @@ int bounded_begin_one(struct bounded *b, struct error *err)
     return 0;
 }
 
+/* How far apart the positions of sinks and slots are that follow each other. */
+static int64_t step_of(const struct bounded_layer *layer)
+{
+    return policy_of(layer->spec.kind)->positions == SLOTS_INDEXED ? 1 : 0;
+}
+
 /* An even share of the near rows that the query at `position` sees, by rank. */
 static struct decoder_part near_part(const struct bounded *b, const struct bounded_layer *layer, int64_t position,
                                      int64_t near_first)
@@ -20,6 +26,7 @@ static struct decoder_part near_part(const struct bounded *b, const struct bound
         .head_stride_bytes =
             (size_t)layer->near.shape.capacity * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
         .first_position = first,
+        .step = 1,
         .n = end - first,
         .query_position = position,
         .key_offset = layer->key_offset,
@@ -36,6 +43,7 @@ static struct decoder_part sink_part(const struct bounded *b, const struct bound
         .values = layer->sink_values,
         .head_stride_bytes =
             (size_t)layer->spec.sinks * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .step = step_of(layer),
         .n = b->options.group->rank == 0 ? i64_min(layer->sinks, near_first) : 0,
         .query_position = view->position,
         .key_offset = layer->key_offset,
@@ -50,13 +58,13 @@ static struct decoder_part chosen_part(const struct bounded *b, const struct bou
     int64_t n = 0;
     for (int64_t block = b->options.group->rank; block < layer->one_chosen; block += b->options.group->size)
         for (int t = 0; t < FAR_BLOCK; t++)
-            b->slot_positions[n++] = layer->sinks + block * FAR_BLOCK + t;
+            b->chosen_positions[n++] = layer->sinks + block * FAR_BLOCK + t;
     return (struct decoder_part){
         .keys = layer->one_keys,
         .values = layer->one_values,
         .head_stride_bytes =
             (size_t)layer->one_held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
-        .positions = b->slot_positions,
+        .positions = b->chosen_positions,
         .n = n,
         .query_position = view->position,
         .key_offset = layer->key_offset,
@@ -67,15 +75,14 @@ static struct decoder_part chosen_part(const struct bounded *b, const struct bou
 static struct decoder_part slot_part(const struct bounded *b, const struct bounded_layer *layer,
                                      const struct kept_view *view)
 {
-    const bool indexed = policy_of(layer->spec.kind)->positions == SLOTS_INDEXED;
-    for (int64_t i = 0; i < slots_own(&layer->slots); i++)
-        b->slot_positions[i] = indexed ? layer->sinks + b->options.group->rank + i * b->options.group->size : 0;
+    const int64_t step = step_of(layer);
     return (struct decoder_part){
         .keys = layer->slots.keys,
         .values = layer->slots.values,
         .head_stride_bytes =
             (size_t)layer->slots.held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
-        .positions = b->slot_positions,
+        .first_position = step * (layer->sinks + b->options.group->rank),
+        .step = step * b->options.group->size,
         .n = slots_own(&layer->slots),
         .query_position = view->position,
         .key_offset = layer->key_offset,
@@ -97,7 +104,6 @@ static int attend_blocks_one(struct bounded *b, struct bounded_layer *layer, con
     const struct decoder_part chosen = {.keys = b->blocks.one,
                                         .values = b->blocks.one + (size_t)o->kv_heads * run,
                                         .head_stride_bytes = run,
-                                        .positions = b->blocks.zeros,
                                         .n = b->blocks.one_count * BLOCK_TOKENS,
                                         .query_position = view.position,
                                         .key_offset = layer->key_offset,
@@ -105,7 +111,7 @@ static int attend_blocks_one(struct bounded *b, struct bounded_layer *layer, con
     struct decoder_part parts[] = {sink_part(b, layer, &view, first), chosen,
                                    near_part(b, layer, near_first - 1, first),
                                    near_part(b, layer, position, near_first)};
-    parts[0].positions = parts[2].positions = b->blocks.zeros;
+    parts[2].first_position = parts[2].step = 0; /* all at one place, as sinks and blocks are */
     parts[2].query_position = view.position;
     return decoder_attend(o->decoder, query, parts, 4, err);
 }
@@ -132,8 +138,6 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
         retrieves ? chosen_part(b, layer, &view) : slot_part(b, layer, &view),
         near_part(b, layer, position, near_first),
     };
-    if (policy_of(layer->spec.kind)->positions != SLOTS_INDEXED)
-        parts[0].positions = b->zeros;
     if (layer->spec.nearest == 0)
         return decoder_attend(b->options.decoder, query, parts, 3, err);
     struct decoder_query asked = *query;

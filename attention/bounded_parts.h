@@ -63,8 +63,7 @@ struct bounded_blocks {
     int64_t run_tiles, rest_tiles;
     char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
     size_t rows_bytes;
-    int64_t *zeros; /* positions */
-    char *one;      /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
+    char *one; /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
     int64_t one_count;
 };
 
@@ -129,11 +128,9 @@ struct bounded {
     char *kept_keys, *kept_values;   /* [kv_heads][most_kept][dim]: sinks, then slots */
     int64_t most_kept, kept;         /* rows of a head; there now */
     char *packed_kept, *packed_near; /* runs of tiles, one a kv head */
-    int64_t near_tiles;              /* of a kv head's run of near keys, at most */
     void *stage;                     /* for exchanges between ranks */
     struct slot_recipe *recipes;     /* [kv_heads][most slots] */
-    int64_t *slot_positions;         /* [most slots], in decode */
-    int64_t *zeros;                  /* [most sinks]: the positions of sinks that are all at one */
+    int64_t *chosen_positions;       /* [most keys of blocks], in decode under `retrieval` */
     struct bounded_scratch *scratch; /* [threads] */
 };
 

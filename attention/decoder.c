@@ -178,7 +178,7 @@ static const void *row_at(const struct decoder *decoder, const struct decoder_pa
 
 static int64_t position_at(const struct decoder_part *part, int64_t index)
 {
-    return part->positions ? part->positions[index] : part->first_position + index;
+    return part->positions ? part->positions[index] : part->first_position + index * part->step;
 }
 
 /* q and perp(q), scaled, of every head. Where nothing turns, perp is never used: the sine is 0 there. */

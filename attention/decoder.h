@@ -58,8 +58,8 @@ struct decoder_query {
 struct decoder_part {
     const void *keys, *values; /* kv head h: [n][dim] of the dtype at h * head_stride_bytes, raw */
     size_t head_stride_bytes;
-    const int64_t *positions; /* [n], never falling, shared by the heads; NULL: first_position + i */
-    int64_t first_position;
+    const int64_t *positions; /* [n], never falling, shared by the heads; NULL: first_position + i * step */
+    int64_t first_position, step;
     int64_t n;
     int64_t query_position;  /* of the query, for this part; not before its keys */
     const float *key_offset; /* [kv_heads][dim] added to every key, or NULL */

@@ -266,6 +266,7 @@ static void positions_in_a_row_need_no_list(void **state)
     fill_part(0, 0, &part);
     part.positions = NULL;
     part.first_position = 5000;
+    part.step = 1;
     for (int e = 0; e < SMALL.dim; e++)
         q[e] = number(QUERY, QUERY_TOKEN, e);
     const struct decoder_query query = {.q = q, .scale = SMALL.scale, .rope = bed.rope, .out = bed.out};
