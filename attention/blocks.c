@@ -144,7 +144,8 @@ void blocks_score(const struct blocks *blocks, const float *q, double *scores)
     for (int64_t block = oldest; block < blocks->count; block++) {
         double sum = 0;
         const float *of = representative(blocks, block, 0);
-        for (int64_t e = 0; e < n && block % blocks->ranks == blocks->rank; e++)
+        const int64_t own = block % blocks->ranks == blocks->rank ? n : 0;
+        for (int64_t e = 0; e < own; e++)
             sum += (double)q[e] * (double)of[e];
         scores[block - oldest] = sum;
     }

@@ -202,8 +202,8 @@ static void add_mean(const struct bounded *b, const struct bounded_layer *layer,
         rope_rotate(asking->rope, cosines, sines, mean + head * dim, mean + head * dim, dim, 1);
 }
 
-/* chosen [top] := the blocks with the largest scores, rising; of equal ones the earlier. Returns how many. */
-static int64_t pick(const struct blocks *blocks, double *scores, int64_t top, int64_t *chosen)
+/* chosen [top] := the blocks with the largest scores, rising; of equal ones the earlier. */
+static void pick(const struct blocks *blocks, double *scores, int64_t top, int64_t *chosen)
 {
     const int64_t oldest = blocks_oldest(blocks), n = blocks->count - oldest, count = i64_min(top, n);
     for (int64_t i = 0; i < count; i++) {
@@ -216,7 +216,31 @@ static int64_t pick(const struct blocks *blocks, double *scores, int64_t top, in
             chosen[at] = chosen[at - 1];
         chosen[at] = oldest + best;
     }
-    return count;
+}
+
+struct choice {
+    struct bounded *bounded;
+    const struct bounded_layer *layer;
+    int64_t n; /* blocks there are, on all ranks */
+};
+
+/* Items: groups. */
+static void score_item(void *context, int64_t group, int thread)
+{
+    const struct choice *choice = context;
+    const struct bounded *b = choice->bounded;
+    (void)thread;
+    blocks_score(&choice->layer->blocks, b->blocks.means + group * b->options.heads * b->options.dim,
+                 b->blocks.scores + group * choice->n);
+}
+
+static void pick_item(void *context, int64_t group, int thread)
+{
+    const struct choice *choice = context;
+    const struct bounded_blocks *s = &choice->bounded->blocks;
+    const int64_t top = choice->layer->spec.top;
+    (void)thread;
+    pick(&choice->layer->blocks, s->scores + group * choice->n, top, s->chosen + group * top);
 }
 
 /* Every group's choice, out of the means of all groups. Only one rank adds to each score, the others 0. */
@@ -224,15 +248,17 @@ static int choose_all(struct bounded *b, const struct bounded_layer *layer, stru
 {
     const struct blocks *blocks = &layer->blocks;
     struct bounded_blocks *s = &b->blocks;
-    const int64_t n = blocks->count - blocks_oldest(blocks), width = b->options.heads * b->options.dim;
-    for (int64_t g = 0; g < s->n_groups; g++)
-        blocks_score(blocks, s->means + g * width, s->scores + g * n);
+    const int64_t n = blocks->count - blocks_oldest(blocks);
+    struct choice choice = {b, layer, n};
+    struct pool_job job = {s->n_groups, score_item, &choice, b->options.poll, b->options.poll_context};
+    pool_run(b->options.pool, &job);
     if (comm_check(MPI_Allreduce(MPI_IN_PLACE, s->scores, (int)(s->n_groups * n), MPI_DOUBLE, MPI_SUM,
                                  b->options.group->mpi),
                    "scoring the blocks of all ranks", err) < 0)
         return -1;
-    for (int64_t g = 0; g < s->n_groups; g++)
-        s->count = pick(blocks, s->scores + g * n, layer->spec.top, s->chosen + g * layer->spec.top);
+    job.work = pick_item;
+    pool_run(b->options.pool, &job);
+    s->count = i64_min(layer->spec.top, n);
     return 0;
 }
 
