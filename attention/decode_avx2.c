@@ -1,12 +1,14 @@
 #include <immintrin.h>
 
+#include "base/cpu.h"
+
 #define LANES    8
 #define WIDEN(h) ((words)_mm256_cvtepu16_epi32((__m128i)(h)))
 #include "attention/decode_body.inc"
 
 static bool supported(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return cpu_features().avx2_fma;
 }
 
 const struct decode_variant decode_variant_avx2 = {

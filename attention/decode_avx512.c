@@ -1,14 +1,14 @@
 #include <immintrin.h>
 
+#include "base/cpu.h"
+
 #define LANES    16
 #define WIDEN(h) ((words)_mm512_cvtepu16_epi32((__m256i)(h)))
 #include "attention/decode_body.inc"
 
 static bool supported(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("fma");
+    return cpu_features().avx512;
 }
 
 const struct decode_variant decode_variant_avx512 = {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/far_score.h"
+#include "base/cpu.h"
 
 enum { WIDE = 4 }; /* keys at a time: enough chains to hide the latency of one, few enough for the registers */
 
@@ -69,7 +70,7 @@ static void best(const int8_t *lanes, int tiles, const struct far_keys8 *keys, i
 
 static bool supported(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return cpu_features().avx2_fma;
 }
 
 const struct far_scorer far_scorer_avx2 = {"avx2", supported, read, best, share, weigh, mix};

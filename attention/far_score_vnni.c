@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/far_score.h"
+#include "base/cpu.h"
 
 static float largest_of(const float *low, const float *step, int dim)
 {
@@ -110,9 +111,7 @@ static void best(const int8_t *lanes, int tiles, const struct far_keys8 *keys, i
 
 static bool supported(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+    return cpu_features().avx512_vnni;
 }
 
 const struct far_scorer far_scorer_vnni = {"vnni", supported, read, best, share, weigh, mix};

@@ -16,6 +16,7 @@ struct cpu_features cpu_features(void)
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
     features.avx512_bf16 = features.avx512 && __builtin_cpu_supports("avx512bf16");
+    features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
     return features;
 }
 

@@ -17,6 +17,7 @@ struct cpu_features {
     bool avx2_fma;    /* AVX2 and FMA */
     bool avx512;      /* AVX-512 F, BW, VL and DQ */
     bool avx512_bf16; /* all of avx512, and vdpbf16ps */
+    bool avx512_vnni; /* all of avx512, and vpdpbusd */
 };
 
 struct cpu_features cpu_features(void);
