@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { RUN = 16 }; /* columns of a work item */
-
 static int64_t groups_of(const struct retrieve_stage *stage)
 {
     return stage->call->n_groups;
@@ -71,7 +69,7 @@ static void score_run_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    for (int64_t at = item * RUN; at < (item + 1) * RUN; at++) {
+    for (int64_t at = item * RETRIEVE_RUN; at < (item + 1) * RETRIEVE_RUN; at++) {
         struct far_keys8 keys;
         bool read = false;
         for (int64_t g = 0; g < groups_of(stage); g++) {
@@ -100,7 +98,7 @@ static void score_group_item(void *context, int64_t item, int thread)
 static void score(const struct retrieve_stage *stage)
 {
     if (stage->aligned)
-        retrieve_run(stage->retrieve, i64_ceil_div(stage->columns, RUN), score_run_item, (void *)stage);
+        retrieve_run(stage->retrieve, i64_ceil_div(stage->columns, RETRIEVE_RUN), score_run_item, (void *)stage);
     else
         retrieve_run(stage->retrieve, groups_of(stage), score_group_item, (void *)stage);
 }

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-enum { RUN = 16 }; /* columns of a work item */
-
 static double *weights_of(const struct retrieve *r, int64_t group)
 {
     return (double *)(void *)(r->memory + r->plan.weights) + group * r->plan.max_columns;
@@ -31,9 +29,10 @@ static void weigh_run_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    struct far_keys8 keys[RUN] = {0};
+    struct far_keys8 keys[RETRIEVE_RUN] = {0};
     for (int64_t g = 0; g < stage->call->n_groups; g++) {
-        const int64_t first = item * RUN - r->skipped[g], end = i64_min(first + RUN, r->n_columns[g]);
+        const int64_t first = item * RETRIEVE_RUN - r->skipped[g],
+                      end = i64_min(first + RETRIEVE_RUN, r->n_columns[g]);
         for (int64_t i = i64_max(first, 0); i < end; i++) {
             struct far_keys8 *of = &keys[i - first];
             if (!of->k)
@@ -58,7 +57,7 @@ const struct retrieve_entry *retrieve_glance(struct retrieve_stage *stage, struc
     if (retrieve_board_weigh(stage, err) != 0)
         return NULL;
     stage->columns = retrieve_list(stage, 1);
-    retrieve_run(r, i64_ceil_div(stage->columns, RUN), weigh_run_item, stage);
+    retrieve_run(r, i64_ceil_div(stage->columns, RETRIEVE_RUN), weigh_run_item, stage);
     retrieve_run(r, stage->call->n_groups, best_item, stage);
     return retrieve_best_merge(stage, err);
 }

@@ -76,8 +76,12 @@ int64_t retrieve_list(const struct retrieve_stage *stage, int64_t step);
 /* A glance samples one block of so many, a prime, so that ranks have even shares. */
 enum { RETRIEVE_GLANCE = 17 };
 
-/* A block's keys, in the n-th place of a thread. */
-enum { RETRIEVE_KEYS = 16 * FAR_REPRESENTATIVES }; /* that a thread can have, of which a whole block is a few */
+enum { RETRIEVE_RUN = 16 }; /* columns of a work item */
+
+/* A block's keys, in the n-th place of a thread: of representatives there is a place for each column of an item, of
+ * whole blocks for one at least. */
+enum { RETRIEVE_KEYS = RETRIEVE_RUN * FAR_REPRESENTATIVES }; /* that a thread can have */
+_Static_assert((int)RETRIEVE_KEYS >= (int)FAR_BLOCK, "a thread has room for the keys of a whole block");
 struct far_keys8 retrieve_keys(const struct retrieve_stage *stage, int64_t block, int thread, int n);
 
 /* Of a tile of a group's rows, the largest scores and what each row counts. */

@@ -1,5 +1,9 @@
+#include "attention/policy.h"
 #include "attention/ring.h"
 #include "base/num.h"
+
+_Static_assert((int)ZIGZAG_GRAIN % (int)ATTN_KEY_TILE == 0 && (int)ZIGZAG_GRAIN % (int)POLICY_GROUP == 0,
+               "whole tiles, and queries that choose together, lie on one rank");
 
 /* Where block b of n begins: an even share of the segment, moved to the nearest multiple of the grain. */
 static int64_t border(int64_t first, int64_t end, int64_t b, int64_t n)
