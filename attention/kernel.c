@@ -6,7 +6,7 @@
 #include "attention/kernel_strip.h"
 #include "base/cpu.h"
 
-/* Fastest first; is_slow_here() knows the exception. */
+/* Fastest first, which is also what asks most of a CPU first; is_slow_here() knows the exception. */
 static const struct attn_kernel *const kernels[] = {
     &attn_kernel_avx512_f32, &attn_kernel_avx512_bf16, &attn_kernel_avx512_bf16_fma, &attn_kernel_avx2_f32,
     &attn_kernel_avx2_bf16,  &attn_kernel_c_f32,       &attn_kernel_c_bf16,

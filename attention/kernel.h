@@ -95,12 +95,13 @@ void attn_attend(const struct attn_kernel *kernel, const struct attn_tile *tile,
 void attn_observe(const struct attn_kernel *kernel, const struct attn_tile *tile, const void *packed,
                   const struct attn_received *received, void *scratch);
 
-/* All kernels of this build, fastest first; n_out gets their number. */
+/* All kernels of this build, fastest first; n_out gets their number. A CPU that can run one can run all of the same
+ * dtype behind it. */
 const struct attn_kernel *const *attn_kernels(int *n_out);
 
 /* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose). For bf16 a few
- * milliseconds go into measuring which instructions are faster; equal CPUs give equal answers, and ranks that
- * send each other packed keys compare names.
+ * milliseconds go into measuring which instructions are faster. Kernels pack keys differently: ranks that send each
+ * other packed keys need the same one.
  * Fails with ERROR_USAGE when the name is unknown or the CPU lacks it. */
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err);
 

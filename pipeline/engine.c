@@ -90,6 +90,21 @@ static int create_alone(struct engine *engine, struct error *err)
     return (engine->pool = pool_create(options->threads, err)) ? choose_kernels(engine, err) : -1;
 }
 
+/* Ranks of a ring send each other packed keys, so all take one kernel: that of the slowest CPU among them, which
+ * the others have too, as kernels are listed from the fastest on. */
+static int share_kernel(struct engine *engine, struct error *err)
+{
+    const struct attn_kernel **kernel = engine->host_kernel ? &engine->host_kernel : &engine->kernel;
+    int n;
+    const struct attn_kernel *const *all = attn_kernels(&n);
+    int64_t own = 0, slowest;
+    while (all[own] != *kernel)
+        own++;
+    if (comm_max(engine->options.group, own, &slowest, err) != 0)
+        return -1;
+    return (*kernel = attn_kernel_choose(all[slowest]->dtype, all[slowest]->name, err)) ? 0 : -1;
+}
+
 static int pack_model(const struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
@@ -107,6 +122,7 @@ struct engine *engine_create(const struct engine_options *options, struct error 
         status = create_alone(engine, err);
     }
     if (comm_agree(options->world, status, err) == 0 &&
+        comm_agree(options->world, share_kernel(engine, err), err) == 0 &&
         comm_agree(options->world, pack_model(engine, err), err) == 0 && create_forwards(engine, err) == 0)
         return engine;
     engine_free(engine);

@@ -582,6 +582,18 @@ static void a_kernel_is_chosen_by_dtype_or_by_name(void **state)
     }
 }
 
+/* What ranks of different CPUs go by: the slowest one's kernel is one that all have. */
+static void a_cpu_that_can_run_a_kernel_can_run_those_behind_it(void **state)
+{
+    (void)state;
+    int n;
+    const struct attn_kernel *const *kernels = attn_kernels(&n);
+    for (int i = 0; i < n; i++)
+        for (int behind = i + 1; behind < n; behind++)
+            if (kernels[i]->dtype == kernels[behind]->dtype && kernels[i]->supported())
+                assert_true(kernels[behind]->supported());
+}
+
 static void a_kernel_that_cannot_be_had_is_refused_by_name(void **state)
 {
     (void)state;
@@ -610,6 +622,7 @@ int main(void)
         cmocka_unit_test(merging_empty_results_changes_nothing),
         cmocka_unit_test(merging_far_apart_results_does_not_overflow),
         cmocka_unit_test(a_kernel_is_chosen_by_dtype_or_by_name),
+        cmocka_unit_test(a_cpu_that_can_run_a_kernel_can_run_those_behind_it),
         cmocka_unit_test(a_kernel_that_cannot_be_had_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
