@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "attention/retrieve.h"
 #include "base/log.h"
@@ -16,6 +17,7 @@ struct layers_table {
     int line;
     struct policy_spec *policies;
     int layers;
+    int stretches; /* that have been read */
 };
 
 /* "FIRST[-LAST]" at *text, which then points behind it. */
@@ -34,7 +36,7 @@ static int read_stretch(const struct layers_table *table, char **text, long *fir
     return 0;
 }
 
-static int read_line(const struct layers_table *table, char *line, struct error *err)
+static int read_line(struct layers_table *table, char *line, struct error *err)
 {
     long first, last;
     struct policy_spec spec;
@@ -52,7 +54,17 @@ static int read_line(const struct layers_table *table, char *line, struct error 
         return error_set(err, ERROR_INPUT, "%s:%d: %.400s", table->name, table->line, parse.text);
     for (long layer = first; layer <= last; layer++)
         table->policies[layer] = spec;
+    table->stretches++;
     return 0;
+}
+
+/* It is read when options are checked and again when a run begins, so it has to be a file that stays. */
+static int check_file(FILE *in, const char *name, struct error *err)
+{
+    struct stat found;
+    if (fstat(fileno(in), &found) != 0)
+        return error_errno(err, "reading %s", name);
+    return S_ISREG(found.st_mode) ? 0 : error_set(err, ERROR_INPUT, "%s is not a regular file", name);
 }
 
 static int read_file(struct layers_table *table, struct error *err)
@@ -62,7 +74,7 @@ static int read_file(struct layers_table *table, struct error *err)
         return error_errno(err, "opening %s", table->name);
     char *line = NULL;
     size_t size = 0;
-    int status = 0;
+    int status = check_file(in, table->name, err);
     while (status == 0 && getline(&line, &size, in) >= 0) {
         table->line++;
         status = read_line(table, line, err);
@@ -97,7 +109,10 @@ static int read_table(struct layers_table *table, const char *lines, struct erro
     if (layers_are_lines(lines))
         return read_lines(table, lines, err);
     table->name = lines;
-    return read_file(table, err);
+    if (read_file(table, err) != 0)
+        return -1;
+    return table->stretches > 0 ? 0
+                                : error_set(err, ERROR_INPUT, "%s: no line has layers and a policy", table->name);
 }
 
 /* ---- the choice ---- */
@@ -159,7 +174,7 @@ int layers_choose(const struct policy_spec *general, const char *lines, const st
         if (policies[layer].kind == POLICY_FULL)
             policies[layer] = *general;
     }
-    struct layers_table table = {"--layers", 0, policies, model->shape.layers};
+    struct layers_table table = {"--layers", 0, policies, model->shape.layers, 0};
     if (lines && read_table(&table, lines, err) != 0)
         return -1;
     return check_convolutions(policies, model, err) != 0 ? -1 : check_landmarks(policies, model, err);

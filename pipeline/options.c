@@ -41,7 +41,7 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {"Files", "model", 'm', KIND_STRING, RUNS | TOKENIZE, 0, FIELD(model), 0, 0, "FILE", "weights, a GGUF file"},
-    {NULL, "output", 'o', KIND_STRING, RUNS | EXPORT, 0, FIELD(output), 0, 0, "PATH",
+    {NULL, "output", 'o', KIND_STRING, (RUNS & ~PLAN) | EXPORT, 0, FIELD(output), 0, 0, "PATH",
      "folder of the results (export: a file; default stdout)"},
     {NULL, "include", 0, KIND_LIST, READS, 0, FIELD(include), 0, 0, "GLOB",
      "take only files like this (repeatable)"},

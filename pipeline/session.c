@@ -111,15 +111,21 @@ static int report_progress(void *context, const struct job_progress *progress, s
     return 0;
 }
 
-/* What needs no other rank: the device, and what the engine is to be. */
+static size_t policies_bytes(const struct session *s)
+{
+    return ENGINE_SETTINGS * (size_t)s->opened.model->shape.layers * sizeof *s->policies;
+}
+
+/* What needs no other rank: the device, and what the engine is to be; on rank 0 the policies, too. */
 static int describe_engine(struct session *s, struct engine_options *options, struct error *err)
 {
-    const size_t layers = (size_t)s->opened.model->shape.layers;
-    if (!(s->policies = calloc(ENGINE_SETTINGS * layers, sizeof *s->policies)))
-        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %zu layers", layers);
+    if (!(s->policies = calloc(1, policies_bytes(s))))
+        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers",
+                         s->opened.model->shape.layers);
     const struct setup_machine machine = {.options = s->options, .model = s->opened.model, .policies = s->policies};
-    if (setup_engine(&s->setup, &machine, options, err) != 0)
+    if (s->world.rank == 0 && setup_policies(&s->setup, &machine, err) != 0)
         return -1;
+    setup_engine(&s->setup, &machine, options);
     if (!(options->device = setup_device(&s->setup, s->node.rank, err)))
         return -1;
     if (s->setup.cuda)
@@ -137,7 +143,8 @@ static int build_engine(struct session *s, struct error *err)
     struct engine_options options;
     if (s->setup.n_settings == 0)
         return 0;
-    if (session_agree(s, describe_engine(s, &options, err), err) != 0)
+    if (session_agree(s, describe_engine(s, &options, err), err) != 0 ||
+        comm_broadcast(&s->world, s->policies, policies_bytes(s), 0, err) != 0)
         return -1;
     return (s->engine = engine_create(&options, err)) ? 0 : -1;
 }

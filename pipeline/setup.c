@@ -24,10 +24,21 @@ static enum dtype choose_dtype(const struct setup_machine *machine)
     return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
 }
 
-int setup_engine(const struct setup *setup, const struct setup_machine *machine, struct engine_options *out,
-                 struct error *err)
+int setup_policies(const struct setup *setup, const struct setup_machine *machine, struct error *err)
 {
     struct policy_spec *policies = machine->policies;
+    for (int i = 0; i < setup->n_settings; i++, policies += machine->model->shape.layers) {
+        const struct setup_reading *reading = &setup->settings[i];
+        const char *lines = reading->overridden ? machine->options->layers : NULL;
+        if (layers_choose(&reading->general, lines, machine->model, policies, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+void setup_engine(const struct setup *setup, const struct setup_machine *machine, struct engine_options *out)
+{
+    const struct policy_spec *policies = machine->policies;
     *out = (struct engine_options){
         .model = machine->model,
         .dtype = (enum dtype)setup->dtype,
@@ -41,16 +52,12 @@ int setup_engine(const struct setup *setup, const struct setup_machine *machine,
     };
     for (int i = 0; i < setup->n_settings; i++, policies += machine->model->shape.layers) {
         const struct setup_reading *reading = &setup->settings[i];
-        const char *file = reading->overridden ? machine->options->layers : NULL;
-        if (layers_choose(&reading->general, file, machine->model, policies, err) != 0)
-            return -1;
         out->settings[i] = (struct engine_setting){
             .policies = policies,
             .positions = reading->file_positions ? &machine->model->file_positions : NULL,
             .max_tokens = reading->max_tokens,
         };
     }
-    return 0;
 }
 
 const struct device *setup_device(const struct setup *setup, int node_rank, struct error *err)
@@ -194,7 +201,10 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
     if (segments_are_free(setup, machine))
         lengthen_segment(setup);
     struct engine_options engine;
-    if (setup_engine(setup, machine, &engine, err) != 0 || !(engine.device = setup_device(setup, 0, err)))
+    if (setup_policies(setup, machine, err) != 0)
+        return -1;
+    setup_engine(setup, machine, &engine);
+    if (!(engine.device = setup_device(setup, 0, err)))
         return -1;
     return choose_ring(setup, machine, &engine, err);
 }
