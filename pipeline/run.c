@@ -10,8 +10,8 @@
 #include "pipeline/record.h"
 #include "pipeline/report.h"
 
-/* Documents that are done within so many seconds of a publication wait for the next one: a corpus of tiny files
- * must not become as many parts. */
+/* A publication comes so many seconds after the last one at the earliest: a corpus of tiny files must not become as
+ * many parts. */
 enum { PUBLISH_SECONDS = 5 };
 
 struct run {
@@ -61,9 +61,7 @@ static int record(struct run *run, int64_t index, struct error *err)
     run->failed += document->status == RESULT_FAILED;
     work_clear(&document->work);
     run->unpublished++;
-    if (clock_seconds() - run->published < PUBLISH_SECONDS)
-        return 0;
-    return run_publish(run, err);
+    return 0;
 }
 
 int run_publish(struct run *run, struct error *err)
@@ -155,13 +153,21 @@ void run_free(struct run *run)
     free(run);
 }
 
-static int check_failure(void *context, struct error *err)
+static int check_failure(const struct run *run, struct error *err)
 {
-    const struct run *run = context;
     if (run->failure.code == ERROR_NONE)
         return 0;
     *err = run->failure;
     return -1;
+}
+
+static int check(void *context, struct error *err)
+{
+    struct run *run = context;
+    if (check_failure(run, err) != 0)
+        return -1;
+    const bool due = run->unpublished > 0 && clock_seconds() - run->published >= PUBLISH_SECONDS;
+    return due ? run_publish(run, err) : 0;
 }
 
 static bool is_over(void *context)
@@ -280,5 +286,5 @@ static void give_progress(void *context, const struct job_progress *progress)
 
 struct session_source run_source(struct run *run)
 {
-    return (struct session_source){{take_job, give_result, give_progress, run}, is_over, check_failure, stop};
+    return (struct session_source){{take_job, give_result, give_progress, run}, is_over, check, stop};
 }

@@ -1,7 +1,7 @@
 /* A run on rank 0: it takes documents through their jobs and puts what comes back into the results.
  *
  * run_create over a plan and an open store; the session works on run_source; run_publish publishes the rest. Each
- * document is durable soon after it is done.
+ * document is durable within seconds of its end, whatever else is under way.
  */
 #ifndef LONGHAUL_PIPELINE_RUN_H
 #define LONGHAUL_PIPELINE_RUN_H

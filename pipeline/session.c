@@ -91,13 +91,13 @@ static int open_log(const struct session *s, struct error *err)
 
 /* ---- the engine and what it calls back ---- */
 
-/* Rank 0 serves the other groups from within its own work. */
+/* Rank 0 serves the other groups, and does what is due, from within its own work. */
 static int poll_dealer(void *context, struct error *err)
 {
     struct session *s = context;
     if (asked_to_stop)
         s->source->stop(s->source->jobs.context);
-    return dealer_poll(s->dealer, err);
+    return dealer_poll(s->dealer, err) == 0 ? s->source->check(s->source->jobs.context, err) : -1;
 }
 
 static int report_progress(void *context, const struct job_progress *progress, struct error *err)
@@ -206,7 +206,7 @@ static int lead_world(struct session *s, struct error *err)
         return -1;
     while (!source->over(context)) {
         bool worked;
-        if (poll_dealer(s, err) != 0 || work_on_one(s, &worked, err) != 0 || source->check(context, err) != 0)
+        if (poll_dealer(s, err) != 0 || work_on_one(s, &worked, err) != 0)
             return -1;
         if (!worked && !source->over(context))
             usleep(IDLE_MICROSECONDS);

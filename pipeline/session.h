@@ -24,7 +24,7 @@
 struct session_source {
     struct deal_source jobs;
     bool (*over)(void *context);                    /* no job is left or under way */
-    int (*check)(void *context, struct error *err); /* -1: the run cannot go on */
+    int (*check)(void *context, struct error *err); /* called often: what is due; -1: the run cannot go on */
     void (*stop)(void *context);                    /* hand out nothing more; called once or more often */
 };
 
