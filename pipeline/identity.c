@@ -24,7 +24,8 @@ static int hash_config(struct identity *identity, const struct options *options,
         (options->layers && digest_layers(options->layers, layers, err) != 0))
         return -1;
     char *all = NULL;
-    const int64_t segment = asked_heeds_segments(options, model) ? options->segment : 0;
+    const bool usual = options_segment(options) == OPTIONS_SEGMENT; /* also where it is said */
+    const int64_t segment = asked_heeds_segments(options, model) && !usual ? options->segment : 0;
     const int length = asprintf(&all, "%s|%s|%s|%s|%s|%" PRId64, identity->options, identity->model_sha256,
                                 identity->tokenizer_hash, prompt, layers, segment);
     if (length < 0)

@@ -4,6 +4,7 @@
 #define LONGHAUL_PIPELINE_IDENTITY_H
 
 #include "base/error.h"
+#include "io/digest.h"
 #include "io/results.h"
 #include "pipeline/plan.h"
 
@@ -11,7 +12,7 @@
 struct identity {
     struct results_run run;
     char *options; /* JSON */
-    char model_sha256[65], tokenizer_hash[65], config_hash[65];
+    char model_sha256[DIGEST_HEX_BYTES], tokenizer_hash[DIGEST_HEX_BYTES], config_hash[DIGEST_HEX_BYTES];
     char architecture[64], started[32];
 };
 

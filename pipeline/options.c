@@ -145,8 +145,7 @@ static void *field(struct options *options, const struct option_row *row)
 
 int64_t options_segment(const struct options *options)
 {
-    enum { DEFAULT_SEGMENT = 2048 };
-    return options->segment ? options->segment : DEFAULT_SEGMENT;
+    return options->segment ? options->segment : OPTIONS_SEGMENT;
 }
 
 static void options_defaults(struct options *options)
@@ -159,6 +158,7 @@ static void options_defaults(struct options *options)
         .max_error_rate = 1,
         .log_level = "info",
         .trials = 1,
+        .about = COMMAND_HELP,
     };
 }
 
@@ -332,10 +332,8 @@ static int check(const struct options *options, struct error *err)
 static int choose_topic(struct options *options, struct error *err)
 {
     struct options about = {.command = HELP_POLICIES};
-    if (options->n_operands == 0) {
-        options->about = options->about == 0 ? COMMAND_HELP : options->about;
+    if (options->n_operands == 0)
         return 0;
-    }
     if (strcmp(options->operands[0], "policies") != 0 && find_command(&about, options->operands[0], err) != 0)
         return -1;
     options->about = about.command;

@@ -67,7 +67,8 @@ void options_free(struct options *options);
 void options_help(enum command command, FILE *out);
 const char *command_name(enum command command);
 
-/* Tokens that are carried through the model at a time on a CPU. */
+/* Tokens that are carried through the model at a time on a CPU: as asked, or so many. */
+enum { OPTIONS_SEGMENT = 2048 };
 int64_t options_segment(const struct options *options);
 
 /* The options that shape the results and what came of `positions`, as a JSON object in a buffer to be freed; the

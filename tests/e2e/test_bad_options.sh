@@ -113,6 +113,7 @@ for topic in "" summarize score needle plan export tokenize inspect policies; do
     [ "$(wc -l <"$work/help")" -le 50 ] || fail "help $topic: $(wc -l <"$work/help") lines"
     ! grep -nE '^.{101}' "$work/help" || fail "help $topic: a line of more than 100 columns"
 done
+"$longhaul" summarize --help | cmp -s - <("$longhaul" help summarize) || fail "summarize --help"
 "$longhaul" help policies | grep -q '^ *infllm ' || fail "help policies"
 exit_code "$longhaul" help politics >/dev/null 2>&1
 [ "$code" -eq 2 ] || fail "help politics ended with $code"

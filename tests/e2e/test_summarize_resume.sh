@@ -34,6 +34,14 @@ exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-
 [ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
 grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }
 
+# Where segments decide, their default length is the same run whether it is said or not; another length is another run.
+segments=(score "$texts/chinese.txt" -m "$model" -o "$work/segments" --policy h2o)
+for said in "" "--segment 2048"; do
+    "$longhaul" "${segments[@]}" $said >/dev/null 2>"$work/other" || { cat "$work/other"; fail "'$said' is another run"; }
+done
+exit_code "$longhaul" "${segments[@]}" --segment 1024 >/dev/null 2>"$work/other"
+[ "$code" -eq 2 ] || fail "--segment 1024 in the same folder: exit code $code, wanted 2"
+
 # Kill one rank, later each time, until a run gets through.
 kills=0
 for tenths in 2 3 4 5 6 8 11 15; do
