@@ -8,6 +8,7 @@
  */
 #include <cuda_runtime_api.h>
 #include <nccl.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "attention/transport.h"
@@ -57,7 +58,7 @@ static int check_deadline(double begun, double seconds, struct error *err)
 static int wait_queued(struct transport_nccl *self, double seconds, struct error *err)
 {
     const double begun = clock_seconds();
-    for (bool busy = true; busy;)
+    for (bool busy = true; busy; sched_yield()) /* to NCCL's own threads, which may have but this core */
         if (check_peers(self, &busy, err) < 0 || (busy && check_deadline(begun, seconds, err) < 0))
             return -1;
     return 0;
@@ -103,7 +104,7 @@ static int nccl_test(struct transport *base, bool *over, struct error *err)
 
 static int nccl_finish(struct transport *base, struct error *err)
 {
-    for (bool over = false; !over;)
+    for (bool over = false; !over; sched_yield())
         if (nccl_test(base, &over, err) < 0)
             return -1;
     return 0;
@@ -144,19 +145,15 @@ static int take_parts(struct transport_nccl *self, const struct comm *group, ncc
     return group->rank == 0 ? nccl_check(ncclGetUniqueId(id), "setting up NCCL", err) : 0;
 }
 
-/* All ranks connect, or none: one that could not begin would be waited for in vain. */
+/* All ranks connect, or none: one that could not begin would be waited for in vain. self is NULL on a rank that had
+ * no memory for it. */
 static int connect_ranks(struct transport_nccl *self, const struct comm *group, struct error *err)
 {
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    const int status = take_parts(self, group, &id, err);
-    int64_t failed;
-    if (comm_max(group, status != 0, &failed, err) < 0 || status < 0)
-        return -1;
-    if (failed)
-        return error_set(err, ERROR_CLUSTER, "another rank of the ring cannot use it");
-    if (comm_broadcast(group, &id, sizeof id, 0, err) < 0 ||
+    if (comm_agree(group, self ? take_parts(self, group, &id, err) : -1, err) < 0 ||
+        comm_broadcast(group, &id, sizeof id, 0, err) < 0 ||
         nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
                    "connecting the ring by NCCL", err) < 0 ||
         wait_queued(self, CONNECT_SECONDS, err) < 0)
@@ -169,17 +166,17 @@ struct transport *transport_nccl_create(const struct comm *group, const struct d
 {
     struct transport_nccl *self = calloc(1, sizeof *self);
     (void)device; /* the one that this thread works with */
-    if (!self) {
+    if (self)
+        *self = (struct transport_nccl){
+            .base =
+                {.name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free},
+            .next = (group->rank + 1) % group->size,
+            .previous = (group->rank + group->size - 1) % group->size,
+        };
+    else
         error_set(err, ERROR_RESOURCE, "no memory for the ring's transport");
-        return NULL;
-    }
-    self->base = (struct transport){
-        .name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free};
-    self->next = (group->rank + 1) % group->size;
-    self->previous = (group->rank + group->size - 1) % group->size;
-    if (connect_ranks(self, group, err) < 0) {
-        nccl_free(&self->base);
-        return NULL;
-    }
-    return &self->base;
+    if (connect_ranks(self, group, err) == 0)
+        return &self->base;
+    nccl_free((struct transport *)self);
+    return NULL;
 }

@@ -139,6 +139,7 @@ void forward_free(struct forward *f)
     if (!f)
         return;
     const struct device *device = f->options.device;
+    forward_attention_free(&f->attention);
     f->arithmetic->free(f);
     device->host_free(f->row_positions);
     device->free(f->x);
@@ -146,7 +147,6 @@ void forward_free(struct forward *f)
     device->free(f->attended);
     device->free(f->token.x);
     free(f->token.parts);
-    forward_attention_free(&f->attention);
     free(f);
 }
 
@@ -169,6 +169,11 @@ size_t forward_resident(const struct forward *f)
 int64_t forward_forgotten(const struct forward *f)
 {
     return forward_tokens(f, forward_attention_forgotten(&f->attention));
+}
+
+const char *forward_transport_name(const struct forward *f)
+{
+    return f->attention.transport ? f->attention.transport->name : NULL;
 }
 
 struct ring_stats forward_ring_stats(const struct forward *f)

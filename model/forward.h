@@ -95,4 +95,7 @@ int64_t forward_forgotten(const struct forward *forward);
 /* Times and traffic of the ring since forward_create. */
 struct ring_stats forward_ring_stats(const struct forward *forward);
 
+/* How what goes round the ring travels ("nccl"); NULL where nothing does. */
+const char *forward_transport_name(const struct forward *forward);
+
 #endif

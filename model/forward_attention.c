@@ -132,13 +132,13 @@ int forward_attention_create(struct forward_attention *a, const struct forward_o
 
 void forward_attention_free(struct forward_attention *a)
 {
+    if (a->transport) /* first: while a hop waits for a peer that has died, a GPU frees no memory */
+        a->transport->free(a->transport);
     bounded_free(a->bounded);
     memory_free(a->memory);
     memory_free(a->windows);
     ring_free(a->ring);
     decoder_free(a->decoder);
-    if (a->transport)
-        a->transport->free(a->transport);
     rope_free(a->rope);
     rope_free(a->local_rope);
     a->options->device->free(a->one_lse);

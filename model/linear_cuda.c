@@ -209,10 +209,9 @@ static int take_memory(struct linear_cuda *linear, void *place, struct error *er
     const struct device *device = linear->library->device;
     const struct linear_shape *shape = &linear->shape;
     const size_t bias_bytes = linear_cuda_bias_bytes(shape), bytes = linear_cuda_weight_bytes(shape);
-    linear->weights = place ? place : device->alloc(bytes, "a matrix", err);
-    if (place)
-        linear->kept = device->host_alloc(bytes, "a matrix", err);
-    if (!linear->weights || (place && !linear->kept))
+    if (place && !(linear->kept = device->host_alloc(bytes, "a matrix", err)))
+        return -1;
+    if (!(linear->weights = place ? place : device->alloc(bytes, "a matrix", err)))
         return -1;
     if (!shape->bias)
         return 0;

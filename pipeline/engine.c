@@ -83,9 +83,8 @@ static int create_alone(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
     const size_t vocab = (size_t)options->model->shape.vocab;
-    engine->logits = calloc(2 * vocab, sizeof *engine->logits);
-    if (!engine->logits)
-        return error_set(err, ERROR_RESOURCE, "no memory for the logits of %d tokens", options->model->shape.vocab);
+    if (!(engine->logits = options->device->host_alloc(2 * vocab * sizeof *engine->logits, "logits", err)))
+        return -1;
     engine->reference_logits = engine->logits + vocab;
     return (engine->pool = pool_create(options->threads, err)) ? choose_kernels(engine, err) : -1;
 }
@@ -136,7 +135,7 @@ void engine_free(struct engine *engine)
     for (int i = 0; i < ENGINE_SETTINGS; i++)
         forward_free(engine->forwards[i]);
     pool_free(engine->pool);
-    free(engine->logits);
+    engine->options.device->host_free(engine->logits);
     free(engine);
 }
 
@@ -144,6 +143,11 @@ const char *engine_kernel_name(const struct engine *engine)
 {
     const struct engine_options *options = &engine->options;
     return options->device->host_visible ? engine->kernel->name : attn_kernel_cuda_name(options->model->shape.dim);
+}
+
+const char *engine_transport_name(const struct engine *engine)
+{
+    return forward_transport_name(engine->forwards[0]);
 }
 
 struct ring_stats engine_ring_stats(const struct engine *engine)

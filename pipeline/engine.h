@@ -57,6 +57,8 @@ void engine_free(struct engine *engine);
 
 /* The kernel that was chosen, for the log. */
 const char *engine_kernel_name(const struct engine *engine);
+/* How keys go round its ring; NULL where they do not. */
+const char *engine_transport_name(const struct engine *engine);
 /* Of all its settings together. */
 struct ring_stats engine_ring_stats(const struct engine *engine);
 

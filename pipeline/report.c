@@ -20,6 +20,11 @@ void report_hashing(const char *model, int64_t bytes, FILE *out)
     fputc('\n', out);
 }
 
+void report_ring(int ring, const char *by, FILE *out)
+{
+    fprintf(out, "rings of %d ranks on GPUs, keys travel by %s\n", ring, by);
+}
+
 void report_corpus(const struct corpus *corpus, FILE *out)
 {
     fprintf(out, "reading %" PRId64 " files, ", corpus->n_ready);

@@ -9,6 +9,9 @@
 /* The line before a model of so many bytes is hashed, which can take minutes. */
 void report_hashing(const char *model, int64_t bytes, FILE *out);
 
+/* The line before work begins on GPUs that share chunks: `by` what keys travel, slower where not by NCCL. */
+void report_ring(int ring, const char *by, FILE *out);
+
 /* The line before they are read: how many files, and how many were left out. */
 void report_corpus(const struct corpus *corpus, FILE *out);
 

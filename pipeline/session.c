@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "io/durable.h"
 #include "pipeline/hosts.h"
+#include "pipeline/report.h"
 
 /* How long rank 0 sleeps when it has nothing to compute but others have. */
 enum { IDLE_MICROSECONDS = 500 };
@@ -156,8 +157,12 @@ int session_start(struct session *session, struct error *err)
         comm_split(&session->world, session->world.rank / session->setup.ring, &session->group, err) != 0 ||
         build_engine(session, err) != 0)
         return -1;
-    if (session->engine)
-        log_info("attention kernel %s, weights %s", engine_kernel_name(session->engine), session->options->model);
+    if (!session->engine)
+        return 0;
+    log_info("attention kernel %s, weights %s", engine_kernel_name(session->engine), session->options->model);
+    const char *transport = engine_transport_name(session->engine);
+    if (session->world.rank == 0 && session->setup.cuda && transport)
+        report_ring(session->setup.ring, transport, stderr);
     return 0;
 }
 
