@@ -167,18 +167,13 @@ struct results;
 /* Make the directory, or go on with the one there is. Removes what a killed run left unfinished: temporaries, and a
  * part published without its index. Every listed part is checked. `run` is borrowed until results_close.
  * Errors: ERROR_USAGE when another run holds the lock or the directory holds results of another task; ERROR_INPUT
- * when a file is not what the index says, or a part is there that no kill explains (an index lost or set back);
- * ERROR_IO, ERROR_RESOURCE. */
+ * when a file is not what the index says, or a part is there that no kill explains (an index lost, or set back by
+ * more than a part); ERROR_IO, ERROR_RESOURCE. */
 struct results *results_open(const char *directory, const struct results_run *run, struct error *err);
 
-/* The configuration of the results that were there, "" in a new directory. The caller compares it with its own. */
-const char *results_config_hash(const struct results *results);
-
-/* The last run there, NULL in a new directory. */
+/* The last run there, NULL in a new directory; lives until a document is added. The caller compares its
+ * configuration with its own, and keeps to its arithmetic. */
 const struct results_run *results_before(const struct results *results);
-
-/* The arithmetic of the last run there, "" in a new directory: a run that goes on keeps to it. */
-const char *results_dtype(const struct results *results);
 
 /* Documents whose part has been deleted by somebody: they count as never done. */
 int64_t results_lost(const struct results *results);

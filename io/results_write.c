@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/num.h"
 #include "io/digest.h"
 #include "io/results_document.h"
@@ -16,7 +17,6 @@ struct results {
     char *directory;
     struct durable_lock *lock;
     struct results_index index;
-    char *found_config_hash; /* of what was there before this run */
     int64_t lost;
     int64_t last_number; /* given to a document */
     bool run_listed;     /* the index holds this run */
@@ -68,9 +68,9 @@ static bool is_listed(const struct results_index *index, const char *name)
     return false;
 }
 
-/* A kill between part and index leaves one part that is not listed, the next one. It is removed and its documents
- * are done again: nothing vouches for its bytes. Any other means that an index was lost or set back, and then
- * nothing is removed. */
+/* A kill between part and index leaves one part that is not listed, the next one. It is removed, which is told, and
+ * its documents are done again: nothing vouches for its bytes. Any other means that an index was lost or set back,
+ * and then nothing is removed. */
 static int strays_remove(const struct results *results, struct error *err)
 {
     char parts[2 * RESULTS_PATH], next[RESULTS_PATH], path[3 * RESULTS_PATH];
@@ -89,7 +89,11 @@ static int strays_remove(const struct results *results, struct error *err)
                                parts, entry->d_name, results->directory);
     closedir(directory);
     snprintf(path, sizeof path, "%s/%s", results->directory, next);
-    return status ? -1 : durable_remove(path, err);
+    if (status == 0 && access(path, F_OK) == 0) {
+        log_warn("%s: removed, as no index lists it; its documents are done again", path);
+        status = durable_remove(path, err);
+    }
+    return status ? -1 : 0;
 }
 
 /* Every listed part is there and whole, or its documents are forgotten; a damaged one is an error. */
@@ -127,10 +131,6 @@ static int index_take_up(struct results *results, struct error *err)
     if (last->task != results->run->task)
         return error_set(err, ERROR_USAGE, "%s holds the results of %s, not of %s", results->directory,
                          result_task_name(last->task), result_task_name(results->run->task));
-    free(results->found_config_hash);
-    results->found_config_hash = strdup(last->config_hash);
-    if (!results->found_config_hash)
-        return error_set(err, ERROR_RESOURCE, "out of memory");
     return parts_check(results, err);
 }
 
@@ -165,8 +165,7 @@ struct results *results_open(const char *directory, const struct results_run *ru
     results->run = run;
     results->file = -1;
     results->directory = strdup(directory);
-    results->found_config_hash = strdup("");
-    if (!results->directory || !results->found_config_hash) {
+    if (!results->directory) {
         error_set(err, ERROR_RESOURCE, "out of memory");
         goto fail;
     }
@@ -178,20 +177,9 @@ fail:
     return NULL;
 }
 
-const char *results_config_hash(const struct results *results)
-{
-    return results->found_config_hash;
-}
-
 const struct results_run *results_before(const struct results *results)
 {
     return results->index.n_runs > 0 ? &results->index.runs[results->index.n_runs - 1] : NULL;
-}
-
-const char *results_dtype(const struct results *results)
-{
-    const struct results_run *before = results_before(results);
-    return before ? before->dtype : "";
 }
 
 int64_t results_lost(const struct results *results)
@@ -345,7 +333,6 @@ void results_close(struct results *results)
     batch_end(results);
     results_index_free(&results->index);
     durable_lock_release(results->lock);
-    free(results->found_config_hash);
     free(results->directory);
     free(results);
 }

@@ -28,11 +28,11 @@ struct documents_run {
 /* ---- before the work ---- */
 
 /* The results there are of another run: says in what it differs. */
-static int refuse_results(const struct documents_run *r, struct error *err)
+static int refuse_results(const struct documents_run *r, const struct results_run *before, struct error *err)
 {
     const struct options *options = r->session->options;
     char what[DIFFERENCE];
-    difference_find(results_before(r->results), &r->identity.run, what, sizeof what);
+    difference_find(before, &r->identity.run, what, sizeof what);
     return error_set(
         err, ERROR_USAGE,
         "%.200s holds results of other options or another model (%s): take another -o, or the same options",
@@ -46,9 +46,9 @@ static int open_results(struct documents_run *r, struct error *err)
     if (identity_make(&r->identity, options, &r->session->opened, err) != 0 ||
         !(r->results = results_open(options->output, &r->identity.run, err)))
         return -1;
-    const char *before = results_config_hash(r->results);
-    if (before[0] != '\0' && strcmp(before, r->identity.config_hash) != 0)
-        return refuse_results(r, err);
+    const struct results_run *before = results_before(r->results);
+    if (before && strcmp(before->config_hash, r->identity.config_hash) != 0)
+        return refuse_results(r, before, err);
     if (results_lost(r->results) > 0)
         log_warn("%s: %" PRId64 " documents are done again: the parts they were in are gone", options->output,
                  results_lost(r->results));

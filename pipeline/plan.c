@@ -320,13 +320,14 @@ static int choose_settings(struct plan *plan, struct error *err)
 
 static int choose_setup(struct plan *plan, struct error *err)
 {
+    const struct results_run *before = plan->results ? results_before(plan->results) : NULL;
     const struct setup_machine machine = {
         .options = plan->options,
         .model = plan->opened->model,
         .ranks = plan->ranks,
         .place = plan->place,
         .jobs = plan->chunks,
-        .before = plan->results ? results_dtype(plan->results) : "",
+        .before = before ? before->dtype : "",
         .policies = plan->policies,
     };
     plan->setup = (struct setup){
