@@ -5,7 +5,7 @@
 static struct probe_keys keys_of(const struct plan *plan, int setting, int64_t n)
 {
     const int layers = plan->opened->model->shape.layers;
-    const struct policy_spec *policies = plan->policies + setting * layers;
+    const struct policy_spec *policies = plan_policies(plan, setting);
     return (struct probe_keys){layers_keys_seen(policies, layers, n), layers_keys_searched(policies, layers, n)};
 }
 

@@ -39,24 +39,28 @@ static int read_instruction(const struct options *options, char **out, struct er
     return status;
 }
 
-/* What the user asks of the layers, [ENGINE_SETTINGS][layers]: as asked and, with --against, what to compare with;
- * otherwise the others follow from the documents. Behind them the untouched model's. To be freed; NULL on failure.
- */
+/* What the user asks of the layers, [PLAN_UNTOUCHED + 1][layers]: as asked and, with --against, what to compare
+ * with; otherwise the others follow from the documents. To be freed; NULL on failure. */
 static struct policy_spec *choose_policies(const struct options *options, const struct model *model,
                                            struct policy_spec *asked, struct policy_spec *against,
                                            struct error *err)
 {
     const size_t layers = (size_t)model->shape.layers;
     const struct policy_spec full = {.kind = POLICY_FULL};
-    struct policy_spec *policies = calloc((ENGINE_SETTINGS + 1) * layers, sizeof *policies);
+    struct policy_spec *policies = calloc((PLAN_UNTOUCHED + 1) * layers, sizeof *policies);
     if (!policies)
         error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", model->shape.layers);
     else if (asked_policies(options, model, asked, policies, err) == 0 &&
              (!options->against || asked_against(options, model, against, policies + layers, err) == 0) &&
-             layers_choose(&full, NULL, model, policies + ENGINE_SETTINGS * layers, err) == 0)
+             layers_choose(&full, NULL, model, policies + PLAN_UNTOUCHED * layers, err) == 0)
         return policies;
     free(policies);
     return NULL;
+}
+
+struct policy_spec *plan_policies(const struct plan *plan, int setting)
+{
+    return plan->policies + setting * plan->opened->model->shape.layers;
 }
 
 int plan_check(const struct options *options, const struct opened_model *opened, struct error *err)
@@ -75,7 +79,7 @@ static int limit_receipts(struct plan *plan, struct error *err)
 {
     const struct model *model = plan->opened->model;
     struct work_limits *limits = &plan->limits;
-    struct policy_spec beyond, *policies[] = {plan->policies, plan->policies + model->shape.layers};
+    struct policy_spec beyond, *policies[] = {plan_policies(plan, 0), plan_policies(plan, 1)};
     limits->bos = tokenizer_add_bos(plan->opened->tokenizer) ? 1 : 0;
     limits->receipt = i64_min(RECEIPT_MOST, model->file_context) - limits->bos;
     if (limits->extends && (asked_beyond(plan->options, model, &beyond, err) != 0 ||
@@ -93,8 +97,8 @@ static int set_limits(struct plan *plan, struct error *err)
     const int64_t reach = model->context;
     struct work_limits *limits = &plan->limits;
     const int layers = model->shape.layers;
-    const bool bounded = !layers_any_full(plan->policies, layers) &&
-                         (!options->against || !layers_any_full(plan->policies + layers, layers));
+    const bool bounded = !layers_any_full(plan_policies(plan, 0), layers) &&
+                         (!options->against || !layers_any_full(plan_policies(plan, 1), layers));
     *limits = (struct work_limits){
         .strategy = (enum strategy)options->strategy,
         .context = options->context ? options->context
@@ -128,7 +132,7 @@ static int set_limits(struct plan *plan, struct error *err)
 
 /* ---- the documents ---- */
 
-static void fail_document(struct plan_document *document, enum result_status status, const char *reason)
+static void end_document(struct plan_document *document, enum result_status status, const char *reason)
 {
     document->status = status;
     snprintf(document->reason, sizeof document->reason, "%.255s", reason);
@@ -141,7 +145,7 @@ static int plan_text(struct plan *plan, struct plan_document *document, struct e
     struct token_list tokens = {0};
     if (tokenizer_encode(plan->opened->tokenizer, text, &tokens, err) != 0) {
         token_list_free(&tokens);
-        fail_document(document, RESULT_FAILED, err->text);
+        end_document(document, RESULT_FAILED, err->text);
         *err = (struct error){0};
         return 0;
     }
@@ -152,9 +156,9 @@ static int plan_text(struct plan *plan, struct plan_document *document, struct e
     int status = work_plan(&document->work, plan->task, &plan->limits, &to_cut, err);
     token_list_free(&tokens);
     if (status == 0 && document->work.failed)
-        fail_document(document, RESULT_FAILED, document->work.failure.text);
+        end_document(document, RESULT_FAILED, document->work.failure.text);
     else if (status == 0 && document->work.n_nodes == 0)
-        fail_document(document, RESULT_SKIPPED, "no tokens");
+        end_document(document, RESULT_SKIPPED, "no tokens");
     return status;
 }
 
@@ -184,14 +188,14 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
     if (corpus_read(plan->corpus, index, &document->text, err) != 0) {
         if (is_done(plan, document))
             return 0;
-        fail_document(document, RESULT_FAILED, err->text);
+        end_document(document, RESULT_FAILED, err->text);
         *err = (struct error){0};
         return 0;
     }
     if (is_done(plan, document))
         return 0;
     if (document->text.skipped) {
-        fail_document(document, RESULT_SKIPPED, document->text.skipped);
+        end_document(document, RESULT_SKIPPED, document->text.skipped);
         return 0;
     }
     if (plan_text(plan, document, err) != 0)
@@ -369,7 +373,7 @@ static void warn_of_policies(const struct plan *plan)
     const struct setup *setup = &plan->setup;
     const struct model *model = plan->opened->model;
     for (int i = 0; i < setup->n_settings; i++)
-        layers_warn_beyond(plan->policies + i * model->shape.layers, model, i64_max(setup->segment, setup->max_new),
+        layers_warn_beyond(plan_policies(plan, i), model, i64_max(setup->segment, setup->max_new),
                            setup->settings[i].max_tokens);
 }
 

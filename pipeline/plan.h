@@ -60,7 +60,7 @@ struct plan {
     struct place place;
     struct policy_spec asked;     /* --policy, or full */
     struct policy_spec against;   /* --against, or full */
-    struct policy_spec *policies; /* [ENGINE_SETTINGS + 1][layers]: of the settings, and of the untouched model */
+    struct policy_spec *policies; /* [PLAN_UNTOUCHED + 1][layers], see plan_policies */
 };
 
 struct plan_around {
@@ -79,6 +79,10 @@ int plan_check(const struct options *options, const struct opened_model *opened,
 struct plan *plan_create(const struct options *options, const struct opened_model *opened,
                          const struct plan_around *around, struct error *err);
 void plan_free(struct plan *plan);
+
+/* The layers' policies under a setting of the engine, or in the model as it was trained. */
+enum { PLAN_UNTOUCHED = ENGINE_SETTINGS };
+struct policy_spec *plan_policies(const struct plan *plan, int setting);
 
 /* One document's rows, the totals, memory and the predicted time. */
 int plan_print(const struct plan *plan, FILE *out, struct error *err);

@@ -94,7 +94,7 @@ static void describe_context(const struct plan *plan, char *out, size_t size)
     else
         snprintf(out, size, "context %" PRId64 ", policy %s", plan->limits.context, policy);
     for (int i = 1; i < plan->setup.n_settings; i++) {
-        layers_describe(plan->policies + i * layers, layers, other, sizeof other);
+        layers_describe(plan_policies(plan, i), layers, other, sizeof other);
         const char *relation = i != plan->setup.reference ? "beyond it"
                                : plan->options->against   ? "against"
                                                           : "receipts against";

@@ -109,9 +109,9 @@ static void compare_scores(const struct work *work, const struct result_score *s
 static void name_policies(const struct plan *plan, const struct work *work, struct material *material)
 {
     const struct model *model = plan->opened->model;
-    const int layers = model->shape.layers, reference = plan->options->against ? 1 : ENGINE_SETTINGS;
-    layers_describe(plan->policies + work->setting * layers, layers, material->policy, sizeof material->policy);
-    layers_describe(plan->policies + reference * layers, layers, material->reference, sizeof material->reference);
+    const int layers = model->shape.layers, reference = plan->options->against ? 1 : PLAN_UNTOUCHED;
+    layers_describe(plan_policies(plan, work->setting), layers, material->policy, sizeof material->policy);
+    layers_describe(plan_policies(plan, reference), layers, material->reference, sizeof material->reference);
     const size_t used = strlen(material->reference);
     if (!plan->options->against && positions_differ(model))
         snprintf(material->reference + used, sizeof material->reference - used,
