@@ -106,7 +106,7 @@ int model_pack(struct model *model, const struct model_pack_options *options, st
     model->dtype = options->dtype;
     if (!options->device->host_visible)
         return (model->cuda = model_cuda_create(model, options, err)) ? 0 : -1;
-    if (model_packed_bytes(model, options, &bytes, err) != 0 ||
+    if (comm_agree(options->node, model_packed_bytes(model, options, &bytes, err), err) != 0 ||
         shared_memory_create(options->node, bytes, &model->packed, err) != 0)
         return -1;
     /* A weight that is no number is found by one rank alone; the others must not wait for its share. */

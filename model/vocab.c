@@ -143,7 +143,7 @@ static int add(struct vocab *vocab, int32_t id, struct text name, char *at, stru
     if (length < 0)
         return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is not %s", id,
                          entry->kind == TOKEN_BYTE ? "the name of a byte" : "in the byte-level alphabet");
-    if (length == 0 && entry->kind == TOKEN_NORMAL)
+    if (length == 0 && (entry->kind == TOKEN_NORMAL || entry->kind == TOKEN_BYTE))
         return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is empty", id);
     entry->bytes = at;
     entry->length = (size_t)length;

@@ -379,6 +379,8 @@ static void malformed_vocabularies_are_refused(void **state)
     check_refused(&spm, "tokens[259] is empty");
     spm.toy.tokens[7] = (struct text){"<0xZZ>", 6};
     check_refused(&spm, "tokens[7] is not the name of a byte");
+    spm.toy.tokens[7].length = 0;
+    check_refused(&spm, "tokens[7] is empty");
     spm.toy.tokens[7] = (struct text){"<0x04>", 6};
     spm.toy.tokens[a] = (struct text){"a", 1};
     toy_value(&spm.toy, "tokenizer.ggml.scores")->count--;
