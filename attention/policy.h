@@ -89,7 +89,7 @@ struct keep;
 struct policy {
     const char *name, *purpose;
     const struct policy_parameter *parameters;
-    size_t budget; /* which field of a policy_spec bounds its memory, in tokens */
+    size_t budget; /* offset of the field of a policy_spec that bounds its memory, in tokens; 0: none does */
     enum near_rule near;
     enum slot_positions positions;
     bool retrieves;   /* slots are chosen for each group of queries out of a far memory (attention/far.h) */

@@ -1,4 +1,4 @@
-/* The log of one rank: what happened and when, one line each. The only global of the program.
+/* The log of one rank: what happened and when, one line each. Global, as there is one.
  *
  * log_open once, before other threads start; then log_error .. log_debug from any thread; log_close at the end.
  * A file is appended to, never cut, so that a job that goes on keeps the lines of the one before it. Each line is

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "io/digest.h"
 #include "io/encoding.h"
 
 enum document_use { DOCUMENT_USED, DOCUMENT_SKIPPED, DOCUMENT_DROPPED };
@@ -31,11 +32,11 @@ struct document_span {
 struct document_text {
     const char *text; /* UTF-8 [length], may hold NULs, not terminated */
     size_t length;
-    int64_t chars;          /* code points of the text */
-    int64_t source_bytes;   /* of the file */
-    char sha256[65];        /* of the file, hex */
-    enum encoding encoding; /* of the file */
-    const char *skipped;    /* NULL, or why there is no text: "empty", "binary" */
+    int64_t chars;                 /* code points of the text */
+    int64_t source_bytes;          /* of the file */
+    char sha256[DIGEST_HEX_BYTES]; /* of the file, hex */
+    enum encoding encoding;        /* of the file */
+    const char *skipped;           /* NULL, or why there is no text: "empty", "binary" */
     int64_t n_spans;
     struct document_span *spans; /* the ledger */
     void *owned;                 /* what the text lies in */

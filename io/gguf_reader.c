@@ -20,7 +20,7 @@ int gguf_reader_fail(struct gguf_reader *reader, const char *format, ...)
     return error_set(reader->err, ERROR_INPUT, "%.160s: byte %zu: %s", reader->path, reader->at, reason);
 }
 
-size_t gguf_reader_left(const struct gguf_reader *reader)
+static size_t left(const struct gguf_reader *reader)
 {
     return reader->size - reader->at;
 }
@@ -29,7 +29,7 @@ size_t gguf_reader_left(const struct gguf_reader *reader)
 static int read_bits(struct gguf_reader *reader, const char *what, size_t size, uint64_t *out)
 {
     *out = 0;
-    if (gguf_reader_left(reader) < size)
+    if (left(reader) < size)
         return gguf_reader_fail(reader, "the file ends inside %s", what);
     for (size_t i = 0; i < size; i++)
         *out |= (uint64_t)reader->bytes[reader->at + i] << 8 * i;
@@ -56,7 +56,7 @@ int gguf_reader_count(struct gguf_reader *reader, const char *what, size_t least
     uint64_t count;
     if (gguf_reader_u64(reader, what, &count) != 0)
         return -1;
-    if (count > gguf_reader_left(reader) / least) {
+    if (count > left(reader) / least) {
         reader->at -= 8;
         return gguf_reader_fail(reader, "%s is %llu, more than the rest of the file can hold", what,
                                 (unsigned long long)count);

@@ -26,7 +26,6 @@ struct gguf_reader {
 /* Always -1; ERROR_INPUT "path: byte N: [subject: ]message". */
 int gguf_reader_fail(struct gguf_reader *reader, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-size_t gguf_reader_left(const struct gguf_reader *reader);
 int gguf_reader_u32(struct gguf_reader *reader, const char *what, uint32_t *out);
 int gguf_reader_u64(struct gguf_reader *reader, const char *what, uint64_t *out);
 

@@ -65,7 +65,7 @@ int64_t forward_length(const struct forward *forward);
 int forward_segment(struct forward *forward, const int32_t *tokens, int64_t n, struct error *err);
 
 /* What the model says of the segment just carried: for each of its n tokens the natural log-probability of
- * target[i] as the token after it, and the id it would have chosen. target[i] < 0: not asked, left alone.
+ * target[i] as the token after it, and the id it would have chosen. target[i] < 0: logprob[i] means nothing.
  * logprob [n], top1 [n]; complete on every rank. Needs a model packed with its head. */
 struct forward_scores {
     const int32_t *target;

@@ -27,8 +27,7 @@ struct deal_source {
 
 struct dealer;
 
-/* groups: ring groups in the world, each of `ring` neighbouring ranks; leaders are world ranks 0, ring, 2 ring...
- */
+/* The world is ring groups of `ring` neighbouring ranks each; leaders are world ranks 0, ring, 2 ring... */
 struct dealer *dealer_create(const struct comm *world, int ring, const struct deal_source *source,
                              struct error *err);
 void dealer_free(struct dealer *dealer);

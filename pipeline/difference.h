@@ -6,8 +6,8 @@
 
 #include "io/results.h"
 
-/* "max-new 200 there, 400 here": the first option that differs; else the model; else what their records do not tell
- * apart: files that options name, and the segment. */
+/* "another model", or "max-new 200 there, 400 here": the first option that differs; else what their records do not
+ * tell apart: files that options name, and the segment. */
 enum { DIFFERENCE = 160 };
 void difference_find(const struct results_run *there, const struct results_run *here, char *out, size_t size);
 

@@ -17,7 +17,8 @@
 struct place {
     int ranks_on_node;
     int threads;       /* CPUs of a rank, at least 1 */
-    size_t gpu_memory; /* bytes that a rank can have on its GPU, what libraries take there left out */
+    size_t gpu_memory; /* bytes that a rank can have on its GPU, what libraries take there left out; read only with
+                          GPUs */
 };
 
 /* Collective over the world; node: this rank's. Rank 0 warns where its node's ranks are bound to few of its CPUs,

@@ -1,8 +1,8 @@
 /* Work: one document on its way through a run, as rank 0 sees it: its tokens, its chunks, and the generations
  * (nodes) that a strategy makes of them.
  *
- * work_init, work_plan (chooses strategy and chunks; may fail the document), then while work_take gives a node
- * that is ready, run it as a job and hand what came back to work_give, until work->open is 0 and nothing is ready.
+ * work_init, work_plan (chooses strategy and chunks; may fail the document); then, until work_over: work_take makes
+ * a job of a node that work_ready names, and what came back of it goes to work_give. work_clear at the end.
  * A node's number is its index; nodes are only ever added.
  *
  *   whole:       final
