@@ -20,7 +20,7 @@
 #   OUT       folder of the results (out/longhaul)
 #   NTASKS    ranks (the job's tasks, or 2)    THREADS  per rank (the job's --cpus-per-task)
 #   GPUS      of a node: the ranks compute on them, or fail (the job needs --gpus-per-node, -task or --gres)
-#   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
+#   RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR
 #             the options of these names
 #   EXTRA     more options, cut at spaces; arguments of this script are passed on as they are
 #   LONGHAUL  the program (build/longhaul here, or the one in PATH)
@@ -45,7 +45,7 @@ THREADS=${THREADS:-${SLURM_CPUS_PER_TASK:-}}
 program=$(find_program)
 command=("$program" summarize "$CORPUS" -m "$MODEL" -o "$OUT")
 [ -z "$THREADS" ] || command+=(--threads "$THREADS")
-options_of RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY MEMORY_BUDGET
+options_of RING SEGMENT CHUNK OVERLAP CONTEXT DTYPE STRATEGY MAX_NEW PROMPT POLICY LAYERS MEMORY_BUDGET POSITIONS FACTOR
 device_option
 read -r -a extra <<<"${EXTRA:-}"
 command+=("${extra[@]}" "$@")

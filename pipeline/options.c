@@ -51,7 +51,7 @@ static const struct option_row rows[] = {
      "default: jsonl for summaries, csv for scores"},
 
     {"What is asked", "strategy", 0, KIND_CHOICE, READS, 1, FIELD(strategy), 0, 0, "auto|whole|map-reduce|refine",
-     "how chunks become a summary (score: whole, or chunks)"},
+     "how chunks become a summary (score: auto or whole)"},
     {NULL, "prompt", 0, KIND_STRING, SUMMARIZE | PLAN, 1, FIELD(prompt), 0, 0, "FILE",
      "instruction in place of the built-in one"},
     {NULL, "max-new", 0, KIND_COUNT, SUMMARIZE | PLAN, 1, FIELD(max_new), 1, 1e6, "TOKENS",
@@ -113,7 +113,7 @@ static const struct option_row rows[] = {
      "per rank (default: its share of cores)"},
 
     {"Running", "dry-run", 0, KIND_FLAG, SUMMARIZE | SCORE, 0, FIELD(dry_run), 0, 0, NULL,
-     "show the plan and stop"},
+     "show the plan of this command and stop"},
     {NULL, "retry-failed", 0, KIND_FLAG, SUMMARIZE | SCORE, 0, FIELD(retry_failed), 0, 0, NULL,
      "also take documents that failed before"},
     {NULL, "max-error-rate", 0, KIND_REAL, SUMMARIZE | SCORE, 0, FIELD(max_error_rate), 0, 1, "X",
