@@ -1,5 +1,6 @@
 #include "pipeline/engine.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ struct engine {
     struct forward *forward;          /* that of the job in hand */
     struct forward *reference;        /* what it is held against, or NULL */
     float *logits, *reference_logits; /* [vocab] */
+    int32_t *target, *unasked;        /* [segment]: of scores; likeliest tokens that nobody asks for */
     struct error poll_error;          /* a poll deep inside the forward pass cannot return one */
 };
 
@@ -86,6 +88,9 @@ static int create_alone(struct engine *engine, struct error *err)
     if (!(engine->logits = options->device->host_alloc(2 * vocab * sizeof *engine->logits, "logits", err)))
         return -1;
     engine->reference_logits = engine->logits + vocab;
+    if (!(engine->target = malloc(2 * (size_t)options->segment * sizeof *engine->target)))
+        return error_set(err, ERROR_RESOURCE, "no memory to score %" PRId64 " tokens", options->segment);
+    engine->unasked = engine->target + options->segment;
     return (engine->pool = pool_create(options->threads, err)) ? choose_kernels(engine, err) : -1;
 }
 
@@ -136,6 +141,7 @@ void engine_free(struct engine *engine)
         forward_free(engine->forwards[i]);
     pool_free(engine->pool);
     engine->options.device->host_free(engine->logits);
+    free(engine->target);
     free(engine);
 }
 
@@ -184,50 +190,33 @@ static int report(struct engine *engine, const struct job *job, int64_t generate
 /* One way in which a job's tokens are read: by which forward pass, and where its scores go. */
 struct reading {
     struct forward *forward;
-    float *logprob; /* [n_tokens - 1], or NULL: not asked */
+    float *logprob; /* [n_tokens], or NULL: not asked */
     int32_t *top1;  /* the same */
     int64_t *most;  /* bytes of its memory on this rank, at its fullest */
 };
 
 /* The log-probabilities of one segment: the target of each token is the next one, the last token of all has none.
  */
-static int score_segment(const struct job *job, struct stretch segment, const struct reading *reading,
-                         struct error *err)
+static int score_segment(struct engine *engine, const struct job *job, struct stretch segment,
+                         const struct reading *reading, struct error *err)
 {
     const int64_t first = segment.first, n = segment.end - first;
     const bool last = segment.end == job->n_tokens;
-    int32_t *target = malloc((size_t)n * sizeof *target), *top1 = malloc((size_t)n * sizeof *top1);
-    float *logprob = malloc((size_t)n * sizeof *logprob);
-    int status = -1;
-    if (!target || !top1 || !logprob) {
-        error_set(err, ERROR_RESOURCE, "no memory to score %lld tokens", (long long)n);
-        goto done;
-    }
-    const int64_t asked = last ? n - 1 : n;
-    memcpy(target, job->tokens + first + 1, (size_t)asked * sizeof *target);
+    memcpy(engine->target, job->tokens + first + 1, (size_t)(last ? n - 1 : n) * sizeof *engine->target);
     if (last)
-        target[n - 1] = -1;
-    const struct forward_scores scores = {target, logprob, top1};
-    status = forward_score(reading->forward, &scores, err);
-    if (status == 0) {
-        memcpy(reading->logprob + first, logprob, (size_t)asked * sizeof *logprob);
-        if (reading->top1)
-            memcpy(reading->top1 + first, top1, (size_t)asked * sizeof *top1);
-    }
-done:
-    free(target);
-    free(top1);
-    free(logprob);
-    return status;
+        engine->target[n - 1] = -1;
+    const struct forward_scores scores = {engine->target, reading->logprob + first,
+                                          reading->top1 ? reading->top1 + first : engine->unasked};
+    return forward_score(reading->forward, &scores, err);
 }
 
-static int read_segment(const struct job *job, struct stretch segment, const struct reading *reading,
-                        struct error *err)
+static int read_segment(struct engine *engine, const struct job *job, struct stretch segment,
+                        const struct reading *reading, struct error *err)
 {
     if (forward_segment(reading->forward, job->tokens + segment.first, segment.end - segment.first, err) != 0)
         return -1;
     *reading->most = i64_max(*reading->most, (int64_t)forward_resident(reading->forward));
-    return reading->logprob ? score_segment(job, segment, reading, err) : 0;
+    return reading->logprob ? score_segment(engine, job, segment, reading, err) : 0;
 }
 
 /* The probes whose logits the segment has: those of the tokens behind its own. */
@@ -262,9 +251,9 @@ static int prefill(struct engine *engine, const struct job *job, struct job_resu
         forward_reset(engine->reference);
     for (int64_t first = 0; first < job->n_tokens; first += engine->options.segment) {
         const struct stretch segment = {first, i64_min(first + engine->options.segment, job->n_tokens)};
-        if (read_segment(job, segment, &asked, err) != 0)
+        if (read_segment(engine, job, segment, &asked, err) != 0)
             return -1;
-        if (engine->reference && (read_segment(job, segment, &reference, err) != 0 ||
+        if (engine->reference && (read_segment(engine, job, segment, &reference, err) != 0 ||
                                   probe_segment(engine, job, segment, result, err) != 0))
             return -1;
         if (report(engine, job, 0, err) != 0)
