@@ -9,8 +9,7 @@
 
 static struct near_shape near_shape(const struct bounded_options *o, const struct policy_spec *spec)
 {
-    return (struct near_shape){o->kv_heads, o->dim, o->kernel->dtype,
-                               policy_near_reach(spec) + o->max_segment + o->max_generated};
+    return (struct near_shape){o->kv_heads, o->dim, o->kernel->dtype, bounded_near_capacity(o, spec)};
 }
 
 static struct slots_shape slots_shape(const struct bounded_options *o, const struct policy_spec *spec)
@@ -18,14 +17,9 @@ static struct slots_shape slots_shape(const struct bounded_options *o, const str
     return (struct slots_shape){o->kv_heads, o->dim, o->kernel->dtype, spec->slots};
 }
 
-static size_t row_bytes(const struct bounded_options *o)
-{
-    return (size_t)o->dim * dtype_size(o->kernel->dtype);
-}
-
 static size_t sink_bytes(const struct bounded_options *o, const struct policy_spec *spec)
 {
-    return 2 * (size_t)o->kv_heads * (size_t)spec->sinks * row_bytes(o);
+    return 2 * (size_t)o->kv_heads * (size_t)spec->sinks * bounded_row_bytes(o);
 }
 
 /* The largest of all layers, in tokens and bytes. */
@@ -61,7 +55,7 @@ static size_t shared_bytes(const struct bounded_options *o)
     const int64_t tiles = i64_ceil_div(most.near, ATTN_KEY_TILE) + i64_ceil_div(most.kept, ATTN_KEY_TILE);
     const size_t rows = ATTN_QUERY_ROWS * ((size_t)o->dim * (sizeof(float) + dtype_size(o->kernel->dtype)));
     return (size_t)tiles * (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim) +
-           2 * (size_t)o->kv_heads * (size_t)most.kept * row_bytes(o) + most.stage +
+           2 * (size_t)o->kv_heads * (size_t)most.kept * bounded_row_bytes(o) + most.stage +
            (size_t)pool_threads(o->pool) * (rows + o->kernel->scratch_bytes(o->dim));
 }
 
@@ -93,8 +87,8 @@ int bounded_bytes(const struct bounded_options *options, size_t *out, struct err
     size_t far;
     if (bounded_far_bytes(options, &far, err) != 0)
         return -1;
-    *out = total + far + bounded_observe_bytes(options) + bounded_nearest_bytes(options) +
-           bounded_blocks_bytes(options) + bounded_landmark_bytes(options);
+    *out = total + far + bounded_groups_bytes(options) + bounded_observe_bytes(options) +
+           bounded_nearest_bytes(options) + bounded_blocks_bytes(options) + bounded_landmark_bytes(options);
     return 0;
 }
 
@@ -130,7 +124,7 @@ static int create_scratch(struct bounded *b, struct error *err)
     for (int i = 0; i < pool_threads(o->pool); i++) {
         struct bounded_scratch *s = &b->scratch[i];
         if (!(s->o = o->device->alloc(rows * (dim + 2) * sizeof *s->o, "a thread's sums", err)) ||
-            !(s->q = o->device->alloc(rows * row_bytes(o), "a thread's queries", err)) ||
+            !(s->q = o->device->alloc(rows * bounded_row_bytes(o), "a thread's queries", err)) ||
             !(s->kernel = o->device->alloc(o->kernel->scratch_bytes(o->dim), "a thread's scores", err)))
             return -1;
         s->m = s->o + rows * dim;
@@ -143,7 +137,7 @@ static int create_shared(struct bounded *b, struct error *err)
 {
     const struct bounded_options *o = &b->options;
     const struct largest most = find_largest(o);
-    const size_t kept = (size_t)o->kv_heads * (size_t)most.kept * row_bytes(o);
+    const size_t kept = (size_t)o->kv_heads * (size_t)most.kept * bounded_row_bytes(o);
     const size_t tile = (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim);
     b->most_kept = most.kept;
     const int64_t near_tiles = i64_ceil_div(most.near, ATTN_KEY_TILE);
@@ -184,6 +178,8 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
     for (int i = 0; i < options->layers && status == 0; i++)
         status = create_layer(b, i, err);
     if (status == 0)
+        status = bounded_groups_create(b, err);
+    if (status == 0)
         status = bounded_far_create(b, err);
     if (status == 0)
         status = bounded_observe_create(b, err);
@@ -204,6 +200,7 @@ void bounded_free(struct bounded *b)
     if (!b)
         return;
     const struct device *device = b->options.device;
+    bounded_groups_free(b);
     bounded_far_free(b);
     bounded_observe_free(b);
     bounded_nearest_free(b);
@@ -256,7 +253,7 @@ size_t bounded_resident(const struct bounded *b)
         far += policy_of(layer->spec.kind)->blocks ? blocks_resident(&layer->blocks) : 0;
         rows += (size_t)(layer->near.length + layer->sinks + slots_own(&layer->slots));
     }
-    return far + 2 * rows * (size_t)b->options.kv_heads * row_bytes(&b->options);
+    return far + 2 * rows * (size_t)b->options.kv_heads * bounded_row_bytes(&b->options);
 }
 
 /* Tokens of the past that a layer holds at most, or now, beside the first. */
@@ -288,6 +285,7 @@ int bounded_begin(struct bounded *b, int64_t first, int64_t end, struct error *e
 {
     b->first = first;
     b->end = end;
+    bounded_groups_find(b);
     for (int i = 0; i < b->options.layers; i++)
         if (near_extend(&b->layers[i].near, end - first, err) != 0)
             return -1;
@@ -336,7 +334,7 @@ static struct near_share share_of(const struct bounded *b, const struct bounded_
 
 void bounded_take_sinks(struct bounded *b, struct bounded_layer *layer, int64_t end)
 {
-    const size_t row = row_bytes(&b->options);
+    const size_t row = bounded_row_bytes(&b->options);
     end = i64_min(layer->spec.sinks, end);
     for (int head = 0; head < b->options.kv_heads && layer->sinks < end; head++) {
         const size_t at = (size_t)((int64_t)head * layer->spec.sinks + layer->sinks) * row;
@@ -349,7 +347,7 @@ void bounded_take_sinks(struct bounded *b, struct bounded_layer *layer, int64_t 
 
 int bounded_gather_kept(struct bounded *b, struct bounded_layer *layer, struct error *err)
 {
-    const size_t row = row_bytes(&b->options), head_bytes = (size_t)b->most_kept * row;
+    const size_t row = bounded_row_bytes(&b->options), head_bytes = (size_t)b->most_kept * row;
     const size_t sinks = (size_t)layer->sinks * row, sink_run = (size_t)layer->spec.sinks * row;
     for (int head = 0; head < b->options.kv_heads && sinks > 0; head++) {
         memcpy(b->kept_keys + (size_t)head * head_bytes, layer->sink_keys + (size_t)head * sink_run, sinks);
@@ -366,7 +364,7 @@ int bounded_gather_kept(struct bounded *b, struct bounded_layer *layer, struct e
 static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t leave, struct error *err)
 {
     const struct policy *policy = policy_of(layer->spec.kind);
-    const size_t row = row_bytes(&b->options), sinks = (size_t)layer->sinks * row;
+    const size_t row = bounded_row_bytes(&b->options), sinks = (size_t)layer->sinks * row;
     const int64_t first = i64_max(layer->near.first, layer->sinks);
     if (!policy->keep || leave <= first)
         return 0;

@@ -8,11 +8,6 @@
 #include "attention/ring.h"
 #include "attention/rows.h"
 
-static size_t row_bytes(const struct bounded_options *o)
-{
-    return (size_t)o->dim * dtype_size(o->kernel->dtype);
-}
-
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
 
 static struct blocks_shape blocks_shape(const struct bounded_options *o, const struct policy_spec *spec)
@@ -22,14 +17,9 @@ static struct blocks_shape blocks_shape(const struct bounded_options *o, const s
                                  i64_max(1, tokens / BLOCK_TOKENS)};
 }
 
-static int64_t near_capacity(const struct bounded_options *o, const struct policy_spec *spec)
-{
-    return policy_near_reach(spec) + o->max_segment + o->max_generated;
-}
-
 /* Of all layers that have blocks. */
 struct largest {
-    int64_t layers, top, seen, blocks, near, rest;
+    int64_t layers, top, blocks, rest;
 };
 
 static struct largest find_largest(const struct bounded_options *o)
@@ -41,23 +31,15 @@ static struct largest find_largest(const struct bounded_options *o)
             continue;
         most.layers++;
         most.top = i64_max(most.top, spec->top);
-        most.seen = i64_max(most.seen, policy_kept(spec));
         most.blocks = i64_max(most.blocks, blocks_shape(o, spec).capacity);
-        most.near = i64_max(most.near, near_capacity(o, spec));
-        most.rest = i64_max(most.rest, near_capacity(o, spec) - spec->window);
+        most.rest = i64_max(most.rest, bounded_near_capacity(o, spec) - spec->window);
     }
     return most;
 }
 
-/* Groups of all ranks in a segment: a segment that begins or ends anywhere has broken ones at either end. */
-static int64_t most_groups(const struct bounded_options *o)
-{
-    return o->max_segment / POLICY_GROUP + 2 + 2 * o->group->size;
-}
-
 /* Bytes of what the layers share, part by part. */
 struct parts {
-    size_t records, packed, rest, rows, one, means, scores;
+    size_t records, rest, one, means, scores;
 };
 
 static struct parts find_parts(const struct bounded_options *o)
@@ -66,21 +48,18 @@ static struct parts find_parts(const struct bounded_options *o)
     const struct blocks_shape shape = {o->heads, o->kv_heads, o->dim, o->kernel->dtype, 0};
     const size_t tile = (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim);
     return (struct parts){
-        .records = (size_t)(most_groups(o) * most.top) * blocks_record_bytes(&shape),
-        .packed = (size_t)(most_groups(o) * i64_ceil_div(most.seen, ATTN_KEY_TILE)) * tile,
+        .records = (size_t)(bounded_groups_most(o) * most.top) * blocks_record_bytes(&shape),
         .rest = (size_t)i64_ceil_div(most.rest, ATTN_KEY_TILE) * tile,
-        .rows = 2 * (size_t)most.seen * row_bytes(o),
         .one = (size_t)most.top * blocks_record_bytes(&shape),
-        .means = (size_t)(most_groups(o) * o->heads * o->dim) * sizeof(float),
-        .scores = (size_t)(most_groups(o) * most.blocks) * sizeof(double),
+        .means = (size_t)(bounded_groups_most(o) * o->heads * o->dim) * sizeof(float),
+        .scores = (size_t)(bounded_groups_most(o) * most.blocks) * sizeof(double),
     };
 }
 
 size_t bounded_blocks_bytes(const struct bounded_options *o)
 {
     const struct parts p = find_parts(o);
-    size_t total =
-        2 * p.records + p.packed + p.rest + p.one + p.means + p.scores + (size_t)pool_threads(o->pool) * p.rows;
+    size_t total = 2 * p.records + p.rest + p.one + p.means + p.scores;
     if (find_largest(o).layers == 0)
         return 0;
     for (int i = 0; i < o->layers; i++) {
@@ -96,15 +75,13 @@ static int create_tables(struct bounded *b, struct error *err)
     const struct bounded_options *o = &b->options;
     const struct largest most = find_largest(o);
     const struct parts parts = find_parts(o);
-    const size_t groups = (size_t)most_groups(o), ranks = (size_t)o->group->size;
+    const size_t groups = (size_t)bounded_groups_most(o), ranks = (size_t)o->group->size;
     struct bounded_blocks *s = &b->blocks;
-    s->groups = calloc(groups, sizeof *s->groups);
     s->means = calloc(1, parts.means);
     s->scores = calloc(1, parts.scores);
     s->chosen = calloc(groups * (size_t)most.top, sizeof *s->chosen);
     s->counts = calloc(4 * ranks, sizeof *s->counts);
-    s->rows = calloc((size_t)pool_threads(o->pool), sizeof *s->rows);
-    return s->groups && s->means && s->scores && s->chosen && s->counts && s->rows
+    return s->means && s->scores && s->chosen && s->counts
                ? 0
                : error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
 }
@@ -117,18 +94,12 @@ int bounded_blocks_create(struct bounded *b, struct error *err)
     struct bounded_blocks *s = &b->blocks;
     if (most.layers == 0)
         return 0;
-    s->run_tiles = i64_ceil_div(most.seen, ATTN_KEY_TILE);
     s->rest_tiles = i64_ceil_div(most.rest, ATTN_KEY_TILE);
-    s->rows_bytes = parts.rows;
     if (create_tables(b, err) != 0 || !(s->fetched = o->device->alloc(parts.records, "chosen blocks", err)) ||
         !(s->stage = o->device->alloc(parts.records, "blocks on their way", err)) ||
-        !(s->packed = o->device->alloc(parts.packed, "packed blocks", err)) ||
         !(s->packed_rest = o->device->alloc(parts.rest, "packed tokens before the window", err)) ||
         !(s->one = o->device->alloc(parts.one, "one token's blocks", err)))
         return -1;
-    for (int i = 0; i < pool_threads(o->pool); i++)
-        if (!(s->rows[i] = o->device->alloc(parts.rows, "a thread's blocks", err)))
-            return -1;
     for (int i = 0; i < o->layers; i++) {
         const struct blocks_shape shape = blocks_shape(o, &b->layers[i].spec);
         if (policy_of(b->layers[i].spec.kind)->blocks &&
@@ -144,42 +115,17 @@ void bounded_blocks_free(struct bounded *b)
     struct bounded_blocks *s = &b->blocks;
     for (int i = 0; i < b->options.layers; i++)
         blocks_free(&b->layers[i].blocks);
-    for (int i = 0; s->rows && i < pool_threads(b->options.pool); i++)
-        device->free(s->rows[i]);
     device->free(s->fetched);
     device->free(s->stage);
-    device->free(s->packed);
     device->free(s->packed_rest);
     device->free(s->one);
-    free(s->groups);
     free(s->means);
     free(s->scores);
     free(s->chosen);
     free(s->counts);
-    free(s->rows);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------- */
-
-/* The groups of all ranks, in the order of ranks. */
-static void find_groups(struct bounded *b)
-{
-    struct bounded_blocks *s = &b->blocks;
-    s->n_groups = 0;
-    for (int rank = 0; rank < b->options.group->size; rank++) {
-        const struct zigzag block = zigzag_block(b->first, b->end, rank, b->options.group->size);
-        int64_t row = 0;
-        if (rank == b->options.group->rank)
-            s->own_first = s->n_groups;
-        for (int part = 0; part < 2; part++)
-            for (int64_t p = block.first[part], end; p < block.end[part]; row += end - p, p = end) {
-                end = i64_min(block.end[part], (p / POLICY_GROUP + 1) * POLICY_GROUP);
-                s->groups[s->n_groups++] = (struct bounded_group){rank, p, end, row};
-            }
-        if (rank == b->options.group->rank)
-            s->own = s->n_groups - s->own_first;
-    }
-}
 
 /* n queries, row t at q + t * stride. */
 struct asking {
@@ -243,18 +189,18 @@ static void pick_item(void *context, int64_t group, int thread)
     pick(&choice->layer->blocks, s->scores + group * choice->n, top, s->chosen + group * top);
 }
 
-/* Every group's choice, out of the means of all groups. Only one rank adds to each score, the others 0. */
-static int choose_all(struct bounded *b, const struct bounded_layer *layer, struct error *err)
+/* The choices of n_groups, out of their means. Only one rank adds to each score, the others 0. */
+static int choose_all(struct bounded *b, const struct bounded_layer *layer, int64_t n_groups, struct error *err)
 {
     const struct blocks *blocks = &layer->blocks;
     struct bounded_blocks *s = &b->blocks;
     const int64_t n = blocks->count - blocks_oldest(blocks);
     struct choice choice = {b, layer, n};
-    struct pool_job job = {s->n_groups, score_item, &choice, b->options.poll, b->options.poll_context};
+    struct pool_job job = {n_groups, score_item, &choice, b->options.poll, b->options.poll_context};
     pool_run(b->options.pool, &job);
-    if (comm_check(MPI_Allreduce(MPI_IN_PLACE, s->scores, (int)(s->n_groups * n), MPI_DOUBLE, MPI_SUM,
-                                 b->options.group->mpi),
-                   "scoring the blocks of all ranks", err) < 0)
+    if (comm_check(
+            MPI_Allreduce(MPI_IN_PLACE, s->scores, (int)(n_groups * n), MPI_DOUBLE, MPI_SUM, b->options.group->mpi),
+            "scoring the blocks of all ranks", err) < 0)
         return -1;
     job.work = pick_item;
     pool_run(b->options.pool, &job);
@@ -265,17 +211,19 @@ static int choose_all(struct bounded *b, const struct bounded_layer *layer, stru
 static int share_means(struct bounded *b, const struct bounded_layer *layer, const struct bounded_queries *queries,
                        struct error *err)
 {
-    struct bounded_blocks *s = &b->blocks;
+    const struct bounded_groups *groups = &b->groups;
     const int64_t width = b->options.heads * b->options.dim;
-    memset(s->means, 0, (size_t)(s->n_groups * width) * sizeof *s->means);
-    for (int64_t g = s->own_first; g < s->own_first + s->own; g++) {
-        const struct asking asking = {queries->rope, queries->q + s->groups[g].row * queries->stride,
-                                      queries->stride, s->groups[g].end - s->groups[g].first};
-        add_mean(b, layer, &asking, s->means + g * width);
+    float *means = b->blocks.means;
+    memset(means, 0, (size_t)(groups->n * width) * sizeof *means);
+    for (int64_t g = groups->own_first; g < groups->own_first + groups->own; g++) {
+        const struct bounded_group *group = &groups->items[g];
+        const struct asking asking = {queries->rope, queries->q + group->row * queries->stride, queries->stride,
+                                      group->end - group->first};
+        add_mean(b, layer, &asking, means + g * width);
     }
-    return comm_check(MPI_Allreduce(MPI_IN_PLACE, s->means, (int)(s->n_groups * width), MPI_FLOAT, MPI_SUM,
-                                    b->options.group->mpi),
-                      "putting the queries of all ranks together", err);
+    return comm_check(
+        MPI_Allreduce(MPI_IN_PLACE, means, (int)(groups->n * width), MPI_FLOAT, MPI_SUM, b->options.group->mpi),
+        "putting the queries of all ranks together", err);
 }
 
 /* ---- fetching ------------------------------------------------------------------------------------------- */
@@ -287,11 +235,11 @@ static void count_records(struct bounded *b, const struct bounded_layer *layer)
     const int ranks = b->options.group->size, self = b->options.group->rank;
     int *sent = s->counts, *sent_at = sent + ranks, *got = sent_at + ranks, *got_at = got + ranks;
     memset(s->counts, 0, (size_t)(4 * ranks) * sizeof *s->counts);
-    for (int64_t g = 0; g < s->n_groups; g++)
+    for (int64_t g = 0; g < b->groups.n; g++)
         for (int64_t i = 0; i < s->count; i++) {
             const int holder = (int)(s->chosen[g * layer->spec.top + i] % ranks);
-            sent[s->groups[g].rank] += holder == self;
-            got[holder] += s->groups[g].rank == self;
+            sent[b->groups.items[g].rank] += holder == self;
+            got[holder] += b->groups.items[g].rank == self;
         }
     for (int rank = 1; rank < ranks; rank++) {
         sent_at[rank] = sent_at[rank - 1] + sent[rank - 1];
@@ -307,7 +255,7 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
     const size_t bytes = blocks_record_bytes(&layer->blocks.shape);
     size_t n = 0;
     count_records(b, layer);
-    for (int64_t g = 0; g < s->n_groups; g++) /* in the order of the ranks that get them */
+    for (int64_t g = 0; g < b->groups.n; g++) /* in the order of the ranks that get them */
         for (int64_t i = 0; i < s->count; i++) {
             const int64_t block = s->chosen[g * layer->spec.top + i];
             if (block % ranks == self)
@@ -326,18 +274,12 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
 
 /* ---- packing -------------------------------------------------------------------------------------------- */
 
-struct packing {
-    struct bounded *bounded;
-    const struct bounded_layer *layer;
-    const struct rope *rope;
-};
-
 /* Where the record of choice i of an own group lies among what was fetched. */
-static const char *fetched_record(const struct packing *p, int64_t own, int64_t i)
+static const char *fetched_record(const struct bounded_packing *p, int64_t own, int64_t i)
 {
     const struct bounded_blocks *s = &p->bounded->blocks;
     const int ranks = p->bounded->options.group->size;
-    const int64_t top = p->layer->spec.top, *chosen = s->chosen + s->own_first * top;
+    const int64_t top = p->layer->spec.top, *chosen = s->chosen + p->bounded->groups.own_first * top;
     const int holder = (int)(chosen[own * top + i] % ranks);
     int64_t at = s->counts[3 * ranks + holder];
     for (int64_t g = 0; g <= own; g++)
@@ -346,46 +288,25 @@ static const char *fetched_record(const struct packing *p, int64_t own, int64_t 
     return s->fetched + (size_t)at * blocks_record_bytes(&p->layer->blocks.shape);
 }
 
-static char *run_at(const struct bounded *b, int64_t own, int kv_head)
+/* First tokens and chosen blocks of a group in one kv head, in a thread's memory; all of them stand at position 0.
+ */
+static struct bounded_raw unpack(const struct bounded_packing *p, int64_t own, int kv_head, int thread)
 {
-    const size_t tiles = (size_t)((own * b->options.kv_heads + kv_head) * b->blocks.run_tiles);
-    return b->blocks.packed + tiles * b->options.kernel->tile_bytes(b->options.dim);
-}
-
-/* First tokens and chosen blocks of a group in one kv head, raw: keys and values [rows][dim]. Returns the rows. */
-static int64_t unpack_rows(const struct packing *p, int64_t own, int kv_head, char *keys, char *values)
-{
+    const struct bounded *b = p->bounded;
     const struct bounded_layer *layer = p->layer;
-    const size_t row = row_bytes(&p->bounded->options);
-    const size_t sinks = (size_t)i64_min(layer->sinks, layer->near.first) * row, block = BLOCK_TOKENS * row;
-    const size_t at = (size_t)(kv_head * layer->spec.sinks) * row;
-    if (sinks > 0) {
-        memcpy(keys, layer->sink_keys + at, sinks);
-        memcpy(values, layer->sink_values + at, sinks);
-    }
-    for (int64_t i = 0; i < p->bounded->blocks.count; i++) {
+    const struct blocks_shape *shape = &layer->blocks.shape;
+    const size_t block = BLOCK_TOKENS * bounded_row_bytes(&b->options);
+    const int64_t sinks = i64_min(layer->sinks, layer->near.first);
+    char *keys = b->groups.raw[thread];
+    const struct bounded_raw raw = {keys, keys + b->groups.raw_bytes / 2, sinks + b->blocks.count * BLOCK_TOKENS,
+                                    0};
+    size_t at = bounded_copy_sinks(b, layer, kv_head, sinks, &raw);
+    for (int64_t i = 0; i < b->blocks.count; i++, at += block) {
         const char *record = fetched_record(p, own, i);
-        memcpy(keys + sinks + (size_t)i * block, record + blocks_keys_at(&layer->blocks.shape, kv_head), block);
-        memcpy(values + sinks + (size_t)i * block, record + blocks_values_at(&layer->blocks.shape, kv_head), block);
+        memcpy(raw.keys + at, record + blocks_keys_at(shape, kv_head), block);
+        memcpy(raw.values + at, record + blocks_values_at(shape, kv_head), block);
     }
-    return (int64_t)(sinks / row) + p->bounded->blocks.count * BLOCK_TOKENS;
-}
-
-/* Rows that all stand at position 0 become tiles from `tile` on. */
-static void pack_rows(const struct packing *p, const char *keys, const char *values, int64_t rows, int kv_head,
-                      char *tile)
-{
-    const struct bounded_options *o = &p->bounded->options;
-    const float *offset = p->layer->key_offset;
-    for (int64_t first = 0; first < rows; first += ATTN_KEY_TILE, tile += o->kernel->tile_bytes(o->dim))
-        pack_tile(&(struct pack_rows){.kernel = o->kernel,
-                                      .rope = p->rope,
-                                      .keys = keys + (size_t)first * row_bytes(o),
-                                      .values = values + (size_t)first * row_bytes(o),
-                                      .key_offset = offset ? offset + kv_head * o->dim : NULL,
-                                      .n = (int)i64_min(ATTN_KEY_TILE, rows - first),
-                                      .dim = o->dim},
-                  tile);
+    return raw;
 }
 
 /* Tokens before the window of the segment's last query. */
@@ -397,30 +318,28 @@ static int64_t rest_rows(const struct bounded *b, const struct bounded_layer *la
 /* Item: one kv head's run of an own group, or behind these of the tokens before the window. */
 static void pack_item(void *context, int64_t item, int thread)
 {
-    const struct packing *p = context;
+    const struct bounded_packing *p = context;
     const struct bounded *b = p->bounded;
     const int head = (int)(item % b->options.kv_heads);
     const int64_t own = item / b->options.kv_heads;
-    if (own == b->blocks.own) {
-        const int64_t first = p->layer->near.first;
-        pack_rows(p, near_keys(&p->layer->near, head, first), near_values(&p->layer->near, head, first),
-                  rest_rows(b, p->layer), head, (char *)bounded_blocks_rest(b, head));
-        return;
-    }
-    char *keys = b->blocks.rows[thread], *values = keys + b->blocks.rows_bytes / 2;
-    pack_rows(p, keys, values, unpack_rows(p, own, head, keys, values), head, run_at(b, own, head));
+    const int64_t first = p->layer->near.first;
+    const bool rest = own == b->groups.own;
+    const struct bounded_raw raw =
+        rest ? (struct bounded_raw){near_keys(&p->layer->near, head, first),
+                                    near_values(&p->layer->near, head, first), rest_rows(b, p->layer), 0}
+             : unpack(p, own, head, thread);
+    bounded_pack(p, &raw, head, rest ? (char *)bounded_blocks_rest(b, head) : bounded_groups_run(b, own, head));
 }
 
 int bounded_blocks_choose(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
                           struct error *err)
 {
     b->blocks.count = 0;
-    find_groups(b);
-    if (layer->blocks.count > 0 &&
-        (share_means(b, layer, queries, err) < 0 || choose_all(b, layer, err) != 0 || fetch(b, layer, err) != 0))
+    if (layer->blocks.count > 0 && (share_means(b, layer, queries, err) < 0 ||
+                                    choose_all(b, layer, b->groups.n, err) != 0 || fetch(b, layer, err) != 0))
         return -1;
-    struct packing packing = {b, layer, queries->rope};
-    const struct pool_job job = {(b->blocks.own + 1) * b->options.kv_heads, pack_item, &packing, b->options.poll,
+    struct bounded_packing packing = {b, layer, queries->rope};
+    const struct pool_job job = {(b->groups.own + 1) * b->options.kv_heads, pack_item, &packing, b->options.poll,
                                  b->options.poll_context};
     pool_run(b->options.pool, &job);
     return 0;
@@ -428,12 +347,8 @@ int bounded_blocks_choose(struct bounded *b, struct bounded_layer *layer, const 
 
 const void *bounded_blocks_run(const struct bounded *b, int kv_head, int64_t first, int64_t *slots)
 {
-    const struct bounded_group *groups = b->blocks.groups + b->blocks.own_first;
-    int64_t own = 0;
-    while (first < groups[own].first || first >= groups[own].end)
-        own++;
     *slots = b->blocks.count * BLOCK_TOKENS;
-    return run_at(b, own, kv_head);
+    return bounded_groups_run(b, bounded_groups_own(b, first), kv_head);
 }
 
 const void *bounded_blocks_rest(const struct bounded *b, int kv_head)
@@ -465,13 +380,12 @@ int bounded_blocks_choose_one(struct bounded *b, struct bounded_layer *layer, co
     struct bounded_blocks *s = &b->blocks;
     const struct blocks_shape *shape = &layer->blocks.shape;
     const int width = b->options.heads * b->options.dim;
-    const size_t block = BLOCK_TOKENS * row_bytes(&b->options), run = (size_t)layer->spec.top * block;
-    s->n_groups = 1;
+    const size_t block = BLOCK_TOKENS * bounded_row_bytes(&b->options), run = (size_t)layer->spec.top * block;
     s->count = s->one_count = 0;
     memset(s->means, 0, (size_t)width * sizeof *s->means);
     if (layer->blocks.count > 0) { /* or the one distance may be beyond all positions of the text */
         add_mean(b, layer, &(struct asking){query->rope, query->q, width, 1}, s->means);
-        if (choose_all(b, layer, err) != 0)
+        if (choose_all(b, layer, 1, err) != 0)
             return -1;
     }
     for (int64_t i = 0; i < s->count; i++) {

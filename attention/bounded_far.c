@@ -8,11 +8,6 @@
 
 enum { CHOICE_TOKENS = 16 }; /* in decode a choice serves so many tokens */
 
-static size_t row_bytes(const struct bounded_options *o)
-{
-    return (size_t)o->dim * dtype_size(o->kernel->dtype);
-}
-
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
 
 static struct far_shape far_shape(const struct bounded_options *o, const struct policy_spec *spec)
@@ -25,7 +20,7 @@ static struct far_shape far_shape(const struct bounded_options *o, const struct 
 
 /* Of all layers that retrieve. */
 struct largest {
-    int64_t layers, top, kept, blocks;
+    int64_t layers, top, blocks;
 };
 
 static struct largest find_largest(const struct bounded_options *o)
@@ -36,16 +31,9 @@ static struct largest find_largest(const struct bounded_options *o)
             continue;
         most.layers++;
         most.top = i64_max(most.top, o->specs[i].top);
-        most.kept = i64_max(most.kept, policy_kept(&o->specs[i]));
         most.blocks = i64_max(most.blocks, far_shape(o, &o->specs[i]).capacity);
     }
     return most;
-}
-
-/* Groups of all ranks in a segment: a segment that begins or ends anywhere has broken ones at either end. */
-static int64_t most_groups(const struct bounded_options *o)
-{
-    return o->max_segment / POLICY_GROUP + 2 + 2 * o->group->size;
 }
 
 static struct retrieve_options retrieve_options(const struct bounded_options *o)
@@ -57,7 +45,7 @@ static struct retrieve_options retrieve_options(const struct bounded_options *o)
         .heads = o->heads,
         .kv_heads = o->kv_heads,
         .dim = o->dim,
-        .max_groups = most_groups(o),
+        .max_groups = bounded_groups_most(o),
         .max_count = POLICY_GROUP,
         .max_blocks = find_largest(o).blocks,
         .poll = o->poll,
@@ -67,20 +55,14 @@ static struct retrieve_options retrieve_options(const struct bounded_options *o)
 
 /* Bytes of what the layers share, part by part. */
 struct shares {
-    size_t records, stage, packed, rows;
+    size_t records, stage;
 };
 
 static struct shares shared_bytes(const struct bounded_options *o)
 {
     const struct largest most = find_largest(o);
-    const size_t wants = (size_t)(most_groups(o) * o->kv_heads * most.top);
-    const size_t tiles = (size_t)i64_ceil_div(most.kept, ATTN_KEY_TILE);
-    return (struct shares){
-        .records = wants * far_record_bytes(o->dim),
-        .stage = 2 * wants * far_record_bytes(o->dim),
-        .packed = (size_t)(most_groups(o) * o->kv_heads) * tiles * o->kernel->tile_bytes(o->dim),
-        .rows = 2 * (size_t)most.kept * row_bytes(o),
-    };
+    const size_t wants = (size_t)(bounded_groups_most(o) * o->kv_heads * most.top);
+    return (struct shares){wants * far_record_bytes(o->dim), 2 * wants * far_record_bytes(o->dim)};
 }
 
 /* Rows of a kv head that a rank attends to in decode, at most. */
@@ -98,7 +80,7 @@ int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error
     const struct shares shares = shared_bytes(o);
     if (retrieve_bytes(&options, out, err) != 0)
         return -1;
-    *out += shares.records + shares.stage + shares.packed + (size_t)pool_threads(o->pool) * shares.rows;
+    *out += shares.records + shares.stage;
     for (int i = 0; i < o->layers; i++) {
         const struct far_shape shape = far_shape(o, &o->specs[i]);
         size_t bytes;
@@ -106,7 +88,7 @@ int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error
             continue;
         if (!far_bytes(&shape, o->group->size, &bytes) || !size_add(*out, bytes, out))
             return error_set(err, ERROR_RESOURCE, "a far memory this large has more bytes than can be counted");
-        *out += 2 * (size_t)(o->kv_heads * one_held(o, &o->specs[i])) * row_bytes(o);
+        *out += 2 * (size_t)(o->kv_heads * one_held(o, &o->specs[i])) * bounded_row_bytes(o);
     }
     return 0;
 }
@@ -117,7 +99,7 @@ static int create_layer(struct bounded *b, struct bounded_layer *layer, struct e
     const struct far_shape shape = far_shape(o, &layer->spec);
     layer->one_held = one_held(o, &layer->spec);
     layer->one_position = -1;
-    const size_t bytes = 2 * (size_t)(o->kv_heads * layer->one_held) * row_bytes(o);
+    const size_t bytes = 2 * (size_t)(o->kv_heads * layer->one_held) * bounded_row_bytes(o);
     if (far_create(&layer->far, &shape, o->group, o->device, err) != 0 ||
         !(layer->one_keys = o->device->alloc(bytes, "the chosen blocks of a layer", err)))
         return -1;
@@ -131,27 +113,20 @@ int bounded_far_create(struct bounded *b, struct error *err)
     const struct largest most = find_largest(o);
     const struct shares shares = shared_bytes(o);
     const struct retrieve_options options = retrieve_options(o);
-    const size_t groups = (size_t)most_groups(o), wants = groups * (size_t)(o->kv_heads * most.top);
+    const size_t groups = (size_t)bounded_groups_most(o), wants = groups * (size_t)(o->kv_heads * most.top);
     struct bounded_far *far = &b->far;
     if (most.layers == 0)
         return 0;
-    far->rows_bytes = shares.rows;
-    far->run_tiles = i64_ceil_div(most.kept, ATTN_KEY_TILE);
     far->groups = calloc(groups, sizeof *far->groups);
     far->counts = calloc(groups, sizeof *far->counts);
     far->chosen = calloc(wants, sizeof *far->chosen);
     far->wants = calloc(wants, sizeof *far->wants);
-    far->rows = calloc((size_t)pool_threads(o->pool), sizeof *far->rows);
-    if (!far->groups || !far->counts || !far->chosen || !far->wants || !far->rows)
+    if (!far->groups || !far->counts || !far->chosen || !far->wants)
         return error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
     if (!(far->retrieve = retrieve_create(&options, err)) ||
         !(far->records = o->device->alloc(shares.records, "chosen far blocks", err)) ||
-        !(far->stage = o->device->alloc(shares.stage, "far blocks on their way", err)) ||
-        !(far->packed = o->device->alloc(shares.packed, "packed far blocks", err)))
+        !(far->stage = o->device->alloc(shares.stage, "far blocks on their way", err)))
         return -1;
-    for (int i = 0; i < pool_threads(o->pool); i++)
-        if (!(far->rows[i] = o->device->alloc(shares.rows, "a thread's far rows", err)))
-            return -1;
     for (int i = 0; i < o->layers; i++)
         if (policy_of(b->layers[i].spec.kind)->retrieves && create_layer(b, &b->layers[i], err) != 0)
             return -1;
@@ -166,17 +141,13 @@ void bounded_far_free(struct bounded *b)
         far_free(&b->layers[i].far);
         device->free(b->layers[i].one_keys);
     }
-    for (int i = 0; far->rows && i < pool_threads(b->options.pool); i++)
-        device->free(far->rows[i]);
     retrieve_free(far->retrieve);
     device->free(far->records);
     device->free(far->stage);
-    device->free(far->packed);
     free(far->groups);
     free(far->counts);
     free(far->chosen);
     free(far->wants);
-    free(far->rows);
 }
 
 /* ---- the groups of a segment ---------------------------------------------------------------------------- */
@@ -188,42 +159,19 @@ static int64_t blocks_before(const struct bounded *b, const struct bounded_layer
     return i64_max(0, tokens) / FAR_BLOCK;
 }
 
-/* The groups of one stretch of a rank's queries, whose first row in its block is `row`. */
-static void add_groups(struct bounded *b, const struct bounded_layer *layer, int rank, struct stretch stretch,
-                       int64_t row)
+/* The segment's groups as the search wants them: rows of queries, and the blocks before them. */
+static void describe_groups(struct bounded *b, const struct bounded_layer *layer)
 {
-    struct bounded_far *far = &b->far;
-    for (int64_t p = stretch.first; p < stretch.end;) {
-        const int64_t end = i64_min(stretch.end, (p / POLICY_GROUP + 1) * POLICY_GROUP);
-        const int64_t before = blocks_before(b, layer, p);
-        far->groups[far->n_groups++] = (struct retrieve_group){
-            .rank = rank,
-            .row = row + p - stretch.first,
-            .count = end - p,
+    for (int64_t g = 0; g < b->groups.n; g++) {
+        const struct bounded_group *group = &b->groups.items[g];
+        const int64_t before = blocks_before(b, layer, group->first);
+        b->far.groups[g] = (struct retrieve_group){
+            .rank = group->rank,
+            .row = group->row,
+            .count = group->end - group->first,
             .first = far_first_seen(&layer->far, before),
             .end = before,
         };
-        p = end;
-    }
-}
-
-static void find_groups(struct bounded *b, const struct bounded_layer *layer)
-{
-    const int ranks = b->options.group->size, self = b->options.group->rank;
-    struct bounded_far *far = &b->far;
-    far->n_groups = 0;
-    for (int rank = 0; rank < ranks; rank++) {
-        const struct zigzag block = zigzag_block(b->first, b->end, rank, ranks);
-        const int64_t before = far->n_groups;
-        int64_t row = 0;
-        for (int part = 0; part < 2; part++) {
-            add_groups(b, layer, rank, (struct stretch){block.first[part], block.end[part]}, row);
-            row += block.end[part] - block.first[part];
-        }
-        if (rank == self) {
-            far->own_first = before;
-            far->own = far->n_groups - before;
-        }
     }
 }
 
@@ -239,7 +187,7 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
 {
     struct bounded_far *far = &b->far;
     int64_t n = 0;
-    for (int64_t g = 0; g < far->n_groups; g++)
+    for (int64_t g = 0; g < b->groups.n; g++)
         for (int head = 0; head < b->options.kv_heads; head++)
             for (int64_t i = 0; i < far->counts[g]; i++)
                 far->wants[n++] = (struct far_want){far->groups[g].rank, head, chosen_by(b, layer, g, head)[i]};
@@ -247,73 +195,40 @@ static int fetch(struct bounded *b, const struct bounded_layer *layer, struct er
                      err);
 }
 
-struct packing {
-    struct bounded *bounded;
-    const struct bounded_layer *layer;
-    const struct rope *rope;
-};
-
 /* The record that own group `own` fetched first for a kv head. */
 static const char *fetched(const struct bounded *b, int64_t own, int kv_head)
 {
     const struct bounded_far *far = &b->far;
     int64_t before = 0;
     for (int64_t g = 0; g < own; g++)
-        before += far->counts[far->own_first + g] * b->options.kv_heads;
-    before += kv_head * far->counts[far->own_first + own];
+        before += far->counts[b->groups.own_first + g] * b->options.kv_heads;
+    before += kv_head * far->counts[b->groups.own_first + own];
     return far->records + (size_t)before * far_record_bytes(b->options.dim);
 }
 
-/* Sinks and chosen blocks of a group in one kv head, raw: keys and values [rows][dim]. Returns the number of rows.
- */
-static int64_t unpack_rows(const struct packing *p, int64_t own, int kv_head, char *keys, char *values)
+/* Sinks and chosen blocks of a group in one kv head, in a thread's memory. */
+static struct bounded_raw unpack(const struct bounded_packing *p, int64_t own, int kv_head, int thread)
 {
     const struct bounded *b = p->bounded;
     const struct bounded_options *o = &b->options;
-    const size_t row = row_bytes(o), sinks = (size_t)p->layer->sinks * row;
-    const size_t at = (size_t)(kv_head * p->layer->spec.sinks) * row;
+    const int64_t count = b->far.counts[b->groups.own_first + own];
+    char *keys = b->groups.raw[thread];
+    const struct bounded_raw raw = {keys, keys + b->groups.raw_bytes / 2, p->layer->sinks + count * FAR_BLOCK, 1};
     const char *record = fetched(b, own, kv_head);
-    const int64_t count = b->far.counts[b->far.own_first + own];
-    if (sinks > 0) {
-        memcpy(keys, p->layer->sink_keys + at, sinks);
-        memcpy(values, p->layer->sink_values + at, sinks);
-    }
-    for (int64_t i = 0; i < count; i++, record += far_record_bytes(o->dim)) {
-        const size_t to = sinks + (size_t)(i * FAR_BLOCK) * row;
-        far_record_read(record, o->kernel->dtype, o->dim, keys + to, values + to);
-    }
-    return p->layer->sinks + count * FAR_BLOCK;
-}
-
-static char *run_at(const struct bounded *b, int64_t own, int kv_head)
-{
-    const size_t tiles = (size_t)((own * b->options.kv_heads + kv_head) * b->far.run_tiles);
-    return b->far.packed + tiles * b->options.kernel->tile_bytes(b->options.dim);
+    size_t at = bounded_copy_sinks(b, p->layer, kv_head, p->layer->sinks, &raw);
+    for (int64_t i = 0; i < count; i++, record += far_record_bytes(o->dim), at += FAR_BLOCK * bounded_row_bytes(o))
+        far_record_read(record, o->kernel->dtype, o->dim, raw.keys + at, raw.values + at);
+    return raw;
 }
 
 /* Item: the run of one of this rank's groups in one kv head. */
 static void pack_item(void *context, int64_t item, int thread)
 {
-    const struct packing *p = context;
-    const struct bounded *b = p->bounded;
-    const struct bounded_options *o = &b->options;
-    const int head = (int)(item % o->kv_heads);
-    const int64_t own = item / o->kv_heads;
-    char *keys = b->far.rows[thread], *values = keys + b->far.rows_bytes / 2;
-    const int64_t rows = unpack_rows(p, own, head, keys, values);
-    char *tile = run_at(b, own, head);
-    for (int64_t first = 0; first < rows; first += ATTN_KEY_TILE, tile += o->kernel->tile_bytes(o->dim))
-        pack_tile(
-            &(struct pack_rows){.kernel = o->kernel,
-                                .rope = p->rope,
-                                .keys = keys + (size_t)first * row_bytes(o),
-                                .values = values + (size_t)first * row_bytes(o),
-                                .key_offset = p->layer->key_offset ? p->layer->key_offset + head * o->dim : NULL,
-                                .first_position = first,
-                                .step = 1,
-                                .n = (int)i64_min(ATTN_KEY_TILE, rows - first),
-                                .dim = o->dim},
-            tile);
+    const struct bounded_packing *p = context;
+    const int head = (int)(item % p->bounded->options.kv_heads);
+    const int64_t own = item / p->bounded->options.kv_heads;
+    const struct bounded_raw raw = unpack(p, own, head, thread);
+    bounded_pack(p, &raw, head, bounded_groups_run(p->bounded, own, head));
 }
 
 int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
@@ -321,12 +236,12 @@ int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const str
 {
     struct bounded_far *far = &b->far;
     far_append(&layer->far, &layer->near, policy_near_first(&layer->spec, b->end, b->end), b->options.pool);
-    find_groups(b, layer);
+    describe_groups(b, layer);
     layer->one_position = -1;
     const struct retrieve_call call = {
         .far = &layer->far,
         .groups = far->groups,
-        .n_groups = far->n_groups,
+        .n_groups = b->groups.n,
         .q = queries->q,
         .stride = queries->stride,
         .scale = queries->scale,
@@ -335,8 +250,8 @@ int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const str
     if (retrieve_choose(far->retrieve, &call, far->chosen, far->counts, err) != 0 || fetch(b, layer, err) != 0)
         return -1;
     far_settle(&layer->far);
-    struct packing packing = {b, layer, queries->rope};
-    const struct pool_job job = {far->own * b->options.kv_heads, pack_item, &packing, b->options.poll,
+    struct bounded_packing packing = {b, layer, queries->rope};
+    const struct pool_job job = {b->groups.own * b->options.kv_heads, pack_item, &packing, b->options.poll,
                                  b->options.poll_context};
     if (job.n_items > 0)
         pool_run(b->options.pool, &job);
@@ -345,14 +260,9 @@ int bounded_far_choose(struct bounded *b, struct bounded_layer *layer, const str
 
 const void *bounded_far_run(const struct bounded *b, int kv_head, int64_t first, int64_t *rows)
 {
-    const struct zigzag block = zigzag_block(b->first, b->end, b->options.group->rank, b->options.group->size);
-    const int64_t row =
-        first < block.end[0] ? first - block.first[0] : block.end[0] - block.first[0] + first - block.first[1];
-    int64_t own = 0;
-    while (row >= b->far.groups[b->far.own_first + own].row + b->far.groups[b->far.own_first + own].count)
-        own++;
-    *rows = b->far.counts[b->far.own_first + own] * FAR_BLOCK;
-    return run_at(b, own, kv_head);
+    const int64_t own = bounded_groups_own(b, first);
+    *rows = b->far.counts[b->groups.own_first + own] * FAR_BLOCK;
+    return bounded_groups_run(b, own, kv_head);
 }
 
 /* ---- one token ------------------------------------------------------------------------------------------ */
@@ -373,7 +283,7 @@ static int fetch_one(struct bounded *b, struct bounded_layer *layer, struct erro
     for (int head = 0; head < o->kv_heads; head++) {
         own = head * layer->one_held;
         for (int64_t i = o->group->rank; i < far->counts[0]; i += o->group->size, own += FAR_BLOCK) {
-            const size_t to = (size_t)own * row_bytes(o);
+            const size_t to = (size_t)own * bounded_row_bytes(o);
             far_record_read(record, o->kernel->dtype, o->dim, layer->one_keys + to, layer->one_values + to);
             record += far_record_bytes(o->dim);
         }

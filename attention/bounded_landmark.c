@@ -20,7 +20,7 @@ static struct largest find_largest(const struct bounded_options *o)
         const struct policy_spec *spec = &o->specs[i];
         if (!policy_of(spec->kind)->landmarks)
             continue;
-        const int64_t tokens = policy_near_reach(spec) + o->max_segment + o->max_generated;
+        const int64_t tokens = bounded_near_capacity(o, spec);
         most.blocks = i64_max(most.blocks, tokens / spec->rate + 1);
         most.top = i64_max(most.top, spec->top);
         most.length = i64_max(most.length, spec->rate);

@@ -26,7 +26,7 @@ static int classes_of(const struct bounded_options *o, const struct policy_spec 
 /* Places of a sum: slots, then near tokens. */
 static int64_t places_of(const struct bounded_options *o, const struct policy_spec *spec)
 {
-    return spec->slots + policy_near_reach(spec) + o->max_segment + o->max_generated;
+    return spec->slots + bounded_near_capacity(o, spec);
 }
 
 static size_t layer_bytes(const struct bounded_options *o, const struct policy_spec *spec)

@@ -3,6 +3,7 @@
  * bounded.c         making it, segments, and what happens at their ends
  * bounded_attend.c  the softmax of a block's queries over near, sinks and slots
  * bounded_nearest.c of many slots each query's nearest
+ * bounded_groups.c  groups of queries that choose slots together, and runs of keys that are packed for them
  * bounded_blocks.c  slots that are chosen out of raw blocks
  * bounded_far.c     slots that are chosen out of a far memory
  * bounded_observe.c what attention keys get, for the rules that keep or find by it
@@ -50,19 +51,25 @@ struct bounded_group {
     int64_t first, end, row;
 };
 
+/* Of the segment in hand, for all layers that choose; and the runs of the layer in hand. */
+struct bounded_groups {
+    struct bounded_group *items; /* [n], in order of ranks; NULL: no layer chooses */
+    int64_t n, own_first, own;   /* this rank's: own_first .. own_first + own - 1 */
+    char *packed;                /* [own][kv_heads] runs of run_tiles tiles: sinks, then what was chosen */
+    int64_t run_tiles;
+    char **raw; /* [threads] x raw_bytes: raw keys of a run, then its values */
+    size_t raw_bytes;
+};
+
 /* What the layers with blocks share: the choices of the layer in hand. */
 struct bounded_blocks {
-    struct bounded_group *groups; /* [n_groups], in order of ranks */
-    int64_t n_groups, own_first, own;
-    float *means;               /* [groups][heads][dim]: mean queries */
-    double *scores;             /* [groups][blocks] */
-    int64_t *chosen, count;     /* [groups][top], `count` of them there */
-    int *counts;                /* [4][ranks], see bounded_blocks.c */
-    char *fetched, *stage;      /* records */
-    char *packed, *packed_rest; /* [own][kv_heads] runs of run_tiles tiles; [kv_heads] of rest_tiles */
-    int64_t run_tiles, rest_tiles;
-    char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
-    size_t rows_bytes;
+    float *means;           /* [groups][heads][dim]: mean queries */
+    double *scores;         /* [groups][blocks] */
+    int64_t *chosen, count; /* [groups][top], `count` of them there */
+    int *counts;            /* [4][ranks], see bounded_blocks.c */
+    char *fetched, *stage;  /* records */
+    char *packed_rest;      /* [kv_heads] runs of rest_tiles tiles */
+    int64_t rest_tiles;
     char *one; /* decode: [key, value][kv_heads][top * BLOCK_TOKENS][dim], one_count blocks there */
     int64_t one_count;
 };
@@ -77,16 +84,11 @@ struct bounded_observe {
 
 /* What the layers that retrieve share: the choices of the layer in hand. */
 struct bounded_far {
-    struct retrieve *retrieve;        /* NULL: no layer retrieves */
-    struct retrieve_group *groups;    /* [n_groups], in order of ranks */
-    int64_t n_groups, own_first, own; /* this rank's: groups own_first .. own_first + own - 1 */
-    int64_t *chosen, *counts;         /* see retrieve_choose */
+    struct retrieve *retrieve;     /* NULL: no layer retrieves */
+    struct retrieve_group *groups; /* as b->groups has them */
+    int64_t *chosen, *counts;      /* see retrieve_choose */
     struct far_want *wants;
     char *stage, *records; /* [own][kv_heads][top] records */
-    char *packed;          /* [own][kv_heads] runs of run_tiles tiles: sinks, then what was chosen */
-    int64_t run_tiles;
-    char **rows; /* [threads] x rows_bytes: raw keys of a run, then its values */
-    size_t rows_bytes;
 };
 
 /* Where queries attend to the nearest slots only. */
@@ -118,6 +120,7 @@ struct bounded {
     struct bounded_layer *layers;
     struct near_share *shares; /* [ranks] */
 
+    struct bounded_groups groups;
     struct bounded_far far;
     struct bounded_observe observe;
     struct bounded_nearest nearest;
@@ -134,6 +137,18 @@ struct bounded {
     struct bounded_scratch *scratch; /* [threads] */
 };
 
+/* Bytes of a row of keys or values of a kv head. */
+static inline size_t bounded_row_bytes(const struct bounded_options *options)
+{
+    return (size_t)options->dim * dtype_size(options->kernel->dtype);
+}
+
+/* Tokens that a layer's near part can hold. */
+static inline int64_t bounded_near_capacity(const struct bounded_options *options, const struct policy_spec *spec)
+{
+    return policy_near_reach(spec) + options->max_segment + options->max_generated;
+}
+
 /* The query's position among sinks and `slots` slots, and how many of these it sees. */
 struct kept_view {
     int64_t position, visible;
@@ -146,6 +161,32 @@ void bounded_take_sinks(struct bounded *bounded, struct bounded_layer *layer, in
 
 /* The sinks and slots of a layer, together, to bounded->kept_keys and kept_values. Collective. */
 int bounded_gather_kept(struct bounded *bounded, struct bounded_layer *layer, struct error *err);
+
+/* Layers whose groups of queries choose. Most groups of all ranks in a segment; sizes, life; the groups of b->first
+ * .. b->end; the own group, from 0, of the query at `position`; the run of an own group. */
+int64_t bounded_groups_most(const struct bounded_options *options);
+size_t bounded_groups_bytes(const struct bounded_options *options);
+int bounded_groups_create(struct bounded *bounded, struct error *err);
+void bounded_groups_free(struct bounded *bounded);
+void bounded_groups_find(struct bounded *bounded);
+int64_t bounded_groups_own(const struct bounded *bounded, int64_t position);
+char *bounded_groups_run(const struct bounded *bounded, int64_t own, int kv_head);
+
+/* Rows of one kv head on their way into a run: keys and values [n][dim], row i at position i * step. */
+struct bounded_raw {
+    char *keys, *values;
+    int64_t n, step;
+};
+struct bounded_packing {
+    struct bounded *bounded;
+    const struct bounded_layer *layer;
+    const struct rope *rope;
+};
+/* The first n sinks to the beginning of `to`; returns the bytes of their keys. */
+size_t bounded_copy_sinks(const struct bounded *bounded, const struct bounded_layer *layer, int kv_head, int64_t n,
+                          const struct bounded_raw *to);
+/* The rows become tiles from `tile` on. */
+void bounded_pack(const struct bounded_packing *packing, const struct bounded_raw *raw, int kv_head, char *tile);
 
 /* Layers that retrieve. Sizes, life; of a segment: what leaves goes into the far memory, and each group's choice is
  * packed; the run of a group for the token at `first`, and its number of rows beside the sinks. Of one token: the
