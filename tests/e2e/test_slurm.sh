@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results; it runs
-# jobs/needle.sh as an array, and again to gather the parts. GPUS asks Slurm for GPUs, and the program for CUDA.
+# jobs/needle.sh as an array, and again to gather the parts, and a score as one line. GPUS asks Slurm for GPUs, and the program for CUDA.
 . "$(dirname "$0")/common.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "starting a Slurm needs root"
@@ -60,3 +60,8 @@ needle gathered.log
 [ "$(wc -l <out/needle/part-256/trials.jsonl)" -eq 4 ] || fail "the array task of 256 tokens did not do its 4 trials"
 [ "$(wc -l <out/needle/trials.jsonl)" -eq 8 ] || fail "the parts were not gathered"
 grep -q "8 trials (8 done before)" gathered.log || fail "trials of the parts were done again"
+
+exit_code timeout 600 sbatch --wait --ntasks=2 --output=score.log \
+    --wrap "srun --mpi=pmix '$longhaul' score corpus/prose.txt -m '$MODEL' -o out/score --ring 2"
+cat score.log
+[ "$code" -eq 0 ] && grep -q "2 ranks in 1 ring groups of 2" score.log || fail "a score by one line: exit code $code"
