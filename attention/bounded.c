@@ -173,7 +173,7 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
         return NULL;
     }
     b->options = *options;
-    b->group = options->heads / options->kv_heads;
+    b->heads_per_kv = options->heads / options->kv_heads;
     int status = create_shared(b, err);
     for (int i = 0; i < options->layers && status == 0; i++)
         status = create_layer(b, i, err);

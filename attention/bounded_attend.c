@@ -113,18 +113,18 @@ static int64_t near_first_of(const struct pass *pass, int64_t position)
     return policy_near_first(&pass->layer->spec, position, pass->bounded->first);
 }
 
-/* The group's rows of one token, rotated to `position`, at row `row` of the scratch memory. */
+/* The rows of one token, rotated to `position`, at row `row` of the scratch memory. */
 static void rotate_token(const struct query_tile *tile, int64_t token, int64_t position, int row)
 {
     const struct pass *pass = tile->pass;
     const struct bounded_options *o = &pass->bounded->options;
-    const int group = pass->bounded->group;
+    const int heads = pass->bounded->heads_per_kv;
     const float scale = pass->queries->scale * ATTN_LOG2_E;
     const float *q = pass->queries->q + (pass->row + token - pass->first) * pass->queries->stride +
-                     (int64_t)tile->kv_head * group * o->dim;
+                     (int64_t)tile->kv_head * heads * o->dim;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], rotated[ATTN_MAX_DIM];
     rope_angles(pass->queries->rope, position, cosines, sines);
-    for (int g = 0; g < group; g++) {
+    for (int g = 0; g < heads; g++) {
         rope_rotate(pass->queries->rope, cosines, sines, q + g * o->dim, rotated, o->dim, scale);
         row_from_f32(o->kernel->dtype, rotated,
                      (char *)tile->scratch->q + (size_t)(row + g) * (size_t)o->dim * dtype_size(o->kernel->dtype),
@@ -135,7 +135,8 @@ static void rotate_token(const struct query_tile *tile, int64_t token, int64_t p
 static struct attn_tile rows_of(const struct query_tile *tile, const struct attn_span *spans)
 {
     const struct bounded *b = tile->pass->bounded;
-    return (struct attn_tile){tile->scratch->q, spans, (int)(tile->end - tile->first) * b->group, b->options.dim};
+    return (struct attn_tile){tile->scratch->q, spans, (int)(tile->end - tile->first) * b->heads_per_kv,
+                              b->options.dim};
 }
 
 static void attend_run(const struct query_tile *tile, const struct attn_span *spans, const void *run)
@@ -150,7 +151,7 @@ static void weigh_slots(const struct query_tile *tile, float by)
 {
     const struct bounded *b = tile->pass->bounded;
     const struct bounded_scratch *s = tile->scratch;
-    const int64_t rows = (tile->end - tile->first) * b->group;
+    const int64_t rows = (tile->end - tile->first) * b->heads_per_kv;
     for (int64_t i = 0; i < rows * b->options.dim; i++)
         s->o[i] *= by;
     for (int64_t i = 0; i < rows; i++)
@@ -165,7 +166,7 @@ static void turn_to_kept(const struct query_tile *tile, int64_t slots, struct at
     for (int64_t p = tile->first; p < tile->end; p++) {
         const struct kept_view view = bounded_kept_view(pass->layer, slots, p, near_first_of(pass, p));
         rotate_token(tile, p, view.position, row);
-        for (int g = 0; g < pass->bounded->group; g++)
+        for (int g = 0; g < pass->bounded->heads_per_kv; g++)
             spans[row++] = (struct attn_span){0, view.visible};
     }
 }
@@ -207,7 +208,7 @@ static void attend_blocks(const struct query_tile *tile)
     for (int64_t p = tile->first; p < tile->end; p++) {
         const struct kept_view view = bounded_kept_view(pass->layer, slots, p, first);
         rotate_token(tile, p, view.position, row);
-        for (int g = 0; g < pass->bounded->group; g++, row++) {
+        for (int g = 0; g < pass->bounded->heads_per_kv; g++, row++) {
             chosen[row] = (struct attn_span){0, view.visible};
             rest[row] = (struct attn_span){0, i64_max(0, p - window + 1 - first)};
         }
@@ -230,7 +231,7 @@ static void turn_to_near(const struct query_tile *tile, struct attn_span *spans)
     int row = 0;
     for (int64_t p = tile->first; p < tile->end; p++) {
         rotate_token(tile, p, p, row);
-        for (int g = 0; g < pass->bounded->group; g++)
+        for (int g = 0; g < pass->bounded->heads_per_kv; g++)
             spans[row++] = (struct attn_span){own_first_of(pass, p) - pass->near_first, p + 1 - pass->near_first};
     }
 }
@@ -247,7 +248,7 @@ static void blind_unobserved(const struct query_tile *tile, struct attn_span *sp
     const struct bounded *b = tile->pass->bounded;
     const int64_t unobserved = b->end - policy_observe(&tile->pass->layer->spec) - tile->first;
     const int64_t tokens = i64_min(i64_max(unobserved, 0), tile->end - tile->first);
-    for (int64_t row = 0; row < tokens * b->group; row++)
+    for (int64_t row = 0; row < tokens * b->heads_per_kv; row++)
         spans[row].end = spans[row].first;
 }
 
@@ -277,15 +278,15 @@ static void finish_tile(const struct query_tile *tile, float *lse)
 {
     const struct pass *pass = tile->pass;
     const struct bounded_options *o = &pass->bounded->options;
-    const int group = pass->bounded->group;
+    const int heads = pass->bounded->heads_per_kv;
     const struct bounded_scratch *s = tile->scratch;
     const int64_t tokens = tile->end - tile->first, row = pass->row + tile->first - pass->first;
     const size_t element = dtype_size(o->kernel->dtype);
-    attn_state_finish(&(struct attn_state){s->o, s->m, s->l}, (int)tokens * group, o->dim, lse);
+    attn_state_finish(&(struct attn_state){s->o, s->m, s->l}, (int)tokens * heads, o->dim, lse);
     for (int64_t t = 0; t < tokens; t++) {
-        const size_t head = (size_t)(row + t) * (size_t)o->heads + (size_t)tile->kv_head * (size_t)group;
-        row_from_f32(o->kernel->dtype, s->o + t * group * o->dim,
-                     (char *)pass->queries->out + head * (size_t)o->dim * element, (int64_t)group * o->dim);
+        const size_t head = (size_t)(row + t) * (size_t)o->heads + (size_t)tile->kv_head * (size_t)heads;
+        row_from_f32(o->kernel->dtype, s->o + t * heads * o->dim,
+                     (char *)pass->queries->out + head * (size_t)o->dim * element, (int64_t)heads * o->dim);
     }
 }
 
@@ -306,7 +307,7 @@ static void attend_item(void *context, int64_t item, int thread)
     const struct bounded_scratch *s = tile.scratch;
     struct attn_span spans[ATTN_QUERY_ROWS];
     float lse[ATTN_QUERY_ROWS];
-    attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->group,
+    attn_state_reset(&(struct attn_state){s->o, s->m, s->l}, (int)(tile.end - tile.first) * b->heads_per_kv,
                      b->options.dim);
     if (has_blocks(pass))
         attend_blocks(&tile);
@@ -330,10 +331,10 @@ static void run_items(const struct pass *pass, int64_t items, void (*work)(void 
 }
 
 /* The largest power of two of tokens whose rows fit a kernel call. */
-static int64_t tile_tokens_for(int group)
+static int64_t tile_tokens_for(int heads)
 {
     int64_t tokens = 1;
-    while (2 * tokens * group <= ATTN_QUERY_ROWS && 2 * tokens <= POLICY_GROUP)
+    while (2 * tokens * heads <= ATTN_QUERY_ROWS && 2 * tokens <= POLICY_GROUP)
         tokens *= 2;
     return tokens;
 }
@@ -355,7 +356,8 @@ void bounded_attend_block(struct bounded *b, struct bounded_layer *layer, const 
         block.end[0] = block.end[1];
         block.first[1] = block.end[1];
     }
-    struct pass pass = {.bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->group)};
+    struct pass pass = {
+        .bounded = b, .layer = layer, .queries = queries, .tile_tokens = tile_tokens_for(b->heads_per_kv)};
     if (!retrieves(&pass) && !has_blocks(&pass) && layer->spec.nearest == 0)
         run_items(&pass, kept_tiles(b) * b->options.kv_heads, pack_kept_item);
     for (int part = 0; part < 2; part++) {

@@ -83,7 +83,7 @@ static void attend_head(const struct pass *pass, int64_t position, int head, con
 {
     const struct bounded_options *o = &pass->bounded->options;
     const struct bounded_layer *layer = pass->layer;
-    const int kv_head = head / pass->bounded->group;
+    const int kv_head = head / pass->bounded->heads_per_kv;
     const struct bounded_landmarks *own = &pass->bounded->landmarks[thread];
     const struct landmark_rows rows = {
         .dtype = o->kernel->dtype,

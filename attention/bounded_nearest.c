@@ -174,11 +174,11 @@ const struct decoder_result *bounded_nearest_one(struct bounded *b, const struct
         rope_rotate(query->rope, cosines, sines, query->q + head * o->dim, one.q + head * o->dim, o->dim,
                     query->scale * ATTN_LOG2_E);
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
-        const int64_t head = (int64_t)kv_head * b->group;
+        const int64_t head = (int64_t)kv_head * b->heads_per_kv;
         struct nearest_rows keys = rows_of(b, layer, &own, kv_head);
         keys.rope = query->rope;
         keys.n = slots_own(&layer->slots);
-        const struct nearest_queries queries = {one.q + head * o->dim, b->group, top};
+        const struct nearest_queries queries = {one.q + head * o->dim, b->heads_per_kv, top};
         nearest_find(&keys, &queries, one.best + head * top, scratch);
     }
     if (share_best(b, layer, &one, n, err) < 0)
@@ -186,7 +186,7 @@ const struct decoder_result *bounded_nearest_one(struct bounded *b, const struct
     const struct attn_state all = {one.o, one.m, one.l};
     attn_state_reset(&all, o->heads, o->dim);
     for (int head = 0; head < o->heads; head++) {
-        const struct nearest_rows keys = rows_of(b, layer, &own, head / b->group);
+        const struct nearest_rows keys = rows_of(b, layer, &own, head / b->heads_per_kv);
         nearest_sum(&keys, one.best + head * top, own_among_all(b, layer, &one, head),
                     &(struct attn_state){one.o + head * o->dim, one.m + head, one.l + head});
     }

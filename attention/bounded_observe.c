@@ -207,7 +207,7 @@ int bounded_observe_score(struct bounded *b, const struct bounded_layer *layer, 
     keep->scores = b->observe.scores;
     keep->stride = keep->slots + keep->leaving;
     for (int64_t i = 0; i < keep->kv_heads * keep->stride; i++)
-        b->observe.scores[i] = (double)totals[i] * ATTN_UNIT / b->group;
+        b->observe.scores[i] = (double)totals[i] * ATTN_UNIT / b->heads_per_kv;
     return 0;
 }
 

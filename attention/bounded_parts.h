@@ -115,7 +115,7 @@ struct bounded_scratch {
 
 struct bounded {
     struct bounded_options options;
-    int group;          /* query heads of a kv head */
+    int heads_per_kv;   /* query heads of a kv head */
     int64_t first, end; /* the segment in hand, or the last one */
     struct bounded_layer *layers;
     struct near_share *shares; /* [ranks] */

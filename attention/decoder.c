@@ -20,8 +20,8 @@ struct decoder_plan {
 struct decoder {
     struct decoder_options options;
     struct decoder_plan plan;
-    char *block;
-    int group; /* query heads of a kv head */
+    char *memory;
+    int heads_per_kv; /* query heads of a kv head */
     const struct decode_variant *variant;
     const struct rope *rope; /* that the tables of angles are of, as it was at its revision */
     int64_t rope_revision;
@@ -88,10 +88,10 @@ struct decoder *decoder_create(const struct decoder_options *options, struct err
     }
     decoder->options = *options;
     decoder->plan = plan;
-    decoder->group = options->heads / options->kv_heads;
+    decoder->heads_per_kv = options->heads / options->kv_heads;
     decoder->variant = decode_choose();
-    decoder->block = options->device->alloc(plan.total, "the buffers of decoding", err);
-    if (!decoder->block) {
+    decoder->memory = options->device->alloc(plan.total, "the buffers of decoding", err);
+    if (!decoder->memory) {
         free(decoder);
         return NULL;
     }
@@ -102,13 +102,13 @@ void decoder_free(struct decoder *decoder)
 {
     if (!decoder)
         return;
-    decoder->options.device->free(decoder->block);
+    decoder->options.device->free(decoder->memory);
     free(decoder);
 }
 
 static float *floats_at(const struct decoder *decoder, size_t at)
 {
-    return (float *)(decoder->block + at);
+    return (float *)(decoder->memory + at);
 }
 
 /* ---- angles by element ---------------------------------------------------------------------------------- */
@@ -223,7 +223,7 @@ static void score_run(const struct call *call, const struct decoder_part *part, 
                                                  .rows = o->heads,
                                                  .dim = o->dim});
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
-        const size_t row = (size_t)kv_head * (size_t)decoder->group;
+        const size_t row = (size_t)kv_head * (size_t)decoder->heads_per_kv;
         decoder->variant->scores[o->dtype](&(struct decode_run){
             .keys = row_at(decoder, part, part->keys, kv_head, run.first),
             .values = row_at(decoder, part, part->values, kv_head, run.first),
@@ -233,7 +233,7 @@ static void score_run(const struct call *call, const struct decoder_part *part, 
             .q = q + row * 2 * (size_t)o->dim,
             .scores = scratch->scores + row * DECODE_STRIDE + at,
             .n = (int)(run.end - run.first),
-            .rows = decoder->group,
+            .rows = decoder->heads_per_kv,
             .dim = o->dim});
     }
 }
@@ -246,13 +246,13 @@ static void sum_stretch(const struct call *call, const struct decoder_part *part
     const struct decoder_options *o = &decoder->options;
     const struct attn_state state = stretch_state(decoder, stretch);
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
-        const size_t row = (size_t)kv_head * (size_t)decoder->group;
+        const size_t row = (size_t)kv_head * (size_t)decoder->heads_per_kv;
         decoder->variant->sums[o->dtype](
             &(struct decode_sums){.values = row_at(decoder, part, part->values, kv_head, keys.first),
                                   .scores = scratch->scores + row * DECODE_STRIDE,
                                   .state = {state.o + row * (size_t)o->dim, state.m + row, state.l + row},
                                   .n = (int)(keys.end - keys.first),
-                                  .rows = decoder->group,
+                                  .rows = decoder->heads_per_kv,
                                   .dim = o->dim});
     }
 }
@@ -271,7 +271,7 @@ static void stretch_item(void *context, int64_t item, int thread)
     const struct call *call = context;
     const struct decoder *decoder = call->decoder;
     struct decoder_scratch *scratch =
-        (void *)(decoder->block + decoder->plan.scratch + (size_t)thread * decoder->plan.scratch_bytes);
+        (void *)(decoder->memory + decoder->plan.scratch + (size_t)thread * decoder->plan.scratch_bytes);
     const int index = part_of(call, item);
     const struct decoder_part *part = &call->parts[index];
     const int64_t first = (item - call->stretches[index]) * DECODE_STRETCH;

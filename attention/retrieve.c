@@ -9,8 +9,8 @@
 
 int retrieve_rows(const struct retrieve *r, int64_t count, bool coarse)
 {
-    const int rows = (int)i64_ceil_div(count, RETRIEVE_SAMPLE) * r->group;
-    const int first = (int)i64_round_up(i64_ceil_div(count, RETRIEVE_COARSE) * r->group, FAR_LANES);
+    const int rows = (int)i64_ceil_div(count, RETRIEVE_SAMPLE) * r->heads_per_kv;
+    const int first = (int)i64_round_up(i64_ceil_div(count, RETRIEVE_COARSE) * r->heads_per_kv, FAR_LANES);
     return coarse && first < rows ? first : rows;
 }
 
@@ -53,7 +53,7 @@ int64_t *retrieve_columns(const struct retrieve *r, int64_t group)
 
 static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *plan)
 {
-    const struct retrieve shape = {.group = o->heads / o->kv_heads};
+    const struct retrieve shape = {.heads_per_kv = o->heads / o->kv_heads};
     const int ranks = o->group->size;
     const size_t groups = (size_t)o->max_groups, threads = (size_t)pool_threads(o->pool);
     size_t total = 0;
@@ -105,7 +105,7 @@ struct retrieve *retrieve_create(const struct retrieve_options *options, struct 
     }
     r->options = *options;
     r->skipped = r->n_columns + options->max_groups;
-    r->group = options->heads / options->kv_heads;
+    r->heads_per_kv = options->heads / options->kv_heads;
     r->scorer = far_scorer_choose();
     if (retrieve_bytes(options, &bytes, err) == 0 && plan_make(options, &r->plan) &&
         (r->memory = options->device->alloc(bytes, "the choice of far blocks", err)))
@@ -155,9 +155,9 @@ static void write_item(void *context, int64_t item, int thread)
         *scale = 0;
         if (row >= rows)
             continue;
-        const int64_t token = group->row + sampled(group->count, row / r->group);
-        const float *q =
-            w->call->q + token * w->call->stride + (int64_t)(head * r->group + row % r->group) * o->dim;
+        const int64_t token = group->row + sampled(group->count, row / r->heads_per_kv);
+        const float *q = w->call->q + token * w->call->stride +
+                         (int64_t)(head * r->heads_per_kv + row % r->heads_per_kv) * o->dim;
         *scale = far_lanes_put(retrieve_lanes(r, g, head, row / FAR_LANES), row % FAR_LANES, q, o->dim) *
                  w->call->scale * ATTN_LOG2_E;
     }

@@ -41,7 +41,7 @@ struct retrieve {
     struct retrieve_plan plan;
     const struct far_scorer *scorer;
     char *memory;
-    int group;          /* query heads of a kv head */
+    int heads_per_kv;   /* query heads of a kv head */
     int64_t *n_columns; /* [groups] */
     int64_t *skipped;   /* [groups]: see retrieve_list */
 };

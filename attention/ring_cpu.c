@@ -121,7 +121,7 @@ static int cpu_pack(struct ring *ring, const struct ring_message *message, const
 struct job {
     struct ring *ring;
     const struct ring_block *block;
-    int group; /* query heads of a kv head */
+    int heads_per_kv; /* query heads of a kv head */
     const struct ring_queries *queries;
     const struct ring_message *message;
     char *out;
@@ -130,13 +130,13 @@ struct job {
 
 static struct job job_of(struct ring *ring, const struct ring_block *block)
 {
-    return (struct job){.ring = ring, .block = block, .group = ring->options.heads / ring->options.kv_heads};
+    return (struct job){.ring = ring, .block = block, .heads_per_kv = ring->options.heads / ring->options.kv_heads};
 }
 
 /* Index of the first row of a token in a kv head. */
 static size_t row_of(const struct job *job, int kv_head, int64_t token)
 {
-    return (size_t)(((int64_t)kv_head * job->block->tokens + token) * job->group);
+    return (size_t)(((int64_t)kv_head * job->block->tokens + token) * job->heads_per_kv);
 }
 
 static struct attn_state state_at(const struct job *job, size_t row)
@@ -161,7 +161,7 @@ static void rotate_token(const struct job *job, int64_t token)
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], rotated[ATTN_MAX_DIM];
     rope_angles(queries->rope, job->block->positions[token], cosines, sines);
     for (int head = 0; head < o->heads; head++, q += o->dim) {
-        const size_t row = row_of(job, head / job->group, token) + (size_t)(head % job->group);
+        const size_t row = row_of(job, head / job->heads_per_kv, token) + (size_t)(head % job->heads_per_kv);
         const struct attn_state state = state_at(job, row);
         rope_rotate(queries->rope, cosines, sines, q, rotated, o->dim, queries->scale * ATTN_LOG2_E);
         row_from_f32(o->kernel->dtype, rotated, query_at(job, row), o->dim);
@@ -199,7 +199,7 @@ static int tile_spans(const struct job *job, int64_t first, int64_t tokens, stru
     for (int64_t t = first; t < first + tokens; t++) {
         const struct attn_span span =
             causal_span(job->block->positions[t], job->message->positions, job->message->tokens);
-        for (int g = 0; g < job->group; g++)
+        for (int g = 0; g < job->heads_per_kv; g++)
             spans[row++] = span;
     }
     return row;
@@ -235,7 +235,7 @@ static int64_t tile_tokens_for(const struct job *job)
     const struct ring_options *o = &job->ring->options;
     const int64_t items = (int64_t)ITEMS_A_THREAD * pool_threads(o->pool);
     const int64_t even = i64_ceil_div(job->block->tokens * o->kv_heads, items);
-    const int64_t least = i64_ceil_div(LEAST_ROWS, job->group), most = ATTN_QUERY_ROWS / job->group;
+    const int64_t least = i64_ceil_div(LEAST_ROWS, job->heads_per_kv), most = ATTN_QUERY_ROWS / job->heads_per_kv;
     return i64_min(i64_max(even, least), most);
 }
 
@@ -272,12 +272,12 @@ static void finish_item(void *context, int64_t item, int thread)
     (void)thread;
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
         struct attn_state state = state_at(job, row_of(job, kv_head, first));
-        attn_state_finish(&state, (int)(end - first) * job->group, o->dim, NULL);
+        attn_state_finish(&state, (int)(end - first) * job->heads_per_kv, o->dim, NULL);
         for (int64_t token = first; token < end; token++) {
             /* the heads of a group are neighbours in the state and in the output */
-            const size_t head = (size_t)token * (size_t)o->heads + (size_t)kv_head * (size_t)job->group;
+            const size_t head = (size_t)token * (size_t)o->heads + (size_t)kv_head * (size_t)job->heads_per_kv;
             row_from_f32(o->kernel->dtype, state_at(job, row_of(job, kv_head, token)).o,
-                         job->out + head * row_bytes, (int64_t)job->group * o->dim);
+                         job->out + head * row_bytes, (int64_t)job->heads_per_kv * o->dim);
         }
     }
 }
