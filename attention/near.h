@@ -47,11 +47,6 @@ void near_put(struct near *near, int64_t position, const float *k, const float *
 void *near_keys(const struct near *near, int kv_head, int64_t position);
 void *near_values(const struct near *near, int kv_head, int64_t position);
 
-/* Positions first <= p < end. */
-struct stretch {
-    int64_t first, end;
-};
-
 /* What each rank has put of a segment, and what it needs of it; both rising and disjoint. */
 enum { NEAR_OWNED = 2, NEAR_NEEDED = 4 };
 struct near_share {

@@ -51,6 +51,11 @@ static inline bool size_add(size_t a, size_t b, size_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
+/* first <= i < end */
+struct stretch {
+    int64_t first, end;
+};
+
 static inline int64_t i64_min(int64_t a, int64_t b)
 {
     return a < b ? a : b;

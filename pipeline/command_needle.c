@@ -219,9 +219,9 @@ static int set_up(struct needles *n, struct error *err)
         setup->max_new = i64_max(setup->max_new, needle_task_max_new(n->grid.tasks[task]));
     if (counts.tokens_left > 0)
         setup->n_settings = counts.longest[NEEDLE_UNTOUCHED] > 0 ? 2 : 1;
-    setup->settings[NEEDLE_ASKED] = (struct setup_reading){
+    setup->settings[NEEDLE_ASKED] = (struct setup_setting){
         .general = n->asked, .max_tokens = i64_max(1, counts.longest[NEEDLE_ASKED]), .overridden = 1};
-    setup->settings[NEEDLE_UNTOUCHED] = (struct setup_reading){
+    setup->settings[NEEDLE_UNTOUCHED] = (struct setup_setting){
         .general = {.kind = POLICY_FULL}, .max_tokens = counts.longest[NEEDLE_UNTOUCHED], .file_positions = 1};
     const int64_t longest = i64_max(counts.longest[NEEDLE_ASKED], counts.longest[NEEDLE_UNTOUCHED]);
     setup->segment = i64_min(options_segment(s->options), i64_max(1, longest));

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/near.h"
 #include "base/clock.h"
 
 /* Generated tokens between two reports of progress. */

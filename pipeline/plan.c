@@ -272,25 +272,25 @@ static void add_untouched(struct setup *setup, int64_t receipt)
 {
     setup->reference = setup->n_settings;
     setup->settings[setup->n_settings++] =
-        (struct setup_reading){.general = {.kind = POLICY_FULL}, .max_tokens = receipt, .file_positions = 1};
+        (struct setup_setting){.general = {.kind = POLICY_FULL}, .max_tokens = receipt, .file_positions = 1};
 }
 
 /* What the settings behind the first are for, if there are any; max_tokens is that of their longest job. */
 static int choose_others(struct plan *plan, struct error *err)
 {
     struct setup *setup = &plan->setup;
-    struct setup_reading *second = &setup->settings[1];
+    struct setup_setting *second = &setup->settings[1];
     const int64_t receipt = longest_receipt(plan), beyond = longest_job(plan, 1);
     setup->n_settings = 1;
     if (plan->options->against) {
         setup->reference = 1;
         setup->n_settings = 2;
-        *second = (struct setup_reading){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
+        *second = (struct setup_setting){.general = plan->against, .max_tokens = setup->settings[0].max_tokens};
         return 0;
     }
     if (plan->limits.extends && beyond > 0) {
         setup->n_settings = 2;
-        *second = (struct setup_reading){.max_tokens = i64_max(beyond, receipt), .overridden = 1};
+        *second = (struct setup_setting){.max_tokens = i64_max(beyond, receipt), .overridden = 1};
         if (asked_beyond(plan->options, plan->opened->model, &second->general, err) != 0)
             return -1;
         if (receipt > 0 && !positions_differ(plan->opened->model)) { /* the first is the untouched model */
@@ -311,7 +311,7 @@ static int choose_settings(struct plan *plan, struct error *err)
 {
     struct setup *setup = &plan->setup;
     setup->reference = -1;
-    setup->settings[0] = (struct setup_reading){
+    setup->settings[0] = (struct setup_setting){
         .general = plan->asked, .max_tokens = i64_max(1, longest_job(plan, 0)), .overridden = 1};
     if (choose_others(plan, err) != 0)
         return -1;

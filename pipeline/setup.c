@@ -28,9 +28,9 @@ int setup_policies(const struct setup *setup, const struct setup_machine *machin
 {
     struct policy_spec *policies = machine->policies;
     for (int i = 0; i < setup->n_settings; i++, policies += machine->model->shape.layers) {
-        const struct setup_reading *reading = &setup->settings[i];
-        const char *lines = reading->overridden ? machine->options->layers : NULL;
-        if (layers_choose(&reading->general, lines, machine->model, policies, err) != 0)
+        const struct setup_setting *setting = &setup->settings[i];
+        const char *lines = setting->overridden ? machine->options->layers : NULL;
+        if (layers_choose(&setting->general, lines, machine->model, policies, err) != 0)
             return -1;
     }
     return 0;
@@ -51,11 +51,11 @@ void setup_engine(const struct setup *setup, const struct setup_machine *machine
         .n_settings = setup->n_settings,
     };
     for (int i = 0; i < setup->n_settings; i++, policies += machine->model->shape.layers) {
-        const struct setup_reading *reading = &setup->settings[i];
+        const struct setup_setting *setting = &setup->settings[i];
         out->settings[i] = (struct engine_setting){
             .policies = policies,
-            .positions = reading->file_positions ? &machine->model->file_positions : NULL,
-            .max_tokens = reading->max_tokens,
+            .positions = setting->file_positions ? &machine->model->file_positions : NULL,
+            .max_tokens = setting->max_tokens,
         };
     }
 }

@@ -19,7 +19,7 @@ struct setup {
     int32_t dtype;        /* enum dtype */
     int32_t scores;       /* the task scores */
     int64_t segment, max_new;
-    struct setup_reading {
+    struct setup_setting {
         struct policy_spec general; /* of the layers that have none of their own */
         int64_t max_tokens;         /* of any job */
         int32_t overridden;         /* by the lines of --layers */

@@ -18,7 +18,7 @@ enum { MAX_ROWS = 7, MAX_DIM = ATTN_MAX_DIM };
 static const unsigned SEED = 20240917;
 
 /* One stretch of raw keys: turned queries, angles, keys and values in the dtype, and fp64 of the same. */
-struct stretch {
+struct keys_case {
     int n, rows, dim;
     uint8_t offsets[DECODE_STRETCH];
     float angles[DECODE_OFFSETS * 2 * MAX_DIM], q[MAX_ROWS * 2 * MAX_DIM];
@@ -28,7 +28,7 @@ struct stretch {
     float o[MAX_ROWS * MAX_DIM], m[MAX_ROWS], l[MAX_ROWS];
 };
 
-static struct stretch s;
+static struct keys_case s;
 
 static float uniform(void)
 {
