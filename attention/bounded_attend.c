@@ -126,8 +126,7 @@ static void rotate_token(const struct query_tile *tile, int64_t token, int64_t p
     rope_angles(pass->queries->rope, position, cosines, sines);
     for (int g = 0; g < heads; g++) {
         rope_rotate(pass->queries->rope, cosines, sines, q + g * o->dim, rotated, o->dim, scale);
-        row_from_f32(o->kernel->dtype, rotated,
-                     (char *)tile->scratch->q + (size_t)(row + g) * (size_t)o->dim * dtype_size(o->kernel->dtype),
+        row_from_f32(o->kernel->dtype, rotated, (char *)tile->scratch->q + (size_t)(row + g) * bounded_row_bytes(o),
                      o->dim);
     }
 }

@@ -114,7 +114,7 @@ static void attend_item(void *context, int64_t item, int thread)
     const int64_t position = item < early ? p->block.first[0] + item : p->block.first[1] + item - early;
     float out[ATTN_MAX_DIM];
     for (int head = 0; head < o->heads; head++) {
-        const size_t to = (size_t)(item * o->heads + head) * (size_t)o->dim * dtype_size(o->kernel->dtype);
+        const size_t to = (size_t)(item * o->heads + head) * bounded_row_bytes(o);
         attend_head(&p->pass, position, head, p->queries->q + item * p->queries->stride + head * o->dim, thread,
                     out);
         row_from_f32(o->kernel->dtype, out, (char *)p->queries->out + to, o->dim);

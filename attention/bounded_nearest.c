@@ -75,8 +75,7 @@ void bounded_nearest_attend(const struct bounded *b, const struct bounded_layer 
 {
     const struct bounded_options *o = &b->options;
     const struct bounded_scratch *s = &b->scratch[tile->thread];
-    const struct rows_view kept = {b->kept_keys, b->kept_values,
-                                   (size_t)b->most_kept * (size_t)o->dim * dtype_size(o->kernel->dtype)};
+    const struct rows_view kept = {b->kept_keys, b->kept_values, (size_t)b->most_kept * bounded_row_bytes(o)};
     float *q = (void *)(b->nearest.memory + (size_t)tile->thread * b->nearest.thread_bytes);
     struct nearest_key *best = (void *)(q + ATTN_QUERY_ROWS * o->dim);
     struct nearest_rows keys = rows_of(b, layer, &kept, tile->kv_head);
@@ -158,39 +157,61 @@ static int share_best(const struct bounded *b, const struct bounded_layer *layer
                       "finding the nearest keys of all ranks", err);
 }
 
+/* One call of bounded_nearest_one, as its work items see it. */
+struct call {
+    const struct bounded *bounded;
+    const struct bounded_layer *layer;
+    const struct rope *rope;
+    struct one one;
+    struct rows_view own;
+};
+
+/* Item: the nearest of this rank's slots, for the heads of a kv head. */
+static void find_item(void *context, int64_t kv_head, int thread)
+{
+    const struct call *call = context;
+    const struct bounded *b = call->bounded;
+    const int64_t head = kv_head * b->heads_per_kv, top = call->layer->spec.nearest;
+    struct nearest_rows keys = rows_of(b, call->layer, &call->own, (int)kv_head);
+    keys.rope = call->rope;
+    keys.n = slots_own(&call->layer->slots);
+    const struct nearest_queries queries = {call->one.q + head * b->options.dim, b->heads_per_kv, top};
+    nearest_find(&keys, &queries, call->one.best + head * top,
+                 b->nearest.memory + (size_t)thread * b->nearest.thread_bytes);
+}
+
+/* Item: one head's state over those of them that are among the nearest of all ranks. */
+static void sum_item(void *context, int64_t head, int thread)
+{
+    const struct call *call = context;
+    const struct bounded *b = call->bounded;
+    const struct one *one = &call->one;
+    const struct nearest_rows keys = rows_of(b, call->layer, &call->own, (int)head / b->heads_per_kv);
+    (void)thread;
+    nearest_sum(&keys, one->best + head * call->layer->spec.nearest, own_among_all(b, call->layer, one, (int)head),
+                &(struct attn_state){one->o + head * b->options.dim, one->m + head, one->l + head});
+}
+
 const struct decoder_result *bounded_nearest_one(struct bounded *b, const struct bounded_layer *layer,
                                                  const struct decoder_query *query, int64_t position,
                                                  struct error *err)
 {
     const struct bounded_options *o = &b->options;
-    const struct one one = one_of(b);
-    const struct rows_view own = {layer->slots.keys, layer->slots.values,
-                                  (size_t)layer->slots.held * (size_t)o->dim * dtype_size(o->kernel->dtype)};
-    const int64_t top = layer->spec.nearest, n = i64_min(top, slots_own(&layer->slots));
+    const size_t head_bytes = (size_t)layer->slots.held * bounded_row_bytes(o);
+    struct call call = {b, layer, query->rope, one_of(b), {layer->slots.keys, layer->slots.values, head_bytes}};
+    const struct one *one = &call.one;
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2];
-    char *scratch = b->nearest.memory;
     rope_angles(query->rope, position, cosines, sines);
     for (int head = 0; head < o->heads; head++)
-        rope_rotate(query->rope, cosines, sines, query->q + head * o->dim, one.q + head * o->dim, o->dim,
+        rope_rotate(query->rope, cosines, sines, query->q + head * o->dim, one->q + head * o->dim, o->dim,
                     query->scale * ATTN_LOG2_E);
-    for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
-        const int64_t head = (int64_t)kv_head * b->heads_per_kv;
-        struct nearest_rows keys = rows_of(b, layer, &own, kv_head);
-        keys.rope = query->rope;
-        keys.n = slots_own(&layer->slots);
-        const struct nearest_queries queries = {one.q + head * o->dim, b->heads_per_kv, top};
-        nearest_find(&keys, &queries, one.best + head * top, scratch);
-    }
-    if (share_best(b, layer, &one, n, err) < 0)
+    pool_run(o->pool, &(struct pool_job){o->kv_heads, find_item, &call, o->poll, o->poll_context});
+    if (share_best(b, layer, one, i64_min(layer->spec.nearest, slots_own(&layer->slots)), err) < 0)
         return NULL;
-    const struct attn_state all = {one.o, one.m, one.l};
+    const struct attn_state all = {one->o, one->m, one->l};
     attn_state_reset(&all, o->heads, o->dim);
-    for (int head = 0; head < o->heads; head++) {
-        const struct nearest_rows keys = rows_of(b, layer, &own, head / b->heads_per_kv);
-        nearest_sum(&keys, one.best + head * top, own_among_all(b, layer, &one, head),
-                    &(struct attn_state){one.o + head * o->dim, one.m + head, one.l + head});
-    }
-    attn_state_finish(&all, o->heads, o->dim, one.lse);
-    b->nearest.result = (struct decoder_result){one.o, one.lse};
+    pool_run(o->pool, &(struct pool_job){o->heads, sum_item, &call, o->poll, o->poll_context});
+    attn_state_finish(&all, o->heads, o->dim, one->lse);
+    b->nearest.result = (struct decoder_result){one->o, one->lse};
     return &b->nearest.result;
 }

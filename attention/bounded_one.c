@@ -23,8 +23,7 @@ static struct decoder_part near_part(const struct bounded *b, const struct bound
     return (struct decoder_part){
         .keys = near_keys(&layer->near, 0, first),
         .values = near_values(&layer->near, 0, first),
-        .head_stride_bytes =
-            (size_t)layer->near.shape.capacity * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .head_stride_bytes = (size_t)layer->near.shape.capacity * bounded_row_bytes(&b->options),
         .first_position = first,
         .step = 1,
         .n = end - first,
@@ -41,8 +40,7 @@ static struct decoder_part sink_part(const struct bounded *b, const struct bound
     return (struct decoder_part){
         .keys = layer->sink_keys,
         .values = layer->sink_values,
-        .head_stride_bytes =
-            (size_t)layer->spec.sinks * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .head_stride_bytes = (size_t)layer->spec.sinks * bounded_row_bytes(&b->options),
         .step = step_of(layer),
         .n = b->options.group->rank == 0 ? i64_min(layer->sinks, near_first) : 0,
         .query_position = view->position,
@@ -62,8 +60,7 @@ static struct decoder_part chosen_part(const struct bounded *b, const struct bou
     return (struct decoder_part){
         .keys = layer->one_keys,
         .values = layer->one_values,
-        .head_stride_bytes =
-            (size_t)layer->one_held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .head_stride_bytes = (size_t)layer->one_held * bounded_row_bytes(&b->options),
         .positions = b->chosen_positions,
         .n = n,
         .query_position = view->position,
@@ -79,8 +76,7 @@ static struct decoder_part slot_part(const struct bounded *b, const struct bound
     return (struct decoder_part){
         .keys = layer->slots.keys,
         .values = layer->slots.values,
-        .head_stride_bytes =
-            (size_t)layer->slots.held * (size_t)b->options.dim * dtype_size(b->options.kernel->dtype),
+        .head_stride_bytes = (size_t)layer->slots.held * bounded_row_bytes(&b->options),
         .first_position = step * (layer->sinks + b->options.group->rank),
         .step = step * b->options.group->size,
         .n = slots_own(&layer->slots),
@@ -95,7 +91,7 @@ static int attend_blocks_one(struct bounded *b, struct bounded_layer *layer, con
                              int64_t position, struct error *err)
 {
     const struct bounded_options *o = &b->options;
-    const size_t row = (size_t)o->dim * dtype_size(o->kernel->dtype);
+    const size_t row = bounded_row_bytes(o);
     const int64_t first = layer->near.first, near_first = i64_max(first, position - layer->spec.window + 1);
     if (bounded_blocks_choose_one(b, layer, query, err) != 0)
         return -1;
