@@ -24,7 +24,7 @@ static size_t sink_bytes(const struct bounded_options *o, const struct policy_sp
 
 /* The largest of all layers, in tokens and bytes. */
 struct largest {
-    int64_t near, kept, slots, seen;
+    int64_t near, kept, slots, chosen;
     size_t stage;
 };
 
@@ -40,7 +40,8 @@ static struct largest find_largest(const struct bounded_options *o)
         if (!policy_of(spec->kind)->landmarks) /* whose keys are not packed */
             most.near = i64_max(most.near, near.capacity);
         most.kept = i64_max(most.kept, spec->sinks + spec->slots);
-        most.seen = i64_max(most.seen, policy_kept(spec));
+        if (policy_of(spec->kind)->retrieves)
+            most.chosen = i64_max(most.chosen, spec->top * FAR_BLOCK);
         most.slots = i64_max(most.slots, spec->slots);
         for (int s = 0; s < 2 && o->group->size > 1; s++)
             most.stage = stages[s] > most.stage ? stages[s] : most.stage;
@@ -156,7 +157,7 @@ static int create_shared(struct bounded *b, struct error *err)
     }
     b->shares = calloc((size_t)o->group->size, sizeof *b->shares);
     b->recipes = calloc((size_t)o->kv_heads * (size_t)most.slots + 1, sizeof *b->recipes);
-    b->chosen_positions = calloc((size_t)most.seen + 1, sizeof *b->chosen_positions);
+    b->chosen_positions = calloc((size_t)most.chosen + 1, sizeof *b->chosen_positions);
     return b->shares && b->recipes && b->chosen_positions
                ? 0
                : error_set(err, ERROR_RESOURCE, "no memory for the tables of %d layers", o->layers);
@@ -285,10 +286,10 @@ int bounded_begin(struct bounded *b, int64_t first, int64_t end, struct error *e
 {
     b->first = first;
     b->end = end;
-    bounded_groups_find(b);
     for (int i = 0; i < b->options.layers; i++)
         if (near_extend(&b->layers[i].near, end - first, err) != 0)
             return -1;
+    bounded_groups_find(b);
     return 0;
 }
 

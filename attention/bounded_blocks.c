@@ -288,8 +288,7 @@ static const char *fetched_record(const struct bounded_packing *p, int64_t own, 
     return s->fetched + (size_t)at * blocks_record_bytes(&p->layer->blocks.shape);
 }
 
-/* First tokens and chosen blocks of a group in one kv head, in a thread's memory; all of them stand at position 0.
- */
+/* First tokens and chosen blocks of a group in one kv head, in a thread's memory; all stand at position 0. */
 static struct bounded_raw unpack(const struct bounded_packing *p, int64_t own, int kv_head, int thread)
 {
     const struct bounded *b = p->bounded;

@@ -189,11 +189,13 @@ int comm_distinct(const struct comm *comm, const char *text, int64_t *out, struc
 
 int comm_record_type(size_t bytes, const char *what, MPI_Datatype *out, struct error *err)
 {
+    char doing[64];
+    snprintf(doing, sizeof doing, "describing %.40s", what);
     if (bytes > INT_MAX)
-        return error_set(err, ERROR_RESOURCE, "describing %s: %zu bytes", what, bytes);
-    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, out), what, err) < 0)
+        return error_set(err, ERROR_RESOURCE, "%s: one of them has %zu bytes", doing, bytes);
+    if (comm_check(MPI_Type_contiguous((int)bytes, MPI_BYTE, out), doing, err) < 0)
         return -1;
-    const int status = comm_check(MPI_Type_commit(out), what, err);
+    const int status = comm_check(MPI_Type_commit(out), doing, err);
     if (status < 0)
         MPI_Type_free(out);
     return status;

@@ -36,6 +36,7 @@ struct needles {
     struct needle_log *log;
     char *parts; /* what was taken over from which parts, or "" */
     struct needle_identity lines;
+    struct policy_spec *policies; /* [NEEDLE_SETTINGS][layers] */
     struct needle_run *run;
     struct progress *progress;
     struct meter *meter;
@@ -225,9 +226,7 @@ static int set_up(struct needles *n, struct error *err)
         .general = {.kind = POLICY_FULL}, .max_tokens = counts.longest[NEEDLE_UNTOUCHED], .file_positions = 1};
     const int64_t longest = i64_max(counts.longest[NEEDLE_ASKED], counts.longest[NEEDLE_UNTOUCHED]);
     setup->segment = i64_min(options_segment(s->options), i64_max(1, longest));
-    struct policy_spec *policies =
-        calloc(NEEDLE_SETTINGS * (size_t)s->opened.model->shape.layers, sizeof *policies);
-    if (!policies)
+    if (!(n->policies = calloc(NEEDLE_SETTINGS * (size_t)s->opened.model->shape.layers, sizeof *n->policies)))
         return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers",
                          s->opened.model->shape.layers);
     const struct setup_machine machine = {
@@ -237,14 +236,13 @@ static int set_up(struct needles *n, struct error *err)
         .place = s->place,
         .jobs = counts.trials - counts.done,
         .before = needle_log_dtype(n->log),
-        .policies = policies,
+        .policies = n->policies,
     };
-    const int status = setup_choose(setup, &machine, err);
-    if (status == 0)
-        layers_warn_beyond(policies, s->opened.model, i64_max(setup->segment, setup->max_new),
-                           setup->settings[NEEDLE_ASKED].max_tokens);
-    free(policies);
-    return status;
+    if (setup_choose(setup, &machine, err) != 0)
+        return -1;
+    layers_warn_beyond(n->policies, s->opened.model, i64_max(setup->segment, setup->max_new),
+                       setup->settings[NEEDLE_ASKED].max_tokens);
+    return 0;
 }
 
 static int prepare(struct needles *n, struct error *err)
@@ -328,6 +326,7 @@ static enum error_code lead(struct needles *n)
 
 static void clear(struct needles *n)
 {
+    free(n->policies);
     meter_free(n->meter);
     progress_free(n->progress);
     needle_run_free(n->run);
@@ -348,7 +347,7 @@ int command_needle(const struct options *options, enum error_code *code, struct 
     if (status == 0)
         status = session_agree(&s, leads ? prepare(&n, err) : 0, err);
     if (status == 0)
-        status = session_start(&s, err);
+        status = session_start(&s, n.policies, err);
     if (status == 0)
         status = session_agree(&s, leads ? open_run(&n, err) : 0, err);
     if (status == 0 && leads)

@@ -163,7 +163,7 @@ int command_run(const struct options *options, enum error_code *code, struct err
     if (status == 0)
         status = session_agree(&s, leads ? make_plan(&r, err) : 0, err);
     if (status == 0)
-        status = session_start(&s, err);
+        status = session_start(&s, leads ? r.plan->policies : NULL, err);
     if (status == 0)
         status = session_agree(&s, leads ? open_run(&r, err) : 0, err);
     if (status == 0 && leads)

@@ -194,8 +194,7 @@ struct reading {
     int64_t *most;  /* bytes of its memory on this rank, at its fullest */
 };
 
-/* The log-probabilities of one segment: the target of each token is the next one, the last token of all has none.
- */
+/* The log-probabilities of a segment: the target of each token is the next one; the last token of all has none. */
 static int score_segment(struct engine *engine, const struct job *job, struct stretch segment,
                          const struct reading *reading, struct error *err)
 {
@@ -360,6 +359,10 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
     result->forgotten = forward_forgotten(engine->forward);
     if (job->kind == JOB_GENERATE && generate(engine, job, result, err) != 0)
         goto fail;
+    if (engine->poll_error.code != ERROR_NONE) { /* since the last report */
+        *err = engine->poll_error;
+        goto fail;
+    }
     check_finite(job, result);
     result->prefill_seconds = prefilled - begun;
     result->decode_seconds = clock_seconds() - prefilled;

@@ -58,23 +58,25 @@ static int read_line(struct layers_table *table, char *line, struct error *err)
     return 0;
 }
 
-/* It is read when options are checked and again when a run begins, so it has to be a file that stays. */
-static int check_file(FILE *in, const char *name, struct error *err)
+/* It is read more than once before a run begins, so it has to be a file that stays. */
+static int check_file(const char *name, struct error *err)
 {
     struct stat found;
-    if (fstat(fileno(in), &found) != 0)
-        return error_errno(err, "reading %s", name);
+    if (stat(name, &found) != 0)
+        return error_errno(err, "opening %s", name);
     return S_ISREG(found.st_mode) ? 0 : error_set(err, ERROR_INPUT, "%s is not a regular file", name);
 }
 
 static int read_file(struct layers_table *table, struct error *err)
 {
+    if (check_file(table->name, err) != 0)
+        return -1;
     FILE *in = fopen(table->name, "r");
     if (!in)
         return error_errno(err, "opening %s", table->name);
     char *line = NULL;
     size_t size = 0;
-    int status = check_file(in, table->name, err);
+    int status = 0;
     while (status == 0 && getline(&line, &size, in) >= 0) {
         table->line++;
         status = read_line(table, line, err);

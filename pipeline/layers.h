@@ -4,7 +4,8 @@
  * --layers has a line for each stretch of layers, later ones winning; '#' begins a comment:
  *     0-11  window:window=512
  *     12    full
- * It is a file, or, where it begins with a digit and holds a blank, the lines themselves with ';' between them.
+ * It is a file, regular and with a stretch at least, or, where it begins with a digit and holds a blank, the lines
+ * themselves with ';' between them.
  */
 #ifndef LONGHAUL_PIPELINE_LAYERS_H
 #define LONGHAUL_PIPELINE_LAYERS_H
@@ -20,7 +21,7 @@
 bool layers_are_lines(const char *lines);
 
 /* policies [model->shape.layers]. general->kind POLICY_FULL: nothing is asked; lines, of --layers, may be NULL.
- * ERROR_INPUT names the line that is wrong. */
+ * ERROR_INPUT names the line that is wrong, or says why the file will not do. */
 int layers_choose(const struct policy_spec *general, const char *lines, const struct model *model,
                   struct policy_spec *policies, struct error *err);
 

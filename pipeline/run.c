@@ -70,8 +70,10 @@ int run_publish(struct run *run, struct error *err)
     if (run->unpublished == 0)
         return 0;
     log_debug("publishing %" PRId64 " documents", run->unpublished);
+    if (results_publish(run->results, err) != 0)
+        return -1;
     run->unpublished = 0;
-    return results_publish(run->results, err);
+    return 0;
 }
 
 /* Too many failures end the run; what they were is published first. */

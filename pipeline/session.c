@@ -112,20 +112,10 @@ static int report_progress(void *context, const struct job_progress *progress, s
     return 0;
 }
 
-static size_t policies_bytes(const struct session *s)
-{
-    return ENGINE_SETTINGS * (size_t)s->opened.model->shape.layers * sizeof *s->policies;
-}
-
-/* What needs no other rank: the device, and what the engine is to be; on rank 0 the policies, too. */
+/* What needs no other rank: the device, and what the engine is to be. */
 static int describe_engine(struct session *s, struct engine_options *options, struct error *err)
 {
-    if (!(s->policies = calloc(1, policies_bytes(s))))
-        return error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers",
-                         s->opened.model->shape.layers);
     const struct setup_machine machine = {.options = s->options, .model = s->opened.model, .policies = s->policies};
-    if (s->world.rank == 0 && setup_policies(&s->setup, &machine, err) != 0)
-        return -1;
     setup_engine(&s->setup, &machine, options);
     if (!(options->device = setup_device(&s->setup, s->node.rank, err)))
         return -1;
@@ -139,23 +129,35 @@ static int describe_engine(struct session *s, struct engine_options *options, st
     return 0;
 }
 
-static int build_engine(struct session *s, struct error *err)
+/* Rank 0's to all. */
+static int share_policies(struct session *s, const struct policy_spec *policies, struct error *err)
+{
+    const int layers = s->opened.model->shape.layers;
+    const size_t bytes = (size_t)(s->setup.n_settings * layers) * sizeof *s->policies;
+    int status = 0;
+    if (!(s->policies = malloc(bytes)))
+        status = error_set(err, ERROR_RESOURCE, "no memory for the policies of %d layers", layers);
+    else if (s->world.rank == 0)
+        memcpy(s->policies, policies, bytes);
+    return session_agree(s, status, err) == 0 ? comm_broadcast(&s->world, s->policies, bytes, 0, err) : -1;
+}
+
+static int build_engine(struct session *s, const struct policy_spec *policies, struct error *err)
 {
     struct engine_options options;
     if (s->setup.n_settings == 0)
         return 0;
-    if (session_agree(s, describe_engine(s, &options, err), err) != 0 ||
-        comm_broadcast(&s->world, s->policies, policies_bytes(s), 0, err) != 0)
+    if (share_policies(s, policies, err) != 0 || session_agree(s, describe_engine(s, &options, err), err) != 0)
         return -1;
     return (s->engine = engine_create(&options, err)) ? 0 : -1;
 }
 
-int session_start(struct session *session, struct error *err)
+int session_start(struct session *session, const struct policy_spec *policies, struct error *err)
 {
     if (comm_broadcast(&session->world, &session->setup, sizeof session->setup, 0, err) != 0 ||
         session_agree(session, open_log(session, err), err) != 0 ||
         comm_split(&session->world, session->world.rank / session->setup.ring, &session->group, err) != 0 ||
-        build_engine(session, err) != 0)
+        build_engine(session, policies, err) != 0)
         return -1;
     if (!session->engine)
         return 0;

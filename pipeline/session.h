@@ -35,7 +35,7 @@ struct session {
     struct opened_model opened;
     char *hosts; /* rank 0: all ranks' hosts, each once, by ',' */
     struct setup setup;
-    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], the engine's */
+    struct policy_spec *policies; /* [n_settings][layers], as rank 0 has them */
     struct engine *engine;        /* NULL when there is nothing to compute: no weights are packed for that */
     struct dealer *dealer;        /* rank 0, during session_work */
     const struct session_source *source;
@@ -48,8 +48,9 @@ int session_open(struct session *session, const struct options *options, struct 
  * such rank on every rank. */
 int session_agree(const struct session *session, int status, struct error *err);
 
-/* Send session->setup from rank 0 to all, open the logs in --output, form the ring groups, build the engines. */
-int session_start(struct session *session, struct error *err);
+/* Send session->setup and the policies of its settings, [n_settings][layers], from rank 0 to all, open the logs in
+ * --output, form the ring groups, build the engines. Of other ranks policies is not looked at. */
+int session_start(struct session *session, const struct policy_spec *policies, struct error *err);
 
 /* Work until the source (rank 0's; NULL elsewhere) is over. Does not return after an error: the MPI job is over. */
 void session_work(struct session *session, const struct session_source *source);

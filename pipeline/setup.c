@@ -24,7 +24,8 @@ static enum dtype choose_dtype(const struct setup_machine *machine)
     return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
 }
 
-int setup_policies(const struct setup *setup, const struct setup_machine *machine, struct error *err)
+/* The settings' policies, to machine->policies. */
+static int choose_policies(const struct setup *setup, const struct setup_machine *machine, struct error *err)
 {
     struct policy_spec *policies = machine->policies;
     for (int i = 0; i < setup->n_settings; i++, policies += machine->model->shape.layers) {
@@ -201,7 +202,7 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
     if (segments_are_free(setup, machine))
         lengthen_segment(setup);
     struct engine_options engine;
-    if (setup_policies(setup, machine, err) != 0)
+    if (choose_policies(setup, machine, err) != 0)
         return -1;
     setup_engine(setup, machine, &engine);
     if (!(engine.device = setup_device(setup, 0, err)))

@@ -38,7 +38,7 @@ struct setup_machine {
     struct place place;
     int64_t jobs;                 /* that there will be, so that no ring group is left without one */
     const char *before;           /* the arithmetic of the results there are, "f32" or "bf16"; or "" */
-    struct policy_spec *policies; /* [ENGINE_SETTINGS][layers], of the settings */
+    struct policy_spec *policies; /* [n_settings][layers], that setup_choose fills in */
 };
 
 /* Fill in ring, threads, device, dtype and memory; what is to be read, and how, is there already. The arithmetic is
@@ -52,10 +52,6 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
 
 /* The device that a rank of a node computes on. */
 const struct device *setup_device(const struct setup *setup, int node_rank, struct error *err);
-
-/* The settings' policies, to machine->policies; setup_choose has done so already. For rank 0, which sends them to
- * the others: --layers may be a file, and another one elsewhere. ERROR_INPUT as layers_choose. */
-int setup_policies(const struct setup *setup, const struct setup_machine *machine, struct error *err);
 
 /* What the set-up says of an engine, which borrows machine->policies; device, tokenizer, groups and hooks are still
  * to be filled in. */

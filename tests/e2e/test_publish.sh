@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 mkdir "$work/corpus"
-for copy in $(seq 100); do
+for _ in $(seq 100); do
     cat "$texts/prose.txt" "$texts/mixed.txt" # so much that full attention takes minutes
 done >"$work/corpus/long.txt"
 for text in chinese code_c; do
@@ -15,10 +15,10 @@ published() {
     "$longhaul" export "$work/out" --format jsonl 2>/dev/null | wc -l
 }
 
-on_ranks 2 score "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" --ring 1 --context 4000000 --policy full \
+on_ranks 2 score "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" --ring 1 --context 4000000 --policy full --threads 1 \
     >"$work/stdout" 2>"$work/stderr" &
 run=$!
-trap 'kill -KILL $(pgrep -f "^$longhaul score .* -o $work/out") 2>/dev/null; wait; rm -rf "$work"' EXIT
+trap 'kill -KILL $(pgrep -f "^$longhaul score .* -o $work/out") 2>/dev/null || true; wait || true; rm -rf "$work"' EXIT
 for ((tenths = 0; tenths < 900; tenths++)); do
     [ "$(published)" -lt 2 ] || break
     kill -0 "$run" 2>/dev/null || { cat "$work/stderr"; fail "the run ended by itself"; }

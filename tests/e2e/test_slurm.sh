@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real one-machine Slurm runs `sbatch jobs/summarize_corpus.sh` to its end, and h5py reads the results; it runs
-# jobs/needle.sh as an array, and again to gather the parts, and a score as one line. GPUS asks Slurm for GPUs, and the program for CUDA.
+# jobs/needle.sh as an array, and again to gather the parts, and a score as one line. GPUS asks Slurm for GPUs, and the
+# program for CUDA.
 . "$(dirname "$0")/common.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "starting a Slurm needs root"
