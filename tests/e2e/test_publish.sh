@@ -15,8 +15,8 @@ published() {
     "$longhaul" export "$work/out" --format jsonl 2>/dev/null | wc -l
 }
 
-on_ranks 2 score "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" --ring 1 --context 4000000 --policy full --threads 1 \
-    >"$work/stdout" 2>"$work/stderr" &
+on_ranks 2 score "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" --ring 1 --context 4000000 --policy full \
+    --threads 1 >"$work/stdout" 2>"$work/stderr" &
 run=$!
 trap 'kill -KILL $(pgrep -f "^$longhaul score .* -o $work/out") 2>/dev/null || true; wait || true; rm -rf "$work"' EXIT
 for ((tenths = 0; tenths < 900; tenths++)); do
