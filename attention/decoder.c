@@ -9,7 +9,6 @@
 /* All memory of a decoder is one block; here is where its parts begin. */
 struct decoder_plan {
     size_t angles;  /* [DECODE_OFFSETS][cosine, sine][dim] f32, by element */
-    size_t signs;   /* [dim] f32, see element_angles */
     size_t q;       /* [heads][q, perp(q)][dim] f32, scaled */
     size_t states;  /* [stretches] x (o [heads][dim], m [heads], l [heads]) f32 */
     size_t results; /* [ranks] x (o [heads][dim], lse [heads]) f32 */
@@ -45,7 +44,6 @@ static bool plan_make(const struct decoder_options *o, struct decoder_plan *plan
     plan->scratch_bytes = sizeof(struct decoder_scratch) + heads * (DECODE_STRIDE + 2 * dim) * sizeof(float);
     plan->scratch_bytes = (plan->scratch_bytes + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
     bool fits = layout_reserve(&total, DECODE_OFFSETS, 2 * dim * sizeof(float), &plan->angles) &&
-                layout_reserve(&total, dim, sizeof(float), &plan->signs) &&
                 layout_reserve(&total, heads, 2 * dim * sizeof(float), &plan->q) &&
                 layout_reserve(&total, stretches, heads * (dim + 2) * sizeof(float), &plan->states) &&
                 layout_reserve(&total, (size_t)o->group->size, heads * (dim + 1) * sizeof(float), &plan->results) &&
@@ -113,39 +111,19 @@ static float *floats_at(const struct decoder *decoder, size_t at)
 
 /* ---- angles by element ---------------------------------------------------------------------------------- */
 
-static const float zeros[ATTN_MAX_DIM];
-static const float ones[ATTN_MAX_DIM] = {[0 ... ATTN_MAX_DIM - 1] = 1.0f};
-
-/* cosine, sine [dim] with R(position) x = x_e cosine_e + perp(x)_e sine_e for every element, whatever pairs the
- * rope turns: read off it by rotating ones. signs [dim]: -1 or 1 where perp takes it, 0 where nothing turns. */
-static void element_angles(const struct decoder *decoder, int64_t position, float *cosine, float *sine)
-{
-    const struct rope *rope = decoder->rope;
-    const int dim = decoder->options.dim;
-    const float *signs = floats_at(decoder, decoder->plan.signs);
-    float c[ATTN_MAX_DIM], s[ATTN_MAX_DIM];
-    rope_angles(rope, position, c, s);
-    rope_rotate(rope, c, zeros, ones, cosine, dim, 1.0f);
-    rope_rotate(rope, zeros, s, ones, sine, dim, 1.0f);
-    for (int e = 0; e < dim; e++)
-        sine[e] *= signs[e];
-}
+static const float zeros[ATTN_MAX_DIM / 2];
+static const float ones[ATTN_MAX_DIM / 2] = {[0 ... ATTN_MAX_DIM / 2 - 1] = 1.0f};
 
 static void use_rope(struct decoder *decoder, const struct rope *rope)
 {
     const int dim = decoder->options.dim;
-    float *signs = floats_at(decoder, decoder->plan.signs), *angles = floats_at(decoder, decoder->plan.angles);
-    float still[ATTN_MAX_DIM]; /* 1 where elements pass through, 0 where they turn */
+    float *angles = floats_at(decoder, decoder->plan.angles);
     if (decoder->rope == rope && decoder->rope_revision == rope_revision(rope))
         return;
     decoder->rope = rope;
     decoder->rope_revision = rope_revision(rope);
-    rope_rotate(rope, zeros, ones, ones, signs, dim, 1.0f);
-    rope_rotate(rope, zeros, zeros, ones, still, dim, 1.0f);
-    for (int e = 0; e < dim; e++)
-        signs[e] -= still[e];
     for (int64_t offset = 0; offset < DECODE_OFFSETS; offset++, angles += 2 * dim)
-        element_angles(decoder, offset, angles, angles + dim);
+        rope_element_angles(rope, offset, dim, angles, angles + dim);
 }
 
 /* ---- one rank's parts ----------------------------------------------------------------------------------- */
@@ -215,7 +193,8 @@ static void score_run(const struct call *call, const struct decoder_part *part, 
     const struct decoder *decoder = call->decoder;
     const struct decoder_options *o = &decoder->options;
     float *q = scratch->scores + (size_t)o->heads * DECODE_STRIDE;
-    element_angles(decoder, part->query_position - position_at(part, run.first), scratch->cosine, scratch->sine);
+    rope_element_angles(decoder->rope, part->query_position - position_at(part, run.first), decoder->options.dim,
+                        scratch->cosine, scratch->sine);
     decoder->variant->turn(&(struct decode_turn){.q = floats_at(decoder, decoder->plan.q),
                                                  .cosines = scratch->cosine,
                                                  .sines = scratch->sine,

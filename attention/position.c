@@ -132,6 +132,21 @@ void rope_angles(const struct rope *rope, int64_t position, float *restrict cosi
     }
 }
 
+void rope_element_angles(const struct rope *rope, int64_t position, int dim, float *cosine, float *sine)
+{
+    const bool neighbours = rope->pairs == ROPE_NEIGHBOURS;
+    const int stride = neighbours ? 2 : 1, partner = neighbours ? 1 : rope->half;
+    rope_angles(rope, position, cosine, sine);
+    for (int i = rope->half - 1; i >= 0; i--) { /* from the last on, as they are spread in place */
+        cosine[i * stride] = cosine[i * stride + partner] = cosine[i];
+        sine[i * stride] = sine[i * stride + partner] = sine[i];
+    }
+    for (int e = 2 * rope->half; e < dim; e++) {
+        cosine[e] = 1;
+        sine[e] = 0;
+    }
+}
+
 static void rotate_neighbours(const float *cosines, const float *sines, const float *x, float *out, int half,
                               float scale)
 {

@@ -47,6 +47,10 @@ int64_t rope_revision(const struct rope *rope);
  * than the options name: debug builds end at one. */
 void rope_angles(const struct rope *rope, int64_t position, float *cosines, float *sines);
 
+/* The same by element: R(position) x = x_e cosine_e + perp(x)_e sine_e, perp being a quarter turn (rope_rotate by
+ * cosines of 0 and sines of 1). Elements that pass through have 1 and 0. cosine, sine [dim]. */
+void rope_element_angles(const struct rope *rope, int64_t position, int dim, float *cosine, float *sine);
+
 /* out [dim] = x [dim] rotated by angles from rope_angles, times `scale`; out may be x. */
 void rope_rotate(const struct rope *rope, const float *cosines, const float *sines, const float *x, float *out,
                  int dim, float scale);

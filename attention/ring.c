@@ -334,17 +334,12 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
 static void find_still(const struct memory *memory, int layer, const struct rope *rope, float *still)
 {
     enum { STILL_TURN = 16384 };
-    static const float zeros[ATTN_MAX_DIM / 2], ones[ATTN_MAX_DIM] = {[0 ... ATTN_MAX_DIM - 1] = 1.0f};
-    const int dim = memory->shape.dim;
     if (!memory_key_offset(memory, layer, 0))
         return;
-    float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], passed[ATTN_MAX_DIM], moved[ATTN_MAX_DIM];
-    rope_angles(rope, 1, cosines, sines);
-    rope_rotate(rope, cosines, zeros, ones, still, dim, 1.0f);
-    rope_rotate(rope, zeros, sines, ones, moved, dim, 1.0f);
-    rope_rotate(rope, zeros, zeros, ones, passed, dim, 1.0f); /* 1 where elements do not turn at all */
-    for (int e = 0; e < dim; e++)
-        if (fabsf(moved[e] - passed[e]) >= 1.0f / STILL_TURN)
+    float sine[ATTN_MAX_DIM];
+    rope_element_angles(rope, 1, memory->shape.dim, still, sine);
+    for (int e = 0; e < memory->shape.dim; e++)
+        if (fabsf(sine[e]) >= 1.0f / STILL_TURN)
             still[e] = 0;
 }
 
