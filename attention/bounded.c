@@ -349,10 +349,11 @@ void bounded_take_sinks(struct bounded *b, struct bounded_layer *layer, int64_t 
 int bounded_gather_kept(struct bounded *b, struct bounded_layer *layer, struct error *err)
 {
     const size_t row = bounded_row_bytes(&b->options), head_bytes = (size_t)b->most_kept * row;
-    const size_t sinks = (size_t)layer->sinks * row, sink_run = (size_t)layer->spec.sinks * row;
-    for (int head = 0; head < b->options.kv_heads && sinks > 0; head++) {
-        memcpy(b->kept_keys + (size_t)head * head_bytes, layer->sink_keys + (size_t)head * sink_run, sinks);
-        memcpy(b->kept_values + (size_t)head * head_bytes, layer->sink_values + (size_t)head * sink_run, sinks);
+    const size_t sinks = (size_t)layer->sinks * row;
+    for (int head = 0; head < b->options.kv_heads; head++) {
+        const size_t at = (size_t)head * head_bytes;
+        bounded_copy_sinks(b, layer, head, layer->sinks,
+                           &(struct bounded_raw){.keys = b->kept_keys + at, .values = b->kept_values + at});
     }
     b->kept = layer->sinks + layer->slots.count;
     const struct rows_view behind = {b->kept_keys + sinks, b->kept_values + sinks, head_bytes};

@@ -4,10 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/pack.h"
-#include "attention/ring.h"
-#include "attention/rows.h"
-
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
 
 static struct blocks_shape blocks_shape(const struct bounded_options *o, const struct policy_spec *spec)

@@ -3,9 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/pack.h"
-#include "attention/ring.h"
-
 enum { CHOICE_TOKENS = 16 }; /* in decode a choice serves so many tokens */
 
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
@@ -53,16 +50,10 @@ static struct retrieve_options retrieve_options(const struct bounded_options *o)
     };
 }
 
-/* Bytes of what the layers share, part by part. */
-struct shares {
-    size_t records, stage;
-};
-
-static struct shares shared_bytes(const struct bounded_options *o)
+/* Of all that the groups of a segment can choose; what is on its way takes twice that. */
+static size_t records_bytes(const struct bounded_options *o)
 {
-    const struct largest most = find_largest(o);
-    const size_t wants = (size_t)(bounded_groups_most(o) * o->kv_heads * most.top);
-    return (struct shares){wants * far_record_bytes(o->dim), 2 * wants * far_record_bytes(o->dim)};
+    return (size_t)(bounded_groups_most(o) * o->kv_heads * find_largest(o).top) * far_record_bytes(o->dim);
 }
 
 /* Rows of a kv head that a rank attends to in decode, at most. */
@@ -77,10 +68,9 @@ int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error
     if (find_largest(o).layers == 0)
         return 0;
     const struct retrieve_options options = retrieve_options(o);
-    const struct shares shares = shared_bytes(o);
     if (retrieve_bytes(&options, out, err) != 0)
         return -1;
-    *out += shares.records + shares.stage;
+    *out += 3 * records_bytes(o);
     for (int i = 0; i < o->layers; i++) {
         const struct far_shape shape = far_shape(o, &o->specs[i]);
         size_t bytes;
@@ -111,7 +101,6 @@ int bounded_far_create(struct bounded *b, struct error *err)
 {
     const struct bounded_options *o = &b->options;
     const struct largest most = find_largest(o);
-    const struct shares shares = shared_bytes(o);
     const struct retrieve_options options = retrieve_options(o);
     const size_t groups = (size_t)bounded_groups_most(o), wants = groups * (size_t)(o->kv_heads * most.top);
     struct bounded_far *far = &b->far;
@@ -124,8 +113,8 @@ int bounded_far_create(struct bounded *b, struct error *err)
     if (!far->groups || !far->counts || !far->chosen || !far->wants)
         return error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
     if (!(far->retrieve = retrieve_create(&options, err)) ||
-        !(far->records = o->device->alloc(shares.records, "chosen far blocks", err)) ||
-        !(far->stage = o->device->alloc(shares.stage, "far blocks on their way", err)))
+        !(far->records = o->device->alloc(records_bytes(o), "chosen far blocks", err)) ||
+        !(far->stage = o->device->alloc(2 * records_bytes(o), "far blocks on their way", err)))
         return -1;
     for (int i = 0; i < o->layers; i++)
         if (policy_of(b->layers[i].spec.kind)->retrieves && create_layer(b, &b->layers[i], err) != 0)

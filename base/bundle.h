@@ -7,7 +7,6 @@
 #ifndef LONGHAUL_BASE_BUNDLE_H
 #define LONGHAUL_BASE_BUNDLE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
