@@ -175,14 +175,21 @@ struct ring_stats engine_ring_stats(const struct engine *engine)
     return total;
 }
 
+/* What has gone wrong in polls so far. */
+static int check_polls(const struct engine *engine, struct error *err)
+{
+    if (engine->poll_error.code == ERROR_NONE)
+        return 0;
+    *err = engine->poll_error;
+    return -1;
+}
+
 static int report(struct engine *engine, const struct job *job, int64_t generated, struct error *err)
 {
     const struct engine_hooks *hooks = &engine->options.hooks;
     const struct job_progress progress = {job->id, forward_length(engine->forward) - generated, generated};
-    if (engine->poll_error.code != ERROR_NONE) {
-        *err = engine->poll_error;
+    if (check_polls(engine, err) != 0)
         return -1;
-    }
     return hooks->progress ? hooks->progress(hooks->context, &progress, err) : 0;
 }
 
@@ -359,10 +366,8 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
     result->forgotten = forward_forgotten(engine->forward);
     if (job->kind == JOB_GENERATE && generate(engine, job, result, err) != 0)
         goto fail;
-    if (engine->poll_error.code != ERROR_NONE) { /* since the last report */
-        *err = engine->poll_error;
+    if (check_polls(engine, err) != 0) /* since the last report */
         goto fail;
-    }
     check_finite(job, result);
     result->prefill_seconds = prefilled - begun;
     result->decode_seconds = clock_seconds() - prefilled;
