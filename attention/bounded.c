@@ -37,10 +37,10 @@ static struct largest find_largest(const struct bounded_options *o)
         const struct slots_shape slots = slots_shape(o, spec);
         const size_t stages[] = {near_exchange_bytes(&near, o->max_segment),
                                  slots_stage_bytes(&slots, o->group->size)};
-        if (!policy_of(spec->kind)->landmarks) /* whose keys are not packed */
+        if (policy_past(spec) != PAST_LANDMARKS) /* whose keys are not packed */
             most.near = i64_max(most.near, near.capacity);
         most.kept = i64_max(most.kept, spec->sinks + spec->slots);
-        if (policy_of(spec->kind)->retrieves)
+        if (policy_past(spec) == PAST_FAR)
             most.chosen = i64_max(most.chosen, spec->top * FAR_BLOCK);
         most.slots = i64_max(most.slots, spec->slots);
         for (int s = 0; s < 2 && o->group->size > 1; s++)
@@ -236,7 +236,7 @@ void bounded_reset(struct bounded *b)
         near_reset(&b->layers[i].near);
         slots_reset(&b->layers[i].slots);
         far_reset(&b->layers[i].far);
-        if (policy_of(b->layers[i].spec.kind)->blocks)
+        if (policy_past(&b->layers[i].spec) == PAST_BLOCKS)
             blocks_reset(&b->layers[i].blocks);
         b->layers[i].sinks = 0;
         b->layers[i].one_position = -1;
@@ -250,8 +250,8 @@ size_t bounded_resident(const struct bounded *b)
     size_t rows = 0, far = 0;
     for (int i = 0; i < b->options.layers; i++) {
         const struct bounded_layer *layer = &b->layers[i];
-        far += policy_of(layer->spec.kind)->retrieves ? far_resident(&layer->far) : 0;
-        far += policy_of(layer->spec.kind)->blocks ? blocks_resident(&layer->blocks) : 0;
+        far += policy_past(&layer->spec) == PAST_FAR ? far_resident(&layer->far) : 0;
+        far += policy_past(&layer->spec) == PAST_BLOCKS ? blocks_resident(&layer->blocks) : 0;
         rows += (size_t)(layer->near.length + layer->sinks + slots_own(&layer->slots));
     }
     return far + 2 * rows * (size_t)b->options.kv_heads * bounded_row_bytes(&b->options);
@@ -261,9 +261,9 @@ size_t bounded_resident(const struct bounded *b)
 static int64_t tokens_kept(const struct bounded_layer *layer)
 {
     const struct policy_spec *spec = &layer->spec;
-    if (policy_of(spec->kind)->retrieves)
+    if (policy_past(spec) == PAST_FAR)
         return layer->far.shape.capacity * FAR_BLOCK;
-    if (policy_of(spec->kind)->blocks)
+    if (policy_past(spec) == PAST_BLOCKS)
         return layer->blocks.shape.capacity * BLOCK_TOKENS;
     return layer->slots.count * (spec->rate > 0 && spec->pool != POOL_USED ? spec->rate : 1);
 }
@@ -317,8 +317,7 @@ static struct near_share share_of(const struct bounded *b, const struct bounded_
     int n = 0;
     for (int part = 0; part < 2; part++)
         share.owned[part] = (struct stretch){block.first[part], block.end[part]};
-    const struct policy *policy = policy_of(spec->kind);
-    if (spec->slots > 0 || policy->retrieves || policy->blocks || policy->landmarks) {
+    if (spec->slots > 0 || policy_past(spec) != PAST_SLOTS) {
         share.needed[0] = (struct stretch){b->first, b->end};
         return share;
     }
@@ -398,10 +397,14 @@ static int fill_slots(struct bounded *b, struct bounded_layer *layer, int64_t le
 static int find_kept(struct bounded *b, struct bounded_layer *layer, const struct bounded_queries *queries,
                      struct error *err)
 {
-    const struct policy *policy = policy_of(layer->spec.kind);
-    if (policy->retrieves)
+    switch (policy_past(&layer->spec)) {
+    case PAST_FAR:
         return bounded_far_choose(b, layer, queries, err);
-    return policy->blocks ? bounded_blocks_choose(b, layer, queries, err) : bounded_gather_kept(b, layer, err);
+    case PAST_BLOCKS:
+        return bounded_blocks_choose(b, layer, queries, err);
+    default:
+        return bounded_gather_kept(b, layer, err);
+    }
 }
 
 int bounded_attend(struct bounded *b, int index, const struct bounded_queries *queries, struct error *err)
@@ -416,13 +419,13 @@ int bounded_attend(struct bounded *b, int index, const struct bounded_queries *q
         bounded_observe_begin(layer);
     if (find_kept(b, layer, queries, err) != 0)
         return -1;
-    if (policy_of(layer->spec.kind)->landmarks)
+    if (policy_past(&layer->spec) == PAST_LANDMARKS)
         bounded_landmark_attend(b, layer, queries);
     else
         bounded_attend_block(b, layer, queries);
     const int64_t leave = policy_near_first(&layer->spec, b->end, b->end);
-    if (policy_of(layer->spec.kind)->blocks ? bounded_blocks_keep(b, layer, leave, err) != 0
-                                            : fill_slots(b, layer, leave, err) != 0)
+    if (policy_past(&layer->spec) == PAST_BLOCKS ? bounded_blocks_keep(b, layer, leave, err) != 0
+                                                 : fill_slots(b, layer, leave, err) != 0)
         return -1;
     if (layer->received)
         bounded_observe_drop(layer, leave);

@@ -42,12 +42,12 @@ static const float *head_offset(const struct pass *pass, int kv_head)
 
 static bool retrieves(const struct pass *pass)
 {
-    return policy_of(pass->layer->spec.kind)->retrieves;
+    return policy_past(&pass->layer->spec) == PAST_FAR;
 }
 
 static bool has_blocks(const struct pass *pass)
 {
-    return policy_of(pass->layer->spec.kind)->blocks;
+    return policy_past(&pass->layer->spec) == PAST_BLOCKS;
 }
 
 static int64_t kept_tiles(const struct bounded *b)

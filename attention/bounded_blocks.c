@@ -23,7 +23,7 @@ static struct largest find_largest(const struct bounded_options *o)
     struct largest most = {0};
     for (int i = 0; i < o->layers; i++) {
         const struct policy_spec *spec = &o->specs[i];
-        if (!policy_of(spec->kind)->blocks)
+        if (policy_past(spec) != PAST_BLOCKS)
             continue;
         most.layers++;
         most.top = i64_max(most.top, spec->top);
@@ -60,7 +60,7 @@ size_t bounded_blocks_bytes(const struct bounded_options *o)
         return 0;
     for (int i = 0; i < o->layers; i++) {
         const struct blocks_shape shape = blocks_shape(o, &o->specs[i]);
-        if (policy_of(o->specs[i].kind)->blocks)
+        if (policy_past(&o->specs[i]) == PAST_BLOCKS)
             total += blocks_bytes(&shape, o->group->size);
     }
     return total;
@@ -98,7 +98,7 @@ int bounded_blocks_create(struct bounded *b, struct error *err)
         return -1;
     for (int i = 0; i < o->layers; i++) {
         const struct blocks_shape shape = blocks_shape(o, &b->layers[i].spec);
-        if (policy_of(b->layers[i].spec.kind)->blocks &&
+        if (policy_past(&b->layers[i].spec) == PAST_BLOCKS &&
             blocks_create(&b->layers[i].blocks, &shape, o->group, o->device, err) != 0)
             return -1;
     }

@@ -24,7 +24,7 @@ static struct largest find_largest(const struct bounded_options *o)
 {
     struct largest most = {0};
     for (int i = 0; i < o->layers; i++) {
-        if (!policy_of(o->specs[i].kind)->retrieves)
+        if (policy_past(&o->specs[i]) != PAST_FAR)
             continue;
         most.layers++;
         most.top = i64_max(most.top, o->specs[i].top);
@@ -74,7 +74,7 @@ int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error
     for (int i = 0; i < o->layers; i++) {
         const struct far_shape shape = far_shape(o, &o->specs[i]);
         size_t bytes;
-        if (!policy_of(o->specs[i].kind)->retrieves)
+        if (policy_past(&o->specs[i]) != PAST_FAR)
             continue;
         if (!far_bytes(&shape, o->group->size, &bytes) || !size_add(*out, bytes, out))
             return error_set(err, ERROR_RESOURCE, "a far memory this large has more bytes than can be counted");
@@ -117,7 +117,7 @@ int bounded_far_create(struct bounded *b, struct error *err)
         !(far->stage = o->device->alloc(2 * records_bytes(o), "far blocks on their way", err)))
         return -1;
     for (int i = 0; i < o->layers; i++)
-        if (policy_of(b->layers[i].spec.kind)->retrieves && create_layer(b, &b->layers[i], err) != 0)
+        if (policy_past(&b->layers[i].spec) == PAST_FAR && create_layer(b, &b->layers[i], err) != 0)
             return -1;
     return 0;
 }

@@ -7,17 +7,12 @@
 
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
 
-static bool chooses(const struct policy_spec *spec)
-{
-    return policy_of(spec->kind)->retrieves || policy_of(spec->kind)->blocks;
-}
-
 /* Rows of a run, of all layers that choose; -1: none does. */
 static int64_t most_rows(const struct bounded_options *o)
 {
     int64_t most = -1;
     for (int i = 0; i < o->layers; i++)
-        if (chooses(&o->specs[i]))
+        if (policy_block_tokens(&o->specs[i]) > 0)
             most = i64_max(most, policy_kept(&o->specs[i]));
     return most;
 }

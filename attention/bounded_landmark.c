@@ -18,7 +18,7 @@ static struct largest find_largest(const struct bounded_options *o)
     struct largest most = {0};
     for (int i = 0; i < o->layers; i++) {
         const struct policy_spec *spec = &o->specs[i];
-        if (!policy_of(spec->kind)->landmarks)
+        if (policy_past(spec) != PAST_LANDMARKS)
             continue;
         const int64_t tokens = bounded_near_capacity(o, spec);
         most.blocks = i64_max(most.blocks, tokens / spec->rate + 1);

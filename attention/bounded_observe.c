@@ -14,7 +14,7 @@
 
 static bool tells_heads_apart(const struct policy_spec *spec)
 {
-    return policy_of(spec->kind)->blocks;
+    return policy_past(spec) == PAST_BLOCKS;
 }
 
 /* Sums that a kv head has. */

@@ -118,13 +118,13 @@ int bounded_attend_one(struct bounded *b, int index, const struct decoder_query 
     const int64_t position = layer->near.first + layer->near.length - 1;
     const int64_t near_first = policy_near_first(&layer->spec, position, b->end);
     bounded_take_sinks(b, layer, position + 1);
-    if (policy_of(layer->spec.kind)->landmarks) {
+    if (policy_past(&layer->spec) == PAST_LANDMARKS) {
         bounded_landmark_attend_one(b, layer, query, position);
         return 0;
     }
-    if (policy_of(layer->spec.kind)->blocks)
+    if (policy_past(&layer->spec) == PAST_BLOCKS)
         return attend_blocks_one(b, layer, query, position, err);
-    const bool retrieves = policy_of(layer->spec.kind)->retrieves;
+    const bool retrieves = policy_past(&layer->spec) == PAST_FAR;
     if (retrieves && bounded_far_choose_one(b, layer, query, position, err) != 0)
         return -1;
     const int64_t slots = retrieves ? layer->one_chosen * FAR_BLOCK : layer->slots.count;

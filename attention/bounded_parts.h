@@ -35,14 +35,14 @@ struct bounded_layer {
     _Atomic int64_t *received;
     int classes; /* 1, or the query heads of a kv head */
 
-    /* Where slots are chosen (policy->retrieves): the memory they come from, and in decode this rank's share of the
+    /* Where slots are chosen (PAST_FAR): the memory they come from, and in decode this rank's share of the
      * last choice, [kv_heads][one_held][dim]: block i of a choice is attended to by rank i % ranks. */
     struct far far;
     int64_t one_position; /* of the query that chose; -1: none yet */
     int64_t one_held, one_chosen;
     char *one_keys, *one_values;
 
-    struct blocks blocks; /* where they are chosen out of raw blocks (policy->blocks) */
+    struct blocks blocks; /* where they are chosen out of raw blocks (PAST_BLOCKS) */
 };
 
 /* Queries at first .. end - 1 that choose together: rows of their rank's block from `row` on. */

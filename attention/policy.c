@@ -153,16 +153,27 @@ void policy_describe(const struct policy_spec *spec, char *out, size_t size)
 
 /* ---- the near part ---- */
 
-/* Tokens of the blocks that are chosen; 0: none are. */
-static int64_t block_tokens(const struct policy *policy)
+enum past policy_past(const struct policy_spec *spec)
 {
-    return policy->retrieves ? FAR_BLOCK : policy->blocks ? BLOCK_TOKENS : 0;
+    return policy_of(spec->kind)->past;
+}
+
+int64_t policy_block_tokens(const struct policy_spec *spec)
+{
+    switch (policy_past(spec)) {
+    case PAST_FAR:
+        return FAR_BLOCK;
+    case PAST_BLOCKS:
+        return BLOCK_TOKENS;
+    default:
+        return 0;
+    }
 }
 
 /* What is before the near part is sinks and whole blocks. */
 static int64_t at_block_border(const struct policy_spec *spec, int64_t first)
 {
-    const int64_t block = block_tokens(policy_of(spec->kind));
+    const int64_t block = policy_block_tokens(spec);
     return first > spec->sinks ? spec->sinks + (first - spec->sinks) / block * block : 0;
 }
 
@@ -183,7 +194,7 @@ int64_t policy_near_first(const struct policy_spec *spec, int64_t position, int6
         first = position / POLICY_GROUP * POLICY_GROUP - spec->window;
         break;
     }
-    if (block_tokens(policy) > 0)
+    if (policy_block_tokens(spec) > 0)
         return at_block_border(spec, first);
     first = i64_max(first, 0);
     return spec->rate > 0 ? first / spec->rate * spec->rate : first; /* whole slots leave */
@@ -198,18 +209,17 @@ static bool keeps_tokens(const struct policy_spec *spec)
 
 int64_t policy_exact_from(const struct policy_spec *spec, int64_t position, int64_t segment_first)
 {
-    const struct policy *policy = policy_of(spec->kind);
-    if (policy->landmarks) /* every query chooses, and there are tokens that are not the text's */
+    if (policy_past(spec) == PAST_LANDMARKS) /* every query chooses, and there are tokens that are not the text's */
         return position;
     const int64_t near = policy_near_first(spec, position, segment_first);
-    const int64_t first = policy->blocks ? i64_max(near, position - spec->window + 1) : near;
+    const int64_t first = policy_past(spec) == PAST_BLOCKS ? i64_max(near, position - spec->window + 1) : near;
     const int64_t kept = spec->sinks + (keeps_tokens(spec) ? spec->slots : 0);
     return first <= kept ? 0 : first;
 }
 
 int64_t policy_kept(const struct policy_spec *spec)
 {
-    return spec->sinks + spec->slots + spec->top * block_tokens(policy_of(spec->kind));
+    return spec->sinks + spec->slots + spec->top * policy_block_tokens(spec);
 }
 
 int64_t policy_observe(const struct policy_spec *spec)
@@ -221,7 +231,7 @@ int64_t policy_observe(const struct policy_spec *spec)
 int64_t policy_near_reach(const struct policy_spec *spec)
 {
     const struct policy *policy = policy_of(spec->kind);
-    const int64_t block = block_tokens(policy), beside = block > 0 ? i64_max(block, spec->sinks) : 0;
+    const int64_t block = policy_block_tokens(spec), beside = block > 0 ? i64_max(block, spec->sinks) : 0;
     return spec->window + (policy->near == NEAR_GROUP ? POLICY_GROUP : 0) + beside + i64_max(0, spec->rate - 1);
 }
 
@@ -230,7 +240,7 @@ static int64_t most_near(const struct policy_spec *spec, int64_t first, int64_t 
 {
     const struct policy *policy = policy_of(spec->kind);
     const int64_t whole =
-        i64_max(0, i64_max(spec->rate, block_tokens(policy)) - 1); /* what leaves does so together */
+        i64_max(0, i64_max(spec->rate, policy_block_tokens(spec)) - 1); /* what leaves does so together */
     switch (policy->near) {
     case NEAR_SLIDING:
         return spec->window;
@@ -247,7 +257,7 @@ int64_t policy_reach(const struct policy_spec *spec, int64_t first, int64_t end)
 {
     const struct policy *policy = policy_of(spec->kind);
     const int64_t near = most_near(spec, first, end);
-    if (policy->landmarks) /* old blocks stand before the last `top` and the query's own */
+    if (policy_past(spec) == PAST_LANDMARKS) /* old blocks stand before the last `top` and the query's own */
         return i64_min(end, i64_min(near, (spec->top + 2) * spec->rate));
     switch (policy->positions) {
     case SLOTS_AT_ONE:
@@ -263,5 +273,5 @@ int64_t policy_reach(const struct policy_spec *spec, int64_t first, int64_t end)
  * is asked for only where the text goes beyond it. Landmarks leave room for a block before all that there are. */
 int64_t policy_positions(const struct policy_spec *spec, int64_t n)
 {
-    return n + (policy_of(spec->kind)->landmarks ? spec->rate : 0);
+    return n + (policy_past(spec) == PAST_LANDMARKS ? spec->rate : 0);
 }

@@ -75,6 +75,15 @@ enum slot_positions {
     SLOTS_AT_FIRST, /* all where the near part begins (Tworkowski et al. 2023) */
 };
 
+/* Where a layer has the tokens before its near part, beside the sinks. */
+enum past {
+    PAST_SLOTS,     /* in slots that keep() fills; nowhere, where there is none */
+    PAST_FAR,       /* in a far memory (attention/far.h), out of which each group of queries chooses slots */
+    PAST_BLOCKS,    /* the same in raw blocks (attention/blocks.h) that leave at ends of segments; tokens between
+                       the window and the first of the near part are seen at the slots' position */
+    PAST_LANDMARKS, /* in the near part: every `rate`-th token is a landmark (attention/landmark.h) */
+};
+
 /* A parameter of a policy, and where it goes in a policy_spec. */
 struct policy_parameter {
     const char *name; /* NULL ends a table */
@@ -92,13 +101,10 @@ struct policy {
     size_t budget; /* offset of the field of a policy_spec that bounds its memory, in tokens; 0: none does */
     enum near_rule near;
     enum slot_positions positions;
-    bool retrieves;   /* slots are chosen for each group of queries out of a far memory (attention/far.h) */
-    bool blocks;      /* the same out of raw blocks (attention/blocks.h) that leave at ends of segments; tokens
-                         between the window and the first of the near part are seen at the slots' position */
+    enum past past;
     int64_t observe;  /* of how many last queries of a segment keep() is told the attention that keys get, or blocks
                          find their representatives by it; see policy_observe */
     bool accumulates; /* ... added to what earlier segments gave */
-    bool landmarks;   /* attention/landmark.h: slots are none, every `rate`-th token is a landmark */
     /* What cannot work together: ERROR_USAGE. May be NULL. */
     int (*check)(const struct policy_spec *spec, struct error *err);
     /* After a segment, where slots are filled from what leaves: see attention/keep.h. May be NULL. */
@@ -110,6 +116,11 @@ const struct policy *policy_of(enum policy_kind kind);
 
 /* Whether a ring of GPUs can attend to such a layer, which then needs no bounded memory: full, and windows. */
 bool policy_goes_round(enum policy_kind kind);
+
+enum past policy_past(const struct policy_spec *spec);
+
+/* Tokens of the blocks that groups of queries choose; 0: they choose none. */
+int64_t policy_block_tokens(const struct policy_spec *spec);
 
 /* Read "NAME[:parameter=value,...]"; ERROR_USAGE says what is wrong and what there is. */
 int policy_parse(const char *text, struct policy_spec *out, struct error *err);

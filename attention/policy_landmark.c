@@ -31,6 +31,6 @@ const struct policy policy_landmark = {
     .parameters = parameters,
     .budget = offsetof(struct policy_spec, window),
     .near = NEAR_SEGMENT,
-    .landmarks = true,
+    .past = PAST_LANDMARKS,
     .check = check,
 };

@@ -34,6 +34,6 @@ const struct policy policy_retrieval = {
     .budget = offsetof(struct policy_spec, far),
     .near = NEAR_GROUP,
     .positions = SLOTS_INDEXED,
-    .retrieves = true,
+    .past = PAST_FAR,
     .check = check,
 };

@@ -103,7 +103,7 @@ static double limit(const struct bench *b, const struct policy_spec *spec)
     const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
     const double seen = spec->kind == POLICY_FULL || n <= most ? n * n / 2 : n * most - most * most / 2;
     const double far = spec->far > 0 && (double)spec->far < n / 2 ? (double)spec->far : n / 2;
-    const double products = policy_of(spec->kind)->retrieves ? n * retrieve_products(far) * of_layers : 0;
+    const double products = policy_past(spec) == PAST_FAR ? n * retrieve_products(far) * of_layers : 0;
     const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
     const double of_f32 = cpu_probe_peak(DTYPE_F32), of_bf16 = cpu_probe_peak(DTYPE_BF16);
     const double peak = 1e9 * (of_f32 > of_bf16 ? of_f32 : of_bf16);

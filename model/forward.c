@@ -22,7 +22,7 @@ static struct forward_options count_landmarks(const struct forward_options *opti
 static int64_t landmark_block(const struct forward_options *options)
 {
     const struct policy_spec *spec = options->policies;
-    return spec && policy_of(spec->kind)->landmarks ? spec->rate - 1 : 0;
+    return spec && policy_past(spec) == PAST_LANDMARKS ? spec->rate - 1 : 0;
 }
 
 /* ---- sizes ---- */

@@ -32,12 +32,14 @@ static int parse(const char *text, int64_t *amount, enum unit *unit, struct erro
 
 /* Bytes of a token in the memories of all layers that the policy goes for; as many as it may turn out to be where
  * the dtype is chosen later. */
-static double token_bytes(const struct options *options, const struct model *model, const struct policy *policy)
+static double token_bytes(const struct options *options, const struct model *model, const struct policy_spec *spec)
 {
     const enum dtype dtype = options->dtype == DTYPE_CHOICE_BF16 ? DTYPE_BF16 : DTYPE_F32;
     const double raw = 2.0 * model->shape.dim * (double)dtype_size(dtype);
-    const double of_head = policy->retrieves ? (double)far_record_bytes(model->shape.dim) / FAR_BLOCK : raw;
-    const double found_by = policy->blocks ? (double)model->shape.heads * model->shape.dim * sizeof(float) : 0;
+    const double of_head =
+        policy_past(spec) == PAST_FAR ? (double)far_record_bytes(model->shape.dim) / FAR_BLOCK : raw;
+    const double found_by =
+        policy_past(spec) == PAST_BLOCKS ? (double)model->shape.heads * model->shape.dim * sizeof(float) : 0;
     int layers = 0;
     for (int layer = 0; layer < model->shape.layers; layer++)
         layers += !model_layer_is_local(model, layer);
@@ -48,14 +50,9 @@ static double token_bytes(const struct options *options, const struct model *mod
  * first of a window's may begin before it. */
 static int64_t whole_blocks(const struct policy_spec *spec, int64_t tokens)
 {
-    const struct policy *policy = policy_of(spec->kind);
-    int64_t block = 1;
-    if (policy->landmarks)
+    const int64_t block = i64_max(1, policy_block_tokens(spec));
+    if (policy_past(spec) == PAST_LANDMARKS)
         return tokens / spec->rate * spec->rate - (spec->rate - 1);
-    if (policy->retrieves)
-        block = FAR_BLOCK;
-    if (policy->blocks)
-        block = BLOCK_TOKENS;
     return tokens / block * block;
 }
 
@@ -83,9 +80,9 @@ int budget_apply(const struct options *options, const struct model *model, struc
     if (*tokens != bound->fallback)
         return error_set(err, ERROR_USAGE, "--memory-budget and %s= of --policy %s say the same: give one of them",
                          bound->name, policy->name);
-    *tokens = unit == TOKENS ? amount
-                             : whole_blocks(spec, (int64_t)((double)amount / token_bytes(options, model, policy)));
-    least = policy->retrieves ? spec->top * FAR_BLOCK : policy->blocks ? spec->top * BLOCK_TOKENS : bound->least;
+    *tokens =
+        unit == TOKENS ? amount : whole_blocks(spec, (int64_t)((double)amount / token_bytes(options, model, spec)));
+    least = i64_max(bound->least, spec->top * policy_block_tokens(spec));
     if (*tokens < least || *tokens > bound->most)
         return error_set(err, ERROR_USAGE,
                          "--memory-budget %s is %" PRId64 " tokens for policy %s, which wants %" PRId64

@@ -270,7 +270,7 @@ static double keys_seen(const struct policy_spec *spec, int64_t n)
 static double keys_searched(const struct policy_spec *spec, int64_t n)
 {
     const double searching = (double)(n - policy_near_reach(spec));
-    if (searching <= 0 || !policy_of(spec->kind)->retrieves)
+    if (searching <= 0 || policy_past(spec) != PAST_FAR)
         return 0;
     const double half = searching / 2, kept = (double)spec->far;
     return searching * retrieve_products(kept > 0 && kept < half ? kept : half);

@@ -160,12 +160,11 @@ struct bed_kept {
 
 static inline struct bed_kept bed_kept(const struct bed *bed)
 {
-    const struct policy *policy = policy_of(bed->spec.kind);
     const int64_t row = 2 * (int64_t)sizeof(float) * bed->shape.kv_heads * bed->shape.dim;
-    if (policy->retrieves)
+    if (policy_past(&bed->spec) == PAST_FAR)
         return (struct bed_kept){i64_ceil_div(bed->spec.far, FAR_BLOCK),
                                  bed->shape.kv_heads * (int64_t)far_record_bytes(bed->shape.dim)};
-    if (policy->blocks)
+    if (policy_past(&bed->spec) == PAST_BLOCKS)
         return (struct bed_kept){i64_ceil_div(bed->spec.far, BLOCK_TOKENS), row * BLOCK_TOKENS};
     return (struct bed_kept){bed->spec.slots, row};
 }
@@ -174,7 +173,6 @@ static inline struct bed_kept bed_kept(const struct bed *bed)
  * record. Tokens that came one by one are a segment in hand. */
 static inline void bed_check_resident(const struct bed *bed, int64_t next)
 {
-    const struct policy *policy = policy_of(bed->spec.kind);
     const struct bed_kept kept = bed_kept(bed);
     const int64_t row = 2 * (int64_t)sizeof(float) * bed->shape.kv_heads * bed->shape.dim;
     const int64_t own = (int64_t)bounded_resident(bed->bounded);
@@ -183,7 +181,7 @@ static inline void bed_check_resident(const struct bed *bed, int64_t next)
     assert_int_equal(comm_max(&world, -own, &least, &err), 0);
     assert_true(most + least <= kept.bytes);
     const int64_t end = i64_min(next, bed->end), near = next - policy_near_first(&bed->spec, end, end);
-    if (bed->spec.far > 0 || !(policy->retrieves || policy->blocks))
+    if (bed->spec.far > 0 || policy_block_tokens(&bed->spec) == 0)
         assert_true(own <= row * (near + bed->spec.sinks) + kept.bytes * i64_ceil_div(kept.most, world.size));
 }
 

@@ -40,7 +40,7 @@ static void fill(enum kind kind, int64_t position, int n, float *out)
 /* Whether the token has left the near part of the query at p, and has been kept in four bits. */
 static bool is_far(const struct policy_spec *spec, int64_t token, int64_t p)
 {
-    return policy_of(spec->kind)->retrieves && token >= spec->sinks && token < policy_near_first(spec, p, 0);
+    return policy_past(spec) == PAST_FAR && token >= spec->sinks && token < policy_near_first(spec, p, 0);
 }
 
 /* What four bits make of a token, with those of its block. */
@@ -92,7 +92,7 @@ static void turn(const float *from, int64_t position, double *out)
 static int64_t first_behind_sinks(const struct policy_spec *spec, int64_t p)
 {
     const int64_t near = policy_near_first(spec, p, 0);
-    if (!policy_of(spec->kind)->retrieves)
+    if (policy_past(spec) != PAST_FAR)
         return i64_max(0, p - spec->window + 1);
     return spec->far == 0 || near == 0 ? 0 : i64_max(spec->sinks, near - i64_round_up(spec->far, FAR_BLOCK));
 }
@@ -280,7 +280,7 @@ static size_t most_resident(const struct policy_spec *spec, int64_t end)
 {
     const int64_t near = policy_near_first(spec, end, end);
     const size_t raw = 2 * sizeof(float) * KV_HEADS * DIM * (size_t)(end - near + i64_min(end, spec->sinks));
-    if (!policy_of(spec->kind)->retrieves)
+    if (policy_past(spec) != PAST_FAR)
         return raw;
     const int64_t left = i64_max(0, near - spec->sinks) / FAR_BLOCK;
     const int64_t blocks = spec->far > 0 ? i64_min(left, i64_ceil_div(spec->far, FAR_BLOCK)) : left;

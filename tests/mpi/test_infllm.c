@@ -17,7 +17,7 @@ static double attention[HEADS][TOKENS];                                   /* wit
 static double representatives[MOST_BLOCKS][HEADS][DIM];
 static double answers[TOKENS][HEADS][DIM];
 
-struct past {
+struct earlier {
     const struct policy_spec *spec;
     int64_t near; /* tokens from here on are in no block */
     int64_t blocks;
@@ -35,7 +35,7 @@ static void fill_keys(void)
 }
 
 /* Blocks before `oldest` are gone. */
-static void choose(struct past *past, int64_t first, int64_t end)
+static void choose(struct earlier *past, int64_t first, int64_t end)
 {
     const int64_t held = past->spec->far / BLOCK_TOKENS;
     const int64_t oldest = held > 0 ? i64_max(0, past->blocks - held) : 0;
@@ -58,7 +58,7 @@ static void choose(struct past *past, int64_t first, int64_t end)
     }
 }
 
-static bool is_chosen(const struct past *past, int64_t token)
+static bool is_chosen(const struct earlier *past, int64_t token)
 {
     for (int64_t i = 0; i < past->n_chosen; i++)
         if ((token - past->spec->sinks) / BLOCK_TOKENS == past->chosen[i])
@@ -66,7 +66,7 @@ static bool is_chosen(const struct past *past, int64_t token)
     return false;
 }
 
-static void answer(const struct past *past, int64_t p, int head, bool observe)
+static void answer(const struct earlier *past, int64_t p, int head, bool observe)
 {
     static double scores[TOKENS];
     const struct policy_spec *spec = past->spec;
@@ -91,7 +91,7 @@ static void answer(const struct past *past, int64_t p, int head, bool observe)
     weigh(&SHAPE, kv_head, scores, p + 1, answers[p][head]);
 }
 
-static void cut_block(struct past *past)
+static void cut_block(struct earlier *past)
 {
     for (int head = 0; head < HEADS; head++) {
         double *mean = representatives[past->blocks][head];
@@ -113,7 +113,7 @@ static void cut_block(struct past *past)
 /* All answers to n tokens in segments and BED_GENERATED more, one by one. */
 static void work_out(const struct policy_spec *spec, int64_t n, int64_t segment)
 {
-    struct past past = {.spec = spec};
+    struct earlier past = {.spec = spec};
     memset(attention, 0, sizeof attention);
     for (int64_t first = 0; first < n; first += segment) {
         const int64_t last = i64_min(first + segment, n);
