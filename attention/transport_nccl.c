@@ -11,7 +11,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "attention/transport.h"
+#include "attention/transport_nccl.h"
 #include "base/clock.h"
 #include "base/gpu.h"
 
@@ -25,6 +25,7 @@ struct transport_nccl {
     cudaStream_t stream;
     cudaEvent_t over;
     int next, previous;
+    double hop_seconds; /* a hop's deadline */
     bool connected;
     bool in_flight; /* also after a hop that failed */
     double begun;   /* the hop, by clock_seconds() */
@@ -80,7 +81,7 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
             ncclRecv(hop->receive, hop->receive_bytes, ncclUint8, self->previous, self->nccl, self->stream),
             "receiving keys round the ring", err);
     status |= nccl_check(ncclGroupEnd(), "a hop of the ring", err);
-    if (status < 0 || wait_queued(self, HOP_SECONDS, err) < 0)
+    if (status < 0 || wait_queued(self, self->hop_seconds, err) < 0)
         return -1;
     return gpu_check(cudaEventRecord(self->over, self->stream), "a hop of the ring", err);
 }
@@ -94,7 +95,7 @@ static int nccl_test(struct transport *base, bool *over, struct error *err)
         return 0;
     const cudaError_t code = cudaEventQuery(self->over);
     if (code == cudaErrorNotReady)
-        return check_peers(self, &busy, err) < 0 ? -1 : check_deadline(self->begun, HOP_SECONDS, err);
+        return check_peers(self, &busy, err) < 0 ? -1 : check_deadline(self->begun, self->hop_seconds, err);
     if (gpu_check(code, "moving keys round the ring", err) < 0)
         return -1;
     self->in_flight = false;
@@ -162,16 +163,16 @@ static int connect_ranks(struct transport_nccl *self, const struct comm *group, 
     return 0;
 }
 
-struct transport *transport_nccl_create(const struct comm *group, const struct device *device, struct error *err)
+struct transport *transport_nccl_create_patient(const struct comm *group, double hop_seconds, struct error *err)
 {
     struct transport_nccl *self = calloc(1, sizeof *self);
-    (void)device; /* the one that this thread works with */
     if (self)
         *self = (struct transport_nccl){
             .base =
                 {.name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free},
             .next = (group->rank + 1) % group->size,
             .previous = (group->rank + group->size - 1) % group->size,
+            .hop_seconds = hop_seconds,
         };
     else
         error_set(err, ERROR_RESOURCE, "no memory for the ring's transport");
@@ -179,4 +180,10 @@ struct transport *transport_nccl_create(const struct comm *group, const struct d
         return &self->base;
     nccl_free((struct transport *)self);
     return NULL;
+}
+
+struct transport *transport_nccl_create(const struct comm *group, const struct device *device, struct error *err)
+{
+    (void)device; /* the one that this thread works with */
+    return transport_nccl_create_patient(group, HOP_SECONDS, err);
 }
