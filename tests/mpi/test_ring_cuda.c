@@ -268,6 +268,42 @@ static void ask_one(struct bed *bed, float *o)
     gpu->free(device_q);
 }
 
+static void same_rows(const struct bed *bed, const void *of_gpu, const void *of_cpu)
+{
+    static bf16 rows[MAX_TOKENS * ATTN_MAX_DIM];
+    const size_t bytes = (size_t)(bed->memory->length * bed->shape->dim) * sizeof *rows;
+    if (!bed->memory->shape.on_host) {
+        must(gpu->copy(rows, of_gpu, bytes, DEVICE_TO_HOST, NULL, &err));
+        must(gpu->stream_wait(NULL, &err));
+        of_gpu = rows;
+    }
+    assert_memory_equal(of_gpu, of_cpu, bytes);
+}
+
+/* What a GPU holds, the token that it put there itself among it, is what a CPU holds of the same tokens, byte for
+ * byte: either can go on with the other's memory. */
+static void check_kept(const struct bed *bed)
+{
+    struct memory_shape shape = bed->memory->shape;
+    shape.on_host = false;
+    struct memory *cpu = memory_create(&shape, device_cpu(), &err);
+    assert_non_null(cpu);
+    must(memory_extend(cpu, bed->memory->positions, bed->memory->length, &err));
+    for (int64_t i = 0; i < cpu->length; i++) {
+        float k[4 * ATTN_MAX_DIM], v[4 * ATTN_MAX_DIM];
+        for (int e = 0; e < shape.kv_heads * shape.dim; e++) {
+            k[e] = number(KEY, cpu->positions[i], e);
+            v[e] = number(VALUE, cpu->positions[i], e);
+        }
+        memory_put(cpu, LAYER, i, k, v);
+    }
+    for (int head = 0; head < shape.kv_heads; head++) {
+        same_rows(bed, memory_keys(bed->memory, LAYER, head), memory_keys(cpu, LAYER, head));
+        same_rows(bed, memory_values(bed->memory, LAYER, head), memory_values(cpu, LAYER, head));
+    }
+    memory_free(cpu);
+}
+
 /* Its query over this rank's shard. */
 static void check_one(struct bed *bed)
 {
@@ -305,6 +341,7 @@ static void segments_equal_dense(const struct shape *shape, int way)
         check(&bed);
     }
     check_one(&bed);
+    check_kept(&bed);
     bed_free(&bed);
 }
 
