@@ -340,7 +340,8 @@ static int begin_layer(const struct host_job *job, struct error *err)
     const struct ops_cuda_head_norms norms = {
         gpu_of(f)->y,      forward_qkv_width(shape), shape->heads,           shape->kv_heads, shape->dim,
         layer->query_norm, layer->key_norm,          (float)shape->norm_eps, job->rows};
-    if (apply(f, layer->linears[LINEAR_QKV], gpu_of(f)->in, job->rows, err) != 0 ||
+    if (model_cuda_await(f->model->cuda, job->step->begun_index, gpu_of(f)->stream, err) != 0 ||
+        apply(f, layer->linears[LINEAR_QKV], gpu_of(f)->in, job->rows, err) != 0 ||
         ((layer->query_norm || layer->key_norm) && ops_cuda_head_norms(&norms, stream_of(f), err) != 0))
         return -1;
     return forward_attention_is_bounded(&f->options, job->step->begun_index) ? keep_on_host(job, err)
@@ -363,8 +364,7 @@ static int bring_next(struct forward *f, const struct layer_step *step, struct e
 
 static int gpu_carry(struct forward *f, const struct layer_step *step, struct error *err)
 {
-    if ((!step->finished && bring_first(f, err) != 0) ||
-        (step->begun && model_cuda_await(f->model->cuda, step->begun_index, gpu_of(f)->stream, err) != 0))
+    if (!step->finished && bring_first(f, err) != 0)
         return -1;
     const float *next = step->begun ? f->model->cuda->layers[step->begun_index].attention_norm : NULL;
     for (int64_t first = 0; first < f->rows; first += gpu_of(f)->chunk) {
