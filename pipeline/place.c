@@ -94,12 +94,17 @@ static size_t memory_share(const struct device *gpu, int64_t ranks, int64_t gpus
 /* This rank's memory on its GPU; INT64_MAX where it has none. The GPUs of a node count once, however many ranks
  * share each; a batch system may show each rank one of its own. */
 static int survey_gpus(const struct options *options, const struct comm *world, const struct comm *node,
-                       int64_t *memory, struct error *err)
+                       int64_t *memory, bool *everywhere, struct error *err)
 {
     struct error why;
     const struct device *gpu = place_gpu(options, node->rank, &why);
-    int64_t places, without;
-    if (!gpu && world->rank == 0)
+    int64_t places, without, lacking;
+    if (comm_max(world, gpu == NULL, &lacking, err) != 0)
+        return -1;
+    *everywhere = !lacking;
+    if (gpu && lacking)
+        error_set(&why, ERROR_USAGE, "not every rank has a GPU");
+    if (lacking && world->rank == 0)
         warn_of_cpu(options, &why);
     if (comm_distinct(node, gpu ? gpu->place : "", &places, err) != 0 ||
         comm_max(node, gpu == NULL, &without, err) != 0)
@@ -114,10 +119,12 @@ int place_survey(const struct options *options, const struct comm *world, const 
                  struct place *out, struct error *err)
 {
     int64_t threads, memory;
-    if (survey_cpus(world, node, &threads, err) != 0 || survey_gpus(options, world, node, &memory, err) != 0 ||
+    bool gpus;
+    if (survey_cpus(world, node, &threads, err) != 0 ||
+        survey_gpus(options, world, node, &memory, &gpus, err) != 0 ||
         comm_max(world, -threads, &threads, err) != 0 || comm_max(world, -memory, &memory, err) != 0)
         return -1;
-    *out = (struct place){node->size, (int)-threads, (size_t)-memory};
+    *out = (struct place){node->size, (int)-threads, gpus, (size_t)-memory};
     return 0;
 }
 
@@ -126,5 +133,6 @@ struct place place_for_ranks(const struct options *options, int ranks)
     struct error why;
     const struct device *gpu = place_gpu(options, 0, &why);
     const int threads = cpu_cores() / ranks;
-    return (struct place){ranks, threads > 1 ? threads : 1, gpu ? memory_share(gpu, ranks, gpu->count()) : 0};
+    return (struct place){ranks, threads > 1 ? threads : 1, gpu != NULL,
+                          gpu ? memory_share(gpu, ranks, gpu->count()) : 0};
 }

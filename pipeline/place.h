@@ -6,6 +6,7 @@
 #ifndef LONGHAUL_PIPELINE_PLACE_H
 #define LONGHAUL_PIPELINE_PLACE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@
 struct place {
     int ranks_on_node;
     int threads;       /* CPUs of a rank, at least 1 */
+    bool gpus;         /* every rank has one */
     size_t gpu_memory; /* bytes that a rank can have on its GPU, what libraries take there left out; read only with
                           GPUs */
 };

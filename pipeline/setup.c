@@ -72,7 +72,6 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
     const struct options *options = machine->options;
     if (options->device == DEVICE_CHOICE_CUDA && options->dtype == DTYPE_CHOICE_F32)
         return error_set(err, ERROR_USAGE, "--device cuda computes in bf16, not in f32");
-    struct error none;
     const bool f32_before = options->dtype == DTYPE_CHOICE_AUTO && strcmp(machine->before, "f32") == 0;
     if (options->device == DEVICE_CHOICE_CUDA && f32_before)
         return error_set(
@@ -81,7 +80,7 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
             options->output);
     if (options->device == DEVICE_CHOICE_CUDA)
         return device_cuda(0, err) ? 1 : -1;
-    return !f32_before && place_gpu(options, 0, &none);
+    return !f32_before && machine->place.gpus;
 }
 
 static bool fits_host(const struct setup *setup, int ranks_on_node)
