@@ -31,7 +31,7 @@ void advice_print(const struct plan *plan, FILE *out)
     const int64_t context = plan->opened->model->context;
     int64_t beyond;
     const struct plan_document *longest = find_longest(plan, context, &beyond);
-    if (beyond == 0 || is_chosen(plan->options))
+    if (beyond == 0 || is_chosen(plan->options) || plan->limits.context == PLAN_UNBOUNDED)
         return;
     const double times = (double)longest->work.n_tokens / (double)context;
     fprintf(out,
@@ -40,7 +40,8 @@ void advice_print(const struct plan *plan, FILE *out)
             "--strategy whole reads them in one, with a far memory",
             beyond, context, times, longest->id);
     const int64_t enough = i64_round_up(longest->work.n_tokens + CONTEXT_STEP, CONTEXT_STEP);
-    if (enough <= POSITIONS_HOLD * context)
+    const bool stretched = plan->opened->model->file_positions.kind != POSITION_NONE; /* by the file, already */
+    if (!stretched && enough <= POSITIONS_HOLD * context)
         fprintf(out, "; so does --positions dynamic --context %" PRId64 ", with all of it in view", enough);
     fputc('\n', out);
 }

@@ -356,7 +356,7 @@ static bool shorten_receipts(struct plan *plan)
     return true;
 }
 
-/* A receipt is worth much, but no run fails for want of the memory for it. */
+/* A receipt is worth much, but no run fails for want of the memory for one of more than RECEIPT_LEAST tokens. */
 static int set_up(struct plan *plan, struct error *err)
 {
     int status = choose_setup(plan, err);

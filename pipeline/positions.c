@@ -153,7 +153,7 @@ static void describe_method(const struct model *model, char *out, size_t size)
     if (model->context > m->trained)
         snprintf(beyond, sizeof beyond, " beyond %" PRId64 " tokens", m->trained);
     if (m->kind == POSITION_NONE)
-        snprintf(out, size, "as trained");
+        snprintf(out, size, "%s", replaces_the_files(model) ? "none" : "as trained");
     else
         snprintf(out, size, "%s, factor %.6g%s%s", position_kind_name(m->kind), m->factor, beyond, segments);
 }

@@ -28,6 +28,17 @@ document=$text
 planned "advice: 1 documents are beyond the 8192 .* 1.5 times (legal_long.txt).* --strategy whole .*--positions dynamic --context 13312"
 planned "tokens" --strategy whole
 ! grep -q "advice" "$work/plan" || fail "advice to a user who has chosen"
+# A file that has its positions stretched is not told to stretch them otherwise; one of windows alone reads it whole as it is.
+python3 "$source/tests/e2e/with_metadata.py" "$model" "$work/yarn.gguf" llama.rope.scaling.type=yarn \
+    llama.rope.scaling.factor=1.25 llama.rope.scaling.original_context_length=6553
+trained=$model
+model=$work/yarn.gguf
+planned "advice: .* beyond the 8192 .* --strategy whole"
+! grep -q "dynamic" "$work/plan" || fail "advised to replace the file's own: $(cat "$work/plan")"
+model=$tiny/mistral-f16.gguf
+planned "tokens"
+! grep -q "advice" "$work/plan" || fail "advice for a model of windows: $(cat "$work/plan")"
+model=$trained
 document=$texts/prose.txt
 planned "tokens"
 ! grep -q "advice" "$work/plan" || fail "advice for a document that fits"
