@@ -94,10 +94,12 @@ int positions_choose(const struct options *options, struct model *model, struct 
     return model_set_positions(model, &method, reach(options, model, &method), err);
 }
 
-/* "yarn, factor 4". */
+/* "yarn, factor 4"; a file may have a factor of attention and nothing else. */
 static void name_method(const struct position_method *method, char *out, size_t size)
 {
-    if (method->kind == POSITION_NONE || method->kind == POSITION_LONGROPE)
+    if (method->kind == POSITION_NONE && method->attention_factor > 0)
+        snprintf(out, size, "attention factor %.6g", method->attention_factor);
+    else if (method->kind == POSITION_NONE || method->kind == POSITION_LONGROPE)
         snprintf(out, size, "%s", position_kind_name(method->kind));
     else
         snprintf(out, size, "%s, factor %.6g", position_kind_name(method->kind), method->factor);
@@ -106,7 +108,9 @@ static void name_method(const struct position_method *method, char *out, size_t 
 static bool replaces_the_files(const struct model *model)
 {
     const struct position_method *own = &model->file_positions, *now = &model->positions;
-    return own->kind != POSITION_NONE && (now->kind != own->kind || now->factor != own->factor);
+    if (own->kind == POSITION_NONE)
+        return own->attention_factor > 0 && now->attention_factor != own->attention_factor;
+    return now->kind != own->kind || now->factor != own->factor;
 }
 
 bool positions_replace(const struct model *model, char *out, size_t size)

@@ -51,3 +51,6 @@ grep -q "yarn, factor 2 .*(the model's own)" "$work/yarn-file.err" || fail "$(ca
 score replaced "$work/yarn.gguf" --positions pi --factor 3
 grep -q "warn: .* in place of the file's yarn, factor 2" "$work/replaced.err" || fail "no warning: $(cat "$work/replaced.err")"
 grep -aq "in place of the file's yarn, factor 2" "$work/replaced/results.h5" || fail "not recorded"
+python3 "$source/tests/e2e/with_metadata.py" "$plain" "$work/attention.gguf" $rope.attn_factor=1.2
+score attention "$work/attention.gguf" --positions yarn --factor 2
+grep -q "warn: .* in place of the file's attention factor 1.2" "$work/attention.err" || fail "no warning: $(cat "$work/attention.err")"
