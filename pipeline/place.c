@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
+#include "base/device.h"
 #include "base/log.h"
 #include "base/num.h"
 
@@ -68,7 +69,9 @@ static int survey_cpus(const struct comm *world, const struct comm *node, int64_
 
 /* ---- GPUs ---- */
 
-const struct device *place_gpu(const struct options *options, int node_rank, struct error *err)
+/* The GPU of a rank, as --device allows it; NULL with the reason where there is none or none can be asked for: GPUs
+ * do not compute in f32. */
+static const struct device *find_gpu(const struct options *options, int node_rank, struct error *err)
 {
     if (options->device != DEVICE_CHOICE_CPU && options->dtype != DTYPE_CHOICE_F32)
         return device_cuda(node_rank, err);
@@ -97,7 +100,7 @@ static int survey_gpus(const struct options *options, const struct comm *world, 
                        int64_t *memory, bool *everywhere, struct error *err)
 {
     struct error why;
-    const struct device *gpu = place_gpu(options, node->rank, &why);
+    const struct device *gpu = find_gpu(options, node->rank, &why);
     int64_t places, without, lacking;
     if (comm_max(world, gpu == NULL, &lacking, err) != 0)
         return -1;
@@ -131,7 +134,7 @@ int place_survey(const struct options *options, const struct comm *world, const 
 struct place place_for_ranks(const struct options *options, int ranks)
 {
     struct error why;
-    const struct device *gpu = place_gpu(options, 0, &why);
+    const struct device *gpu = find_gpu(options, 0, &why);
     const int threads = cpu_cores() / ranks;
     return (struct place){ranks, threads > 1 ? threads : 1, gpu != NULL,
                           gpu ? memory_share(gpu, ranks, gpu->count()) : 0};

@@ -11,7 +11,6 @@
 #include <stdint.h>
 
 #include "base/comm.h"
-#include "base/device.h"
 #include "base/error.h"
 #include "pipeline/options.h"
 
@@ -30,10 +29,6 @@ int place_survey(const struct options *options, const struct comm *world, const 
 
 /* What so many ranks would have on this node, which this process has to itself. */
 struct place place_for_ranks(const struct options *options, int ranks);
-
-/* The GPU of a rank, as --device allows it; NULL with the reason where there is none or none can be asked for: GPUs
- * do not compute in f32. */
-const struct device *place_gpu(const struct options *options, int node_rank, struct error *err);
 
 /* A rank's part of the CPUs that it may use (mine [CPU_MOST], base/cpu.h), each of which ranks [CPU_MOST] ranks of
  * its node may use. At least 1. */

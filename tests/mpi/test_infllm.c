@@ -35,41 +35,41 @@ static void fill_keys(void)
 }
 
 /* Blocks before `oldest` are gone. */
-static void choose(struct earlier *past, int64_t first, int64_t end)
+static void choose(struct earlier *earlier, int64_t first, int64_t end)
 {
-    const int64_t held = past->spec->far / BLOCK_TOKENS;
-    const int64_t oldest = held > 0 ? i64_max(0, past->blocks - held) : 0;
+    const int64_t held = earlier->spec->far / BLOCK_TOKENS;
+    const int64_t oldest = held > 0 ? i64_max(0, earlier->blocks - held) : 0;
     double scores[MOST_BLOCKS] = {0}, q[DIM];
     for (int64_t p = first; p < end; p++)
         for (int head = 0; head < HEADS; head++) {
             row_of(&SHAPE, QUERY, p, head, q);
-            rotate(&SHAPE, past->spec->window, q);
-            for (int64_t b = oldest; b < past->blocks; b++)
+            rotate(&SHAPE, earlier->spec->window, q);
+            for (int64_t b = oldest; b < earlier->blocks; b++)
                 scores[b] += dot(q, representatives[b][head], DIM) / (double)(end - first);
         }
-    past->n_chosen = i64_min(past->spec->top, past->blocks - oldest);
-    for (int64_t i = 0; i < past->n_chosen; i++) {
+    earlier->n_chosen = i64_min(earlier->spec->top, earlier->blocks - oldest);
+    for (int64_t i = 0; i < earlier->n_chosen; i++) {
         int64_t best = oldest;
-        for (int64_t b = oldest; b < past->blocks; b++)
+        for (int64_t b = oldest; b < earlier->blocks; b++)
             if (scores[b] > scores[best])
                 best = b;
-        past->chosen[i] = best;
+        earlier->chosen[i] = best;
         scores[best] = -INFINITY;
     }
 }
 
-static bool is_chosen(const struct earlier *past, int64_t token)
+static bool is_chosen(const struct earlier *earlier, int64_t token)
 {
-    for (int64_t i = 0; i < past->n_chosen; i++)
-        if ((token - past->spec->sinks) / BLOCK_TOKENS == past->chosen[i])
+    for (int64_t i = 0; i < earlier->n_chosen; i++)
+        if ((token - earlier->spec->sinks) / BLOCK_TOKENS == earlier->chosen[i])
             return true;
     return false;
 }
 
-static void answer(const struct earlier *past, int64_t p, int head, bool observe)
+static void answer(const struct earlier *earlier, int64_t p, int head, bool observe)
 {
     static double scores[TOKENS];
-    const struct policy_spec *spec = past->spec;
+    const struct policy_spec *spec = earlier->spec;
     const int kv_head = head / (HEADS / KV_HEADS);
     double near[DIM], far[DIM], largest = -INFINITY, sum = 0;
     row_of(&SHAPE, QUERY, p, head, near);
@@ -77,7 +77,8 @@ static void answer(const struct earlier *past, int64_t p, int head, bool observe
     rotate(&SHAPE, p, near);
     rotate(&SHAPE, spec->window, far);
     for (int64_t t = 0; t <= p; t++) {
-        const bool local = t > p - spec->window, seen = t >= past->near || t < spec->sinks || is_chosen(past, t);
+        const bool local = t > p - spec->window;
+        const bool seen = t >= earlier->near || t < spec->sinks || is_chosen(earlier, t);
         scores[t] = -INFINITY;
         if (seen)
             scores[t] = (local ? dot(near, turned[t][kv_head], DIM) : dot(far, keys[t][kv_head], DIM)) *
@@ -91,14 +92,14 @@ static void answer(const struct earlier *past, int64_t p, int head, bool observe
     weigh(&SHAPE, kv_head, scores, p + 1, answers[p][head]);
 }
 
-static void cut_block(struct earlier *past)
+static void cut_block(struct earlier *earlier)
 {
     for (int head = 0; head < HEADS; head++) {
-        double *mean = representatives[past->blocks][head];
+        double *mean = representatives[earlier->blocks][head];
         memset(mean, 0, sizeof representatives[0][0]);
         for (int i = 0; i < 4; i++) {
-            int64_t best = past->near;
-            for (int64_t t = past->near; t < past->near + BLOCK_TOKENS; t++)
+            int64_t best = earlier->near;
+            for (int64_t t = earlier->near; t < earlier->near + BLOCK_TOKENS; t++)
                 if (attention[head][t] > attention[head][best])
                     best = t;
             attention[head][best] = -1;
@@ -106,33 +107,33 @@ static void cut_block(struct earlier *past)
                 mean[e] += keys[best][head / (HEADS / KV_HEADS)][e] / 4;
         }
     }
-    past->blocks++;
-    past->near += BLOCK_TOKENS;
+    earlier->blocks++;
+    earlier->near += BLOCK_TOKENS;
 }
 
 /* All answers to n tokens in segments and BED_GENERATED more, one by one. */
 static void work_out(const struct policy_spec *spec, int64_t n, int64_t segment)
 {
-    struct earlier past = {.spec = spec};
+    struct earlier earlier = {.spec = spec};
     memset(attention, 0, sizeof attention);
     for (int64_t first = 0; first < n; first += segment) {
         const int64_t last = i64_min(first + segment, n);
         for (int64_t g = first, end; g < last; g = end) {
             end = i64_min(last, (g / POLICY_GROUP + 1) * POLICY_GROUP);
-            choose(&past, g, end);
+            choose(&earlier, g, end);
             for (int64_t p = g; p < end; p++)
                 for (int head = 0; head < HEADS; head++)
-                    answer(&past, p, head, true);
+                    answer(&earlier, p, head, true);
         }
-        if (past.near == 0 && last - spec->window >= spec->sinks)
-            past.near = spec->sinks;
-        while (past.near >= spec->sinks && past.near + BLOCK_TOKENS <= last - spec->window)
-            cut_block(&past);
+        if (earlier.near == 0 && last - spec->window >= spec->sinks)
+            earlier.near = spec->sinks;
+        while (earlier.near >= spec->sinks && earlier.near + BLOCK_TOKENS <= last - spec->window)
+            cut_block(&earlier);
     }
     for (int64_t p = n; p < n + BED_GENERATED; p++) {
-        choose(&past, p, p + 1);
+        choose(&earlier, p, p + 1);
         for (int head = 0; head < HEADS; head++)
-            answer(&past, p, head, false);
+            answer(&earlier, p, head, false);
     }
 }
 
