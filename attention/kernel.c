@@ -37,11 +37,9 @@ static const struct attn_kernel *find_named(enum dtype dtype, const char *name, 
     return NULL;
 }
 
-/* Some CPUs do bf16 dot products at twice the rate of multiply-adds, some at half of it; both are far from the
- * border here, so that noise does not decide. */
 static bool is_slow_here(const struct attn_kernel *kernel)
 {
-    return kernel == &attn_kernel_avx512_bf16 && cpu_probe_peak(DTYPE_BF16) < 1.25 * cpu_probe_peak(DTYPE_F32);
+    return kernel == &attn_kernel_avx512_bf16 && !cpu_features().fast_bf16;
 }
 
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err)

@@ -1,4 +1,4 @@
-/* The CPU this process runs on: which instructions it has, how many cores it may use, how fast one of them is.
+/* The CPU this process runs on: which instructions it has, and how many cores it may use.
  *
  * Nothing to create or free; any thread may call. A feature is reported only when the operating system saves its
  * registers too, so code guarded by it never ends in SIGILL.
@@ -11,12 +11,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "base/num.h"
-
 struct cpu_features {
     bool avx2_fma;    /* AVX2 and FMA */
     bool avx512;      /* AVX-512 F, BW, VL and DQ */
     bool avx512_bf16; /* all of avx512, and vdpbf16ps */
+    /* vdpbf16ps outruns multiply-adds: on AMD's it has twice their rate, on Intel's half (docs/measurements.md). By
+     * the CPU's maker and not by a measurement, which a neighbour could disturb: what is computed goes by it. */
+    bool fast_bf16;
     bool avx512_vnni; /* all of avx512, and vpdpbusd */
 };
 
@@ -34,9 +35,5 @@ int cpu_cores(void);
 
 /* name [size], terminated, cut where too long := the model as the kernel names it, or "unknown". */
 void cpu_model_name(char *name, size_t size);
-
-/* Measured peak of one core in GFLOP/s, from loops that touch registers only: fused multiply-adds for f32, bf16
- * dot products for bf16 (0 where the CPU has none). Takes a few milliseconds of the calling thread. */
-double cpu_probe_peak(enum dtype dtype);
 
 #endif

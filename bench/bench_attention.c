@@ -18,6 +18,7 @@
 #include "attention/kernel.h"
 #include "base/cpu.h"
 #include "base/pool.h"
+#include "bench/peak.h"
 
 enum { REPEATS = 9, ITEMS_PER_THREAD = 2 };
 
@@ -149,7 +150,7 @@ static enum instructions instructions_of(const struct attn_kernel *kernel)
     return strncmp(kernel->name, "avx2", 4) == 0 ? AVX2_FMA : PLAIN;
 }
 
-/* cpu_probe_peak() knows the widest multiply-adds only; this is for the kernels that use narrower ones. */
+/* peak_of_core() knows the widest multiply-adds only; this is for the kernels that use narrower ones. */
 __attribute__((target("avx2,fma"))) static double probe_avx2(void)
 {
     enum { SUMS = 12, STEPS = 20000, LANES = 8 };
@@ -173,9 +174,9 @@ static void probe(struct peaks *peaks)
 {
     struct cpu_features features = cpu_features();
     if (features.avx512)
-        peaks->of[AVX512_FMA] = fmax(peaks->of[AVX512_FMA], cpu_probe_peak(DTYPE_F32));
+        peaks->of[AVX512_FMA] = fmax(peaks->of[AVX512_FMA], peak_of_core(DTYPE_F32));
     if (features.avx512_bf16)
-        peaks->of[AVX512_DOT] = fmax(peaks->of[AVX512_DOT], cpu_probe_peak(DTYPE_BF16));
+        peaks->of[AVX512_DOT] = fmax(peaks->of[AVX512_DOT], peak_of_core(DTYPE_BF16));
     if (features.avx2_fma)
         peaks->of[AVX2_FMA] = fmax(peaks->of[AVX2_FMA], probe_avx2());
 }

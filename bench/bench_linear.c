@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/device.h"
 #include "base/pool.h"
+#include "bench/peak.h"
 #include "model/linear.h"
 
 enum { ROWS = 4 * LINEAR_TILE_ROWS, LAYERS = 30, PER_LAYER = 4, REPEATS = 3 };
@@ -108,7 +109,7 @@ static struct linear *make(const struct matrix *matrix, enum dtype dtype)
 
 static void report(const char *name, double flops, double seconds, enum dtype dtype, int threads)
 {
-    double gflops = 1e-9 * flops / seconds, peak = threads * cpu_probe_peak(dtype);
+    double gflops = 1e-9 * flops / seconds, peak = threads * peak_of_core(dtype);
     printf("%-5s %2d threads  %-8s %8.1f GFLOP/s  %5.1f%% of %.0f\n", dtype_name(dtype), threads, name, gflops,
            100 * gflops / peak, peak);
     fflush(stdout);
@@ -144,7 +145,7 @@ static void bench(enum dtype dtype, struct linear *const linears[], struct pool 
 
 static void bench_dtype(enum dtype dtype, int n_counts, const int *counts)
 {
-    if (cpu_probe_peak(dtype) == 0) {
+    if (peak_of_core(dtype) == 0) {
         printf("%s: not on this CPU\n", dtype_name(dtype));
         return;
     }

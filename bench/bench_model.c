@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "bench/peak.h"
 #include "io/gguf.h"
 #include "model/forward.h"
 
@@ -51,7 +52,7 @@ static int write_tokens(struct bench *b, struct forward *forward, double *second
 static double limit(const struct bench *b, int64_t length)
 {
     const struct model_shape *s = &b->model->shape;
-    const double of_f32 = cpu_probe_peak(DTYPE_F32), of_bf16 = cpu_probe_peak(DTYPE_BF16);
+    const double of_f32 = peak_of_core(DTYPE_F32), of_bf16 = peak_of_core(DTYPE_BF16);
     const double flops =
         2.0 * (double)model_linear_weights(b->model) + 2.0 * s->layers * s->heads * s->dim * (double)length;
     return (of_f32 > of_bf16 ? of_f32 : of_bf16) * 1e9 * pool_threads(b->pool) * b->world.size / flops;
@@ -94,7 +95,7 @@ static int prepare(struct bench *b, const char *path, int threads, int64_t longe
     if (comm_node(&b->world, &b->node, err) != 0 || !(b->gguf = gguf_open(path, err)) ||
         !(b->model = model_open(gguf_bundle(b->gguf), err)) || !(b->pool = pool_create(threads, err)))
         return -1;
-    const enum dtype dtype = cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+    const enum dtype dtype = peak_of_core(DTYPE_BF16) > peak_of_core(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
     const struct model_pack_options pack = {dtype, false, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE, false};
     if (!(b->kernel = attn_kernel_choose(dtype, NULL, err)) || model_pack(b->model, &pack, err) != 0)
         return -1;
@@ -132,7 +133,7 @@ int main(int argc, char **argv)
         char cpu[128];
         cpu_model_name(cpu, sizeof cpu);
         printf("%s; %d ranks x %d threads; %s; peak of a core f32 %.0f, bf16 %.0f GFLOP/s\n", cpu, b.world.size,
-               threads, b.kernel->name, cpu_probe_peak(DTYPE_F32), cpu_probe_peak(DTYPE_BF16));
+               threads, b.kernel->name, peak_of_core(DTYPE_F32), peak_of_core(DTYPE_BF16));
         printf("%8s %10s %10s %10s %10s\n", "tokens", "prefill/s", "of limit", "decode/s", "hidden");
     }
     for (int i = 0; i < n_lengths && status == 0; i++)

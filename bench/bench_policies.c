@@ -17,6 +17,7 @@
 #include "attention/retrieve.h"
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "bench/peak.h"
 #include "io/document.h"
 #include "io/gguf.h"
 #include "model/forward.h"
@@ -105,7 +106,7 @@ static double limit(const struct bench *b, const struct policy_spec *spec)
     const double far = spec->far > 0 && (double)spec->far < n / 2 ? (double)spec->far : n / 2;
     const double products = policy_past(spec) == PAST_FAR ? n * retrieve_products(far) * of_layers : 0;
     const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
-    const double of_f32 = cpu_probe_peak(DTYPE_F32), of_bf16 = cpu_probe_peak(DTYPE_BF16);
+    const double of_f32 = peak_of_core(DTYPE_F32), of_bf16 = peak_of_core(DTYPE_BF16);
     const double peak = 1e9 * (of_f32 > of_bf16 ? of_f32 : of_bf16);
     return ((2 * weights * n + 4 * of_layers * seen) / peak + products / products_rate(s->dim)) /
            (pool_threads(b->pool) * b->world.size);
@@ -154,7 +155,7 @@ static int measure(struct bench *b, const char *name, struct error *err)
 static int prepare(struct bench *b, const char *model, const char *text, struct error *err)
 {
     struct document_text document = {0};
-    const enum dtype dtype = cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+    const enum dtype dtype = peak_of_core(DTYPE_BF16) > peak_of_core(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
     const int threads = cpu_cores() / b->world.size;
     if (comm_node(&b->world, &b->node, err) != 0 || !(b->gguf = gguf_open(model, err)) ||
         !(b->model = model_open(gguf_bundle(b->gguf), err)) ||

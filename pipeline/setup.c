@@ -21,7 +21,7 @@ static enum dtype choose_dtype(const struct setup_machine *machine)
         return DTYPE_F32;
     if (strcmp(machine->before, dtype_name(DTYPE_BF16)) == 0)
         return DTYPE_BF16;
-    return cpu_probe_peak(DTYPE_BF16) > cpu_probe_peak(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+    return cpu_features().fast_bf16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
 /* The settings' policies, to machine->policies. */

@@ -6,7 +6,6 @@
 
 #include <cmocka.h>
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -15,6 +14,7 @@ static void wider_instructions_imply_the_narrower_ones(void **state)
 {
     (void)state;
     struct cpu_features features = cpu_features();
+    assert_true(!features.fast_bf16 || features.avx512_bf16);
     assert_true(!features.avx512_bf16 || features.avx512);
     assert_true(!features.avx512 || features.avx2_fma);
 }
@@ -49,16 +49,6 @@ static void a_long_model_name_is_cut_and_terminated(void **state)
     assert_true(strlen(cut) <= 5 && strncmp(whole, cut, strlen(cut)) == 0);
 }
 
-static void the_probed_peak_is_plausible_and_bf16_is_zero_only_without_its_instructions(void **state)
-{
-    (void)state;
-    double peak_f32 = cpu_probe_peak(DTYPE_F32), peak_bf16 = cpu_probe_peak(DTYPE_BF16);
-    print_message("one core: f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s\n", peak_f32, peak_bf16);
-    assert_true(peak_f32 > 0.1 && peak_f32 < 10000);
-    assert_true(peak_bf16 < 20000);
-    assert_int_equal(peak_bf16 > 0, cpu_features().avx512_bf16);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -66,7 +56,6 @@ int main(void)
         cmocka_unit_test(there_is_at_least_one_core),
         cmocka_unit_test(a_mask_has_the_cores_and_only_those),
         cmocka_unit_test(a_long_model_name_is_cut_and_terminated),
-        cmocka_unit_test(the_probed_peak_is_plausible_and_bf16_is_zero_only_without_its_instructions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
