@@ -33,6 +33,11 @@ exit_code() {
     "$@" || code=$?
 }
 
+# holds EXPRESSION: of awk, with numbers for its names.
+holds() {
+    awk "BEGIN {exit !($1)}" || fail "not so: $1"
+}
+
 # answers OUT: a line for each document (answers.py).
 answers() {
     "$longhaul" export "$1" --format jsonl | python3 "$source/tests/e2e/answers.py"
