@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SentencePiece vocabularies: the ids of the sentencepiece package, over a mixed corpus of about 2 MB. Mistral's
-# vocabulary comes with the package mistral-common, Gemma's with the model. $PYTHON: one that has the packages.
+# vocabulary comes with the package mistral-common, Gemma's with the model. tests/run.sh --all fetches both.
 . "$(dirname "$0")/../e2e/common.sh"
 
 python=${PYTHON:-python3}
+export PYTHONPATH=${BUILD:-$source/build}/python${PYTHONPATH:+:$PYTHONPATH}
 "$python" -c 'import sentencepiece, gguf, tokenizers, google.protobuf' 2>/dev/null ||
     skip "no $python with: pip install sentencepiece protobuf tokenizers gguf mistral-common"
 
