@@ -95,7 +95,7 @@ static int prepare(struct bench *b, const char *path, int threads, int64_t longe
     if (comm_node(&b->world, &b->node, err) != 0 || !(b->gguf = gguf_open(path, err)) ||
         !(b->model = model_open(gguf_bundle(b->gguf), err)) || !(b->pool = pool_create(threads, err)))
         return -1;
-    const enum dtype dtype = peak_of_core(DTYPE_BF16) > peak_of_core(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+    const enum dtype dtype = cpu_features().fast_bf16 ? DTYPE_BF16 : DTYPE_F32;
     const struct model_pack_options pack = {dtype, false, b->pool, &b->node, device_cpu(), MODEL_ROWS_NONE, false};
     if (!(b->kernel = attn_kernel_choose(dtype, NULL, err)) || model_pack(b->model, &pack, err) != 0)
         return -1;

@@ -4,16 +4,14 @@
  * passage again. For each policy: nats a token of the passage the first and the second time (a model that remembers
  * it says it almost for nothing), nats a token of the prose between, by eighths, the bytes of keys and values held
  * at the end, tokens/s, and the share of this machine's limit: of the time that the multiply-adds of the linear
- * layers, the head and the keys that are attended to take at the measured peak of a core, and the eight-bit
- * products of retrieval at the rate that its own kernel has in the cache, times the threads of all ranks. Under
- * mpirun the ranks form one ring.
+ * layers, the head and the keys that are attended to, and the eight-bit products of retrieval, take at the measured
+ * peaks of a core, times the threads of all ranks. Under mpirun the ranks form one ring.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/far_score.h"
 #include "attention/retrieve.h"
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -80,22 +78,6 @@ static double nats(const struct bench *b, int64_t first, int64_t end)
     return sum / (double)(end - first);
 }
 
-/* Multiply-adds in eight bits that a core makes in a second while nothing leaves its cache. */
-static double products_rate(int dim)
-{
-    static int8_t lanes[FAR_TILES * FAR_LANES * ATTN_MAX_DIM];
-    static uint8_t bytes[FAR_BLOCK * ATTN_MAX_DIM];
-    int32_t best[FAR_TILES * FAR_LANES];
-    const struct far_keys8 keys = {dim, FAR_BLOCK, bytes, 1};
-    const struct far_scorer *scorer = far_scorer_choose();
-    double products = 0, seconds = 0;
-    for (const double begun = clock_seconds(); seconds < 0.01; seconds = clock_seconds() - begun) {
-        scorer->best(lanes, FAR_TILES, &keys, best);
-        products += (double)FAR_TILES * FAR_LANES * FAR_BLOCK * dim;
-    }
-    return products / seconds;
-}
-
 /* The seconds that all of it takes at this machine's limit, the same policy in all layers. */
 static double limit(const struct bench *b, const struct policy_spec *spec)
 {
@@ -108,7 +90,7 @@ static double limit(const struct bench *b, const struct policy_spec *spec)
     const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
     const double of_f32 = peak_of_core(DTYPE_F32), of_bf16 = peak_of_core(DTYPE_BF16);
     const double peak = 1e9 * (of_f32 > of_bf16 ? of_f32 : of_bf16);
-    return ((2 * weights * n + 4 * of_layers * seen) / peak + products / products_rate(s->dim)) /
+    return ((2 * weights * n + 4 * of_layers * seen) / peak + products / (1e9 * peak_of_bytes())) /
            (pool_threads(b->pool) * b->world.size);
 }
 
@@ -155,7 +137,7 @@ static int measure(struct bench *b, const char *name, struct error *err)
 static int prepare(struct bench *b, const char *model, const char *text, struct error *err)
 {
     struct document_text document = {0};
-    const enum dtype dtype = peak_of_core(DTYPE_BF16) > peak_of_core(DTYPE_F32) ? DTYPE_BF16 : DTYPE_F32;
+    const enum dtype dtype = cpu_features().fast_bf16 ? DTYPE_BF16 : DTYPE_F32;
     const int threads = cpu_cores() / b->world.size;
     if (comm_node(&b->world, &b->node, err) != 0 || !(b->gguf = gguf_open(model, err)) ||
         !(b->model = model_open(gguf_bundle(b->gguf), err)) ||

@@ -8,4 +8,7 @@
  * dot products for bf16 (0 where the CPU has none). Takes a few milliseconds of the calling thread. */
 double peak_of_core(enum dtype dtype);
 
+/* The same of products in eight bits, in G multiply-adds/s. */
+double peak_of_bytes(void);
+
 #endif
