@@ -21,10 +21,15 @@ const struct far_scorer *far_scorer_choose(void)
 float far_lanes_put(int8_t *lanes, int row, const float *q, int dim)
 {
     float most = 0;
-    for (int e = 0; e < dim; e++)
+    int32_t sum = 0;
+    for (int e = 0; e < dim && q; e++)
         most = fmaxf(most, fabsf(q[e]));
     const float by = most > 0 ? FAR_QUERY_LEVELS / most : 0;
-    for (int e = 0; e < dim; e++)
-        lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = (int8_t)rintf(q[e] * by);
+    for (int e = 0; e < dim; e++) {
+        const int8_t level = q ? (int8_t)rintf(q[e] * by) : 0;
+        lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = level;
+        sum += level;
+    }
+    ((int32_t *)(void *)(lanes + (size_t)FAR_LANES * (size_t)dim))[row] = -128 * sum;
     return most / FAR_QUERY_LEVELS;
 }

@@ -18,10 +18,13 @@
 
 enum { FAR_LANES = 16, FAR_TILES = 6, FAR_QUERY_LEVELS = 63 };
 
-/* A lane tile of queries: FAR_LANES rows in eight bits. Element e of row l lies at [e / 4][l][e % 4]. */
+/* A lane tile of queries: FAR_LANES rows in eight bits. Element e of row l lies at [e / 4][l][e % 4]; behind them
+ * lie [FAR_LANES] int32, -128 times the sum of each row: where its products with keys, which are 128 too large,
+ * begin.
+ */
 static inline size_t far_lanes_bytes(int dim)
 {
-    return (size_t)FAR_LANES * (size_t)dim;
+    return (size_t)FAR_LANES * ((size_t)dim + sizeof(int32_t));
 }
 
 /* Of the rows of some tiles [tiles][FAR_LANES]: what products are times, beside the keys' scale, to be scores;
@@ -31,7 +34,7 @@ struct far_rows {
 };
 
 /* A block's keys, ready for products: all FAR_BLOCK of them, or its FAR_REPRESENTATIVES. They are not negative, as
- * the instructions want one side; what 128 makes of a query is taken off again. */
+ * the instructions want one side. */
 struct far_keys8 {
     int dim, n;
     uint8_t *k; /* [n][dim], key = scale * (k - 128) */
@@ -59,7 +62,8 @@ struct far_scorer {
 const struct far_scorer *const *far_scorers(int *n_out);
 const struct far_scorer *far_scorer_choose(void);
 
-/* Row `row` of a lane tile := q [dim] f32, rounded; returns its scale, so that q = scale * what was written. */
+/* Row `row` of a lane tile := q [dim] f32, rounded; returns its scale, so that q = scale * what was written. q
+ * NULL: zeros. */
 float far_lanes_put(int8_t *lanes, int row, const float *q, int dim);
 
 extern const struct far_scorer far_scorer_vnni, far_scorer_avx2, far_scorer_c;

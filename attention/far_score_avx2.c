@@ -21,6 +21,7 @@ static inline __m256i four(const uint8_t *k)
     return _mm256_set1_epi32(bytes);
 }
 
+/* Elements e to e + 3 of half of a tile's rows; at e = dim, where their products begin. */
 static inline __m256i rows_of(const int8_t *lanes, int e, int half)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)(lanes + e * FAR_LANES + half * 32));
@@ -30,17 +31,15 @@ static inline __m256i rows_of(const int8_t *lanes, int e, int half)
 static void best_of(const int8_t *lanes, const struct far_keys8 *keys, int32_t *out)
 {
     const int dim = keys->dim;
-    __m256i most[2], shift[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    __m256i most[2];
     most[0] = most[1] = _mm256_set1_epi32(INT32_MIN);
-    for (int e = 0; e < dim; e += 4)
-        for (int half = 0; half < 2; half++)
-            shift[half] = add_products(shift[half], rows_of(lanes, e, half), _mm256_set1_epi8((char)128));
     for (int t = 0; t < keys->n; t += WIDE) {
         const uint8_t *k = keys->k + t * dim;
         __m256i dots[WIDE][2];
 #pragma GCC unroll 4
         for (int j = 0; j < WIDE; j++)
-            dots[j][0] = dots[j][1] = _mm256_setzero_si256();
+            for (int half = 0; half < 2; half++)
+                dots[j][half] = rows_of(lanes, dim, half);
         for (int e = 0; e < dim; e += 4) {
             const __m256i first = rows_of(lanes, e, 0), second = rows_of(lanes, e, 1);
 #pragma GCC unroll 4
@@ -56,7 +55,7 @@ static void best_of(const int8_t *lanes, const struct far_keys8 *keys, int32_t *
                 most[half] = _mm256_max_epi32(most[half], dots[j][half]);
     }
     for (int half = 0; half < 2; half++)
-        _mm256_storeu_si256((__m256i *)(void *)(out + half * 8), _mm256_sub_epi32(most[half], shift[half]));
+        _mm256_storeu_si256((__m256i *)(void *)(out + half * 8), most[half]);
 }
 
 static void best(const int8_t *lanes, int tiles, const struct far_keys8 *keys, int32_t *out)

@@ -5,36 +5,24 @@
 #include "attention/far_score.h"
 #include "base/cpu.h"
 
-static float largest_of(const float *low, const float *step, int dim)
+/* 32 channels' levels, of which `valid` count, as eight-bit numbers. */
+static inline void read_levels(__m256i levels, const uint16_t *low, const uint16_t *step, __mmask32 valid,
+                               uint8_t *k8)
 {
-    const __m512 fifteen = _mm512_set1_ps(15);
-    __m512 most = _mm512_setzero_ps();
-    for (int e = 0; e < dim; e += 16) {
-        const __m512 least = _mm512_loadu_ps(low + e);
-        most = _mm512_max_ps(most, _mm512_fmadd_ps(fifteen, _mm512_loadu_ps(step + e), least));
-        most = _mm512_max_ps(most, _mm512_sub_ps(_mm512_setzero_ps(), least));
-    }
-    return _mm512_reduce_max_ps(most);
+    const __m512i n = _mm512_mullo_epi16(_mm512_cvtepu8_epi16(levels), _mm512_maskz_loadu_epi16(valid, step));
+    const __m512i k = _mm512_add_epi16(n, _mm512_maskz_loadu_epi16(valid, low));
+    _mm512_mask_cvtepi16_storeu_epi8(k8, valid, _mm512_srli_epi16(k, 8));
 }
 
-/* 16 levels, of which `valid` count, as eight-bit numbers. */
-static inline void read_levels(__m128i levels, const float *low, const float *step, __mmask16 valid, uint8_t *out)
-{
-    const __m512 n = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(levels));
-    const __m512 k = _mm512_fmadd_ps(n, _mm512_maskz_loadu_ps(valid, step), _mm512_maskz_loadu_ps(valid, low));
-    const __m512i shifted = _mm512_add_epi32(_mm512_cvtps_epi32(k), _mm512_set1_epi32(128));
-    _mm_mask_storeu_epi8(out, valid, _mm512_cvtepi32_epi8(shifted));
-}
-
-static inline void read_key(const uint8_t *nibbles, const float *low, const float *step, int dim, uint8_t *k8)
+static inline void read_key(const uint8_t *nibbles, const uint16_t *low, const uint16_t *step, int dim, uint8_t *k8)
 {
     const int half = dim / 2;
-    const __m128i fifteen = _mm_set1_epi8(15);
-    for (int e = 0; e < half; e += 16) {
-        const __mmask16 valid = half - e < 16 ? (__mmask16)((1 << (half - e)) - 1) : 0xffff;
-        const __m128i both = _mm_maskz_loadu_epi8(valid, nibbles + e);
-        const __m128i second = _mm_and_si128(_mm_srli_epi16(both, 4), fifteen);
-        read_levels(_mm_and_si128(both, fifteen), low + e, step + e, valid, k8 + e);
+    const __m256i fifteen = _mm256_set1_epi8(15);
+    for (int e = 0; e < half; e += 32) {
+        const __mmask32 valid = half - e < 32 ? (1u << (half - e)) - 1 : ~0u;
+        const __m256i both = _mm256_maskz_loadu_epi8(valid, nibbles + e);
+        const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), fifteen);
+        read_levels(_mm256_and_si256(both, fifteen), low + e, step + e, valid, k8 + e);
         read_levels(second, low + half + e, step + half + e, valid, k8 + half + e);
     }
 }
@@ -46,10 +34,18 @@ static inline __m512i four(const uint8_t *k)
     return _mm512_set1_epi32(bytes);
 }
 
-/* Elements e to e + 3 of all rows of a tile. */
+/* Elements e to e + 3 of all rows of a tile; at e = dim, where their products begin. */
 static inline __m512i row_of(const int8_t *lanes, int dim, int tile, int e)
 {
-    return _mm512_loadu_si512(lanes + (tile * dim + e) * FAR_LANES);
+    return _mm512_loadu_si512(lanes + (size_t)tile * far_lanes_bytes(dim) + e * FAR_LANES);
+}
+
+/* dots + the products of four elements of a tile's rows with those of a key. In assembly, as GCC 12 copies the sums
+ * of the intrinsic to other registers and back, twelve times a step. */
+static inline __m512i add_products(__m512i dots, __m512i key, __m512i rows)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(dots) : "v"(key), "v"(rows));
+    return dots;
 }
 
 /* The largest products of `tiles` tiles over a block, `wide` keys at a time: wide * tiles chains of products,
@@ -58,30 +54,24 @@ static inline __attribute__((always_inline)) void best_of(const int8_t *lanes, i
                                                           const struct far_keys8 *keys, int32_t *out)
 {
     const int dim = keys->dim;
-    __m512i most[3], shift[3], dots[3][8];
+    __m512i most[3], dots[3][8];
 #pragma GCC unroll 3
-    for (int i = 0; i < tiles; i++) {
+    for (int i = 0; i < tiles; i++)
         most[i] = _mm512_set1_epi32(INT32_MIN);
-        shift[i] = _mm512_setzero_si512();
-    }
-    for (int e = 0; e < dim; e += 4)
-#pragma GCC unroll 3
-        for (int i = 0; i < tiles; i++)
-            shift[i] = _mm512_dpbusd_epi32(shift[i], _mm512_set1_epi8((char)128), row_of(lanes, dim, i, e));
     for (int t = 0; t < keys->n; t += wide) {
         const uint8_t *k = keys->k + t * dim;
 #pragma GCC unroll 8
         for (int j = 0; j < wide; j++)
 #pragma GCC unroll 3
             for (int i = 0; i < tiles; i++)
-                dots[i][j] = _mm512_setzero_si512();
+                dots[i][j] = row_of(lanes, dim, i, dim);
         for (int e = 0; e < dim; e += 4)
 #pragma GCC unroll 8
             for (int j = 0; j < wide; j++) {
                 const __m512i key = four(k + j * dim + e);
 #pragma GCC unroll 3
                 for (int i = 0; i < tiles; i++)
-                    dots[i][j] = _mm512_dpbusd_epi32(dots[i][j], key, row_of(lanes, dim, i, e));
+                    dots[i][j] = add_products(dots[i][j], key, row_of(lanes, dim, i, e));
             }
 #pragma GCC unroll 8
         for (int j = 0; j < wide; j++)
@@ -91,7 +81,7 @@ static inline __attribute__((always_inline)) void best_of(const int8_t *lanes, i
     }
 #pragma GCC unroll 3
     for (int i = 0; i < tiles; i++)
-        _mm512_storeu_si512(out + i * FAR_LANES, _mm512_sub_epi32(most[i], shift[i]));
+        _mm512_storeu_si512(out + i * FAR_LANES, most[i]);
 }
 
 static void best(const int8_t *lanes, int tiles, const struct far_keys8 *keys, int32_t *out)

@@ -66,7 +66,7 @@ static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *pl
     const int64_t sample = plan->max_columns / (ranks % RETRIEVE_GLANCE == 0 ? 1 : RETRIEVE_GLANCE) + 1;
     const int64_t glance = retrieve_tiles(&shape, o->max_count, true) * sample;
     plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? glance : 0) * FAR_LANES;
-    plan->card_bytes = (size_t)o->kv_heads * lanes * ((size_t)o->dim + sizeof(float));
+    plan->card_bytes = (size_t)(o->kv_heads * plan->tiles) * (far_lanes_bytes(o->dim) + FAR_LANES * sizeof(float));
     const size_t best = groups * RETRIEVE_CANDIDATES * sizeof(struct retrieve_entry);
     const bool fits = layout_reserve(&total, groups, plan->card_bytes, &plan->cards) &&
                       layout_reserve(&total, groups * columns, sizeof(int64_t), &plan->columns) &&
@@ -137,7 +137,16 @@ struct writing {
     const struct retrieve_call *call;
 };
 
-/* Item: the sampled rows of one group and kv head, where this rank has them. */
+/* The query of a row of a group: one sample of it in one head, the heads of a kv head side by side. */
+static const float *query_of(const struct writing *w, const struct retrieve_group *group, int kv_head, int row)
+{
+    const int heads = w->retrieve->heads_per_kv;
+    const int64_t token = group->row + sampled(group->count, row / heads);
+    return w->call->q + token * w->call->stride +
+           (int64_t)(kv_head * heads + row % heads) * w->retrieve->options.dim;
+}
+
+/* Item: the sampled rows of one group and kv head, where this rank has them; zeros up to a whole tile. */
 static void write_item(void *context, int64_t item, int thread)
 {
     const struct writing *w = context;
@@ -146,20 +155,15 @@ static void write_item(void *context, int64_t item, int thread)
     const int64_t g = item / o->kv_heads;
     const int head = (int)(item % o->kv_heads);
     const struct retrieve_group *group = &w->call->groups[g];
-    const int rows = retrieve_rows(r, group->count, false), places = r->plan.tiles * FAR_LANES;
+    const int rows = retrieve_rows(r, group->count, false);
     (void)thread;
     if (group->rank != RETRIEVE_EVERY && group->rank != o->group->rank)
         return;
-    for (int row = 0; row < places; row++) {
-        float *scale = retrieve_scales(r, g, head, row / FAR_LANES) + row % FAR_LANES;
-        *scale = 0;
-        if (row >= rows)
-            continue;
-        const int64_t token = group->row + sampled(group->count, row / r->heads_per_kv);
-        const float *q = w->call->q + token * w->call->stride +
-                         (int64_t)(head * r->heads_per_kv + row % r->heads_per_kv) * o->dim;
-        *scale = far_lanes_put(retrieve_lanes(r, g, head, row / FAR_LANES), row % FAR_LANES, q, o->dim) *
-                 w->call->scale * ATTN_LOG2_E;
+    for (int row = 0; row < r->plan.tiles * FAR_LANES; row++) {
+        const int tile = row / FAR_LANES, lane = row % FAR_LANES;
+        const float *q = row < rows ? query_of(w, group, head, row) : NULL;
+        retrieve_scales(r, g, head, tile)[lane] =
+            far_lanes_put(retrieve_lanes(r, g, head, tile), lane, q, o->dim) * w->call->scale * ATTN_LOG2_E;
     }
 }
 
