@@ -123,9 +123,12 @@ static enum error_code conclude(struct documents_run *r)
                       undone);
         return ERROR_INTERRUPTED;
     }
-    if (failed > counts.failed_before)
-        progress_note(r->progress, "%" PRId64 " documents failed: see the export, or %s/logs",
-                      failed - counts.failed_before, output);
+    const int64_t failed_now = failed - counts.failed_before - counts.kept;
+    if (failed_now > 0)
+        progress_note(r->progress, "%" PRId64 " documents failed: see the export, or %s/logs", failed_now, output);
+    if (counts.kept > 0)
+        progress_note(r->progress, "%" PRId64 " documents could not be read: their earlier answers are kept",
+                      counts.kept);
     if (counts.failed_before > 0)
         progress_note(r->progress, "%" PRId64 " documents failed before: --retry-failed takes them again",
                       counts.failed_before);

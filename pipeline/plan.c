@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "pipeline/asked.h"
 #include "pipeline/layers.h"
 #include "pipeline/positions.h"
@@ -178,6 +179,28 @@ static bool is_done(struct plan *plan, struct plan_document *document)
     return true;
 }
 
+/* Whether an earlier run has an answer, of whatever the file was then. */
+static bool has_answer(const struct plan *plan, const struct plan_document *document)
+{
+    struct results_entry entry;
+    return plan->results && results_find(plan->results, document->id, &entry) &&
+           (entry.status == RESULT_OK || entry.status == RESULT_PARTIAL);
+}
+
+/* A document that could not be read has failed; but what the system refuses now says nothing of the file, and must
+ * not cost the answer that there is. */
+static void plan_unread(struct plan *plan, struct plan_document *document, const struct error *why)
+{
+    if (is_done(plan, document))
+        return;
+    end_document(document, RESULT_FAILED, why->text);
+    if (why->code == ERROR_INPUT || !has_answer(plan, document))
+        return;
+    document->done = document->kept = true;
+    plan->done++;
+    log_warn("%s: not read, its earlier answer is kept: %s", document->id, why->text);
+}
+
 static int plan_document(struct plan *plan, int64_t index, struct error *err)
 {
     struct plan_document *document = &plan->documents[index];
@@ -186,9 +209,7 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
     document->path = source->path;
     document->status = RESULT_PENDING;
     if (corpus_read(plan->corpus, index, &document->text, err) != 0) {
-        if (is_done(plan, document))
-            return 0;
-        end_document(document, RESULT_FAILED, err->text);
+        plan_unread(plan, document, err);
         *err = (struct error){0};
         return 0;
     }

@@ -27,6 +27,7 @@ struct plan_document {
     enum result_status status; /* RESULT_PENDING: to be done; else SKIPPED or FAILED, or what it was when done */
     char reason[256];
     bool done;             /* settled by an earlier run: nothing to do, nothing to record */
+    bool kept;             /* done, and failed in this run alone: it could not be read, and its answer stands */
     int64_t attempts;      /* of earlier runs */
     int64_t unknown_bytes; /* of the text, that the vocabulary has no token for */
     struct plan_score {    /* what a score run has found, once it is done */

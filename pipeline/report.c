@@ -101,7 +101,8 @@ struct report_counts report_count(const struct plan *plan)
     for (int64_t i = 0; i < plan->n_documents; i++) {
         const struct plan_document *document = &plan->documents[i];
         counts.of[document->status]++;
-        counts.failed_before += document->done && document->status == RESULT_FAILED;
+        counts.failed_before += document->done && !document->kept && document->status == RESULT_FAILED;
+        counts.kept += document->kept;
     }
     return counts;
 }

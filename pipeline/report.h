@@ -24,6 +24,7 @@ void report_outcome(const struct plan_document *document, char *out, size_t size
 struct report_counts {
     int64_t of[RESULT_SKIPPED + 1]; /* by enum result_status */
     int64_t failed_before;          /* of those that failed: in an earlier run, and not taken again */
+    int64_t kept;                   /* of those that failed: not read, but with the answer of an earlier run */
 };
 struct report_counts report_count(const struct plan *plan);
 

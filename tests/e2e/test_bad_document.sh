@@ -46,6 +46,28 @@ summarize --retry-failed
 says "1 documents failed: see the export"
 ! grep "failed before" "$work/stderr" || fail "what was tried again did not fail before"
 
+# What cannot be read this time keeps the answer that it has; the run ends with 1 all the same.
+answers "$work/out" >"$work/answers"
+mv "$work/corpus/prose.txt" "$work/prose.txt"
+ln -s nowhere "$work/corpus/prose.txt"
+summarize
+says "corpus/prose.txt: not read, its earlier answer is kept: "
+says "4 documents: 1 ok, 1 skipped, 2 failed"
+says "1 documents could not be read: their earlier answers are kept"
+answers "$work/out" | cmp - "$work/answers" || fail "the answer of a document that could not be read is gone"
+mv "$work/prose.txt" "$work/corpus/prose.txt"
+summarize
+says "4 documents: 2 ok, 1 skipped, 1 failed"
+says " (4 done before), "
+
+# What could never be read is as failed in the next run as in the first.
+ln -s nowhere "$work/corpus/none.txt"
+summarize
+summarize
+says "2 documents failed before: --retry-failed takes them again"
+! grep "nothing" "$work/stderr" || fail "what failed before ends the run"
+rm "$work/corpus/none.txt"
+
 exit_code "$longhaul" plan "$work/corpus" -m "$tiny/llama-tied-f32.gguf" --log-level debug >"$work/plan" 2>"$work/stderr"
 [ "$code" -eq 0 ] || { cat "$work/stderr"; fail "plan: exit code $code"; }
 says "; 1 files and folders left out (hidden, "
