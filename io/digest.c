@@ -23,8 +23,9 @@ static int refused(struct error *err)
     return error_set(err, ERROR_INTERNAL, "libcrypto does not compute SHA-256");
 }
 
-static int digest_descriptor(int fd, EVP_MD_CTX *context, unsigned char *buffer, struct error *err)
+static int update_to_end(int fd, EVP_MD_CTX *context, unsigned char *buffer, size_t *length, struct error *err)
 {
+    *length = 0;
     for (;;) {
         ssize_t got = read(fd, buffer, READ_BYTES);
         if (got < 0 && errno == EINTR)
@@ -35,32 +36,41 @@ static int digest_descriptor(int fd, EVP_MD_CTX *context, unsigned char *buffer,
             return 0;
         if (EVP_DigestUpdate(context, buffer, (size_t)got) != 1)
             return refused(err);
+        *length += (size_t)got;
     }
+}
+
+int digest_descriptor(int fd, char hex[DIGEST_HEX_BYTES], size_t *length, struct error *err)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned digest_length = 0;
+    int status = -1;
+    unsigned char *buffer = malloc(READ_BYTES);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    if (!buffer || !context)
+        error_set(err, ERROR_RESOURCE, "no memory for its digest");
+    else if (EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1)
+        refused(err);
+    else if (update_to_end(fd, context, buffer, length, err) == 0)
+        status = EVP_DigestFinal_ex(context, digest, &digest_length) == 1 ? 0 : refused(err);
+    EVP_MD_CTX_free(context);
+    free(buffer);
+    if (status == 0)
+        write_hex(digest, digest_length, hex);
+    return status;
 }
 
 int digest_file(const char *path, char hex[DIGEST_HEX_BYTES], struct error *err)
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned length = 0;
-    int status = -1, fd = open(path, O_RDONLY | O_CLOEXEC);
-    unsigned char *buffer = malloc(READ_BYTES);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    if (fd < 0)
+    size_t length;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
         error_errno(err, "opening it for its digest");
-    else if (!buffer || !context)
-        error_set(err, ERROR_RESOURCE, "no memory for its digest");
-    else if (EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1)
-        refused(err);
-    else if (digest_descriptor(fd, context, buffer, err) == 0)
-        status = EVP_DigestFinal_ex(context, digest, &length) == 1 ? 0 : refused(err);
-    EVP_MD_CTX_free(context);
-    free(buffer);
-    if (fd >= 0)
-        close(fd);
-    if (status != 0)
         return error_wrap(err, "%s", path);
-    write_hex(digest, length, hex);
-    return 0;
+    }
+    const int status = digest_descriptor(fd, hex, &length, err);
+    close(fd);
+    return status == 0 ? 0 : error_wrap(err, "%s", path);
 }
 
 int digest_bytes(const void *bytes, size_t length, char hex[DIGEST_HEX_BYTES], struct error *err)

@@ -21,8 +21,9 @@ enum {
 
 struct document {
     char *path;
-    char *bytes; /* the file */
+    char *bytes; /* the file; NULL where why_not */
     size_t length;
+    char sha256[DIGEST_HEX_BYTES];
     enum encoding encoding;
     const char *why_not; /* NULL, or why it is not read */
     const struct document_format *format;
@@ -58,6 +59,45 @@ static int read_all(int fd, size_t expected, struct document *document, struct e
     }
 }
 
+static const char *find_why_not(const char *first, size_t length)
+{
+    size_t mark;
+    encoding_detect(first, length, &mark);
+    if (length == mark)
+        return "empty";
+    /* UTF-16 and UTF-32 have NULs, and are known by their mark. */
+    return mark == 0 && memchr(first, 0, length) ? "binary" : NULL;
+}
+
+/* Looks at the first bytes, and leaves the file where it stands. */
+static int probe(int fd, struct document *document, struct error *err)
+{
+    char first[BINARY_PROBE_BYTES];
+    size_t length = 0;
+    ssize_t n;
+    while (length < sizeof first && (n = pread(fd, first + length, sizeof first - length, (off_t)length)) != 0) {
+        if (n < 0 && errno != EINTR)
+            return error_errno(err, "reading %s", document->path);
+        length += n > 0 ? (size_t)n : 0;
+    }
+    document->why_not = find_why_not(first, length);
+    return 0;
+}
+
+/* The file and its digest. What has no text is not held in memory, however large it is. */
+static int take_in(int fd, size_t expected, struct document *document, struct error *err)
+{
+    if (probe(fd, document, err) < 0)
+        return -1;
+    if (!document->why_not)
+        return read_all(fd, expected, document, err) < 0
+                   ? -1
+                   : digest_bytes(document->bytes, document->length, document->sha256, err);
+    return digest_descriptor(fd, document->sha256, &document->length, err) == 0
+               ? 0
+               : error_wrap(err, "%s", document->path);
+}
+
 static int read_file(struct document *document, struct error *err)
 {
     struct stat st;
@@ -71,22 +111,9 @@ static int read_file(struct document *document, struct error *err)
     else if (!S_ISREG(st.st_mode))
         error_set(err, ERROR_INPUT, "%s: not a regular file", document->path);
     else
-        rc = read_all(fd, (size_t)st.st_size, document, err);
+        rc = take_in(fd, (size_t)st.st_size, document, err);
     close(fd);
     return rc;
-}
-
-static const char *find_why_not(const struct document *document)
-{
-    size_t mark;
-    size_t probe = document->length < BINARY_PROBE_BYTES ? document->length : BINARY_PROBE_BYTES;
-    encoding_detect(document->bytes, probe, &mark);
-    if (document->length == mark)
-        return "empty";
-    /* UTF-16 and UTF-32 have NULs, and are known by their mark. */
-    if (mark == 0 && memchr(document->bytes, 0, probe))
-        return "binary";
-    return NULL;
 }
 
 static void document_close(struct document *document)
@@ -110,7 +137,6 @@ static struct document *document_open(const char *path, struct error *err)
     }
     if (read_file(document, err) < 0)
         goto fail;
-    document->why_not = find_why_not(document);
     if (document->why_not)
         return document;
     document->format = &document_format_text;
@@ -213,9 +239,8 @@ int document_read(const char *path, struct document_text *out, struct error *err
     if (!document)
         return -1;
     struct gathering to = {.document = document, .out = out};
-    int rc = digest_bytes(document->bytes, document->length, out->sha256, err);
-    if (rc == 0)
-        rc = gather(&to, document, err);
+    memcpy(out->sha256, document->sha256, sizeof out->sha256);
+    int rc = gather(&to, document, err);
     out->encoding = document->encoding;
     out->skipped = document->why_not;
     out->source_bytes = (int64_t)document->length;

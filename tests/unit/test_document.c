@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -223,6 +224,35 @@ static void a_binary_file_is_skipped_with_the_reason(void **state)
     document_text_free(&text);
 }
 
+/* In KiB, the most there has been. */
+static long peak_memory(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_maxrss;
+}
+
+static void a_large_binary_file_is_not_held_in_memory(void **state)
+{
+    (void)state;
+    struct document_text text;
+    struct error err;
+    char sha256[DIGEST_HEX_BYTES];
+    const off_t length = (off_t)256 << 20;
+    write_file(BYTES("\x7f"
+                     "ELF"));
+    assert_int_equal(truncate(path, length), 0);
+    assert_int_equal(digest_file(path, sha256, &err), 0);
+    const long before = peak_memory();
+    assert_int_equal(document_read(path, &text, &err), 0);
+    assert_true(peak_memory() - before < 64 << 10);
+    assert_string_equal(text.skipped, "binary");
+    assert_string_equal(text.sha256, sha256);
+    assert_int_equal(text.source_bytes, length);
+    assert_ledger_is_whole(&text);
+    document_text_free(&text);
+}
+
 static void a_nul_far_inside_is_text(void **state)
 {
     (void)state;
@@ -334,6 +364,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(long_utf16_is_read_in_pieces, make_file, remove_file),
         cmocka_unit_test_setup_teardown(an_empty_file_is_skipped_with_the_reason, make_file, remove_file),
         cmocka_unit_test_setup_teardown(a_binary_file_is_skipped_with_the_reason, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(a_large_binary_file_is_not_held_in_memory, make_file, remove_file),
         cmocka_unit_test_setup_teardown(a_nul_far_inside_is_text, make_file, remove_file),
         cmocka_unit_test_setup_teardown(an_unknown_encoding_is_an_error_that_names_the_file, make_file,
                                         remove_file),
