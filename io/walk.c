@@ -223,6 +223,16 @@ static bool is_ignored(const FTSENT *at)
     return ignored;
 }
 
+/* Why the rules keep out what is no folder, or NULL; a root is wanted, whatever it is called. */
+static const char *ruled_out(const struct walker *walker, const FTSENT *at)
+{
+    if (at->fts_level == FTS_ROOTLEVEL)
+        return NULL;
+    const char *why = bad_name(at->fts_name);
+    why = why ? why : kept_out(walker, at);
+    return why ? why : is_ignored(at) ? "ignored by git" : NULL;
+}
+
 /* ---- what fts shows ---- */
 
 /* The rules of git that hold in a folder: its parent's, unless it begins a work tree, or stands elsewhere. */
@@ -326,18 +336,15 @@ static int add_document(struct walker *walker, const FTSENT *at, char *id)
 
 static int visit_file(struct walker *walker, const FTSENT *at)
 {
-    const char *why = NULL;
+    const char *why = ruled_out(walker, at);
+    if (why)
+        return add(walker, at, make_id(walker, at, false), WALK_LEFT_OUT, why);
     char *real = real_path(at), twice[512];
     bool failed = false;
     if (!real)
         return add_lost(walker, at);
-    if (at->fts_level > FTS_ROOTLEVEL) {
-        why = bad_name(at->fts_name);
-        why = why ? why : kept_out(walker, at);
-        why = why ? why : is_ignored(at) ? "ignored by git" : NULL;
-    }
     char *id = make_id(walker, at, false);
-    const struct seen *before = why ? NULL : note(&walker->reals, real, id, &failed);
+    const struct seen *before = note(&walker->reals, real, id, &failed);
     free(real);
     if (!id || failed) {
         free(id);
@@ -345,9 +352,16 @@ static int visit_file(struct walker *walker, const FTSENT *at)
     }
     if (before) {
         snprintf(twice, sizeof twice, "read already as %s", before->id);
-        why = twice;
+        return add(walker, at, id, WALK_LEFT_OUT, twice);
     }
-    return why ? add(walker, at, id, WALK_LEFT_OUT, why) : add_document(walker, at, id);
+    return add_document(walker, at, id);
+}
+
+/* What cannot be opened or looked at is no document's failure where nobody asked for a document of that name. */
+static int visit_other(struct walker *walker, const FTSENT *at, enum walk_fate fate, const char *reason)
+{
+    const char *why = ruled_out(walker, at);
+    return add(walker, at, make_id(walker, at, false), why ? WALK_LEFT_OUT : fate, why ? why : reason);
 }
 
 static int visit(struct walker *walker, FTS *fts, FTSENT *at)
@@ -364,12 +378,13 @@ static int visit(struct walker *walker, FTS *fts, FTSENT *at)
         fts_set(fts, at, FTS_FOLLOW);
         return 0;
     case FTS_SLNONE:
-        return add_failed(walker, at, "a symbolic link to nothing");
+        return visit_other(walker, at, WALK_FAILED, "a symbolic link to nothing");
     case FTS_DEFAULT:
-        return add(walker, at, make_id(walker, at, false), WALK_SKIPPED, "not a regular file");
-    case FTS_DNR:
-    case FTS_ERR:
+        return visit_other(walker, at, WALK_SKIPPED, "not a regular file");
     case FTS_NS:
+        return visit_other(walker, at, WALK_FAILED, strerror(at->fts_errno));
+    case FTS_DNR: /* a folder, and as such let in */
+    case FTS_ERR:
         return add_failed(walker, at, strerror(at->fts_errno));
     default: /* a folder is left */
         return 0;

@@ -332,6 +332,32 @@ static void outside_of_a_work_tree_gitignore_is_just_a_file(void **state)
     walk_free(found);
 }
 
+static void what_cannot_be_opened_is_left_out_by_the_same_rules(void **state)
+{
+    (void)state;
+    static const char *const links[] = {"in/.#a", "in/b.bak", "in/c.log", "in/d.txt"};
+    static const char *const bak[] = {"*.bak"}, *const txt[] = {"*.txt"};
+    make("in/a.txt", "x");
+    make("in/.gitignore", "*.log\n");
+    make_repository("in");
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        assert_int_equal(symlink("nowhere", links[i]), 0);
+    assert_int_equal(mkfifo("in/.pipe", 0600), 0);
+    const struct walk_options excluding = {.exclude = {bak, 1}}, including = {.include = {txt, 1}};
+    struct walk *found = walk("in", &excluding);
+    assert_string_equal(reason(found, "in/.#a"), "hidden");
+    assert_string_equal(reason(found, "in/b.bak"), "excluded");
+    assert_string_equal(reason(found, "in/c.log"), "ignored by git");
+    assert_string_equal(reason(found, "in/.pipe"), "hidden");
+    assert_string_equal(ids(found, WALK_FAILED), "in/d.txt ");
+    assert_string_equal(ids(found, WALK_SKIPPED), "");
+    walk_free(found);
+    found = walk("in", &including);
+    assert_string_equal(reason(found, "in/b.bak"), "not included");
+    assert_string_equal(ids(found, WALK_FAILED), "in/d.txt ");
+    walk_free(found);
+}
+
 static void odd_names_give_ids_that_are_text(void **state)
 {
     (void)state;
@@ -389,6 +415,7 @@ int main(void)
         IN_FOLDER(a_work_tree_inside_another_has_its_own_rules),
         IN_FOLDER(an_ignored_folder_that_is_named_is_read),
         IN_FOLDER(outside_of_a_work_tree_gitignore_is_just_a_file),
+        IN_FOLDER(what_cannot_be_opened_is_left_out_by_the_same_rules),
         IN_FOLDER(odd_names_give_ids_that_are_text),
         IN_FOLDER(a_missing_path_is_an_error_that_names_it),
         IN_FOLDER(a_folder_that_may_not_be_read_is_recorded),
