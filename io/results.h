@@ -201,6 +201,9 @@ void results_close(struct results *results);
 
 /* ---- reading ---- */
 
+/* Whether a file at `path`, which need not be there, is the index of the directory or lies among its parts. */
+bool results_own(const char *directory, const char *path);
+
 struct results_reader;
 
 /* ERROR_INPUT when it is no results directory or a file of it is damaged. */

@@ -1,5 +1,7 @@
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "io/results_document.h"
 #include "io/results_index.h"
@@ -13,6 +15,21 @@ struct results_reader {
     struct arena arena;         /* of the document given last */
     struct result_document document;
 };
+
+static bool is_same_file(const char *one, const char *other)
+{
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+bool results_own(const char *directory, const char *path)
+{
+    char index[RESULTS_PATH], parts[RESULTS_PATH], folder[RESULTS_PATH];
+    results_index_path(directory, index);
+    snprintf(parts, sizeof parts, "%s/parts", directory);
+    snprintf(folder, sizeof folder, "%s", path);
+    return is_same_file(path, index) || is_same_file(dirname(folder), parts);
+}
 
 static int row_compare(const void *a, const void *b)
 {
