@@ -58,6 +58,18 @@ static enum prompt_role chunk_role(enum strategy strategy)
     return strategy == STRATEGY_WHOLE ? ROLE_WHOLE : strategy == STRATEGY_REFINE ? ROLE_REFINE : ROLE_MAP;
 }
 
+/* Tokens of an answer and what stands between two of them. */
+static int64_t answer_tokens(const struct work_limits *limits)
+{
+    return limits->max_new + 4;
+}
+
+/* How many answers a reduction takes; work_plan sees to it that there are two at least. */
+static int64_t reduction_fit(const struct work_limits *limits)
+{
+    return limits->room[ROLE_REDUCE] / answer_tokens(limits);
+}
+
 /* Settles strategy, chunk length and, where the user allows it, how much is left out. */
 static int64_t choose(struct work *work, const struct task *task, const struct work_limits *limits)
 {
@@ -147,6 +159,7 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
 {
     int64_t room = choose(work, task, limits);
     const int64_t tokens = work->n_tokens - work->dropped;
+    const bool reduces = task->job == JOB_GENERATE && work->strategy == STRATEGY_MAP_REDUCE && tokens > room;
     if (work->strategy == STRATEGY_WHOLE && tokens > room)
         refuse(work, ERROR_INPUT, "%lld tokens are more than the %lld that fit the context as a whole", tokens,
                room);
@@ -156,6 +169,9 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
     else if (limits->overlap_asked && tokens > room && limits->overlap >= room / 2)
         refuse(work, ERROR_USAGE, "an overlap of %lld tokens is not less than half of a chunk of %lld",
                limits->overlap, room);
+    else if (reduces && reduction_fit(limits) < 2)
+        refuse(work, ERROR_USAGE, "summaries of %lld tokens cannot be put together in a room of %lld",
+               limits->max_new, limits->room[ROLE_REDUCE]);
     if (work->failed)
         return 0;
     if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)
@@ -269,12 +285,6 @@ int work_take(struct work *work, int64_t node, const struct prompter *prompter, 
 
 /* ---- answers in ---- */
 
-/* Tokens of an answer and what stands between two of them. */
-static int64_t answer_tokens(const struct work_limits *limits)
-{
-    return limits->max_new + 4;
-}
-
 int64_t work_reduction_tokens(int64_t chunks, const struct work_limits *limits)
 {
     return i64_min(chunks * answer_tokens(limits), limits->room[ROLE_REDUCE]);
@@ -285,12 +295,7 @@ static int reduce_level(struct work *work, int64_t first, int64_t end, const str
                         struct error *err)
 {
     const int64_t level = work->nodes[first].level + 1;
-    const int64_t fit = limits->room[ROLE_REDUCE] / answer_tokens(limits);
-    if (fit < 2) {
-        refuse(work, ERROR_USAGE, "summaries of %lld tokens cannot be put together in a room of %lld",
-               limits->max_new, limits->room[ROLE_REDUCE]);
-        return 0;
-    }
+    const int64_t fit = reduction_fit(limits);
     const int64_t groups = (end - first + fit - 1) / fit;
     for (int64_t g = 0; g < groups; g++) {
         struct node node = {.state = NODE_READY,

@@ -125,6 +125,39 @@ static void a_document_of_one_token_is_scored_with_no_predictions(void **state)
     job_result_free(&result);
 }
 
+/* Before any of its chunks is read, and only where there are several. */
+static void summaries_that_cannot_be_put_together_fail_the_plan(void **state)
+{
+    (void)state;
+    enum { TOKENS = 200, MAX_NEW = 60 };
+    static const struct {
+        int64_t tokens, room;
+        bool failed;
+    } cases[] = {{TOKENS, 2 * (MAX_NEW + 4) - 1, true},
+                 {TOKENS, 2 * (MAX_NEW + 4), false},
+                 {TOKENS / 2, 2 * (MAX_NEW + 4) - 1, false}};
+    static char bytes[TOKENS];
+    int64_t ends[TOKENS];
+    memset(bytes, 'a', sizeof bytes);
+    for (int64_t i = 0; i < TOKENS; i++)
+        ends[i] = i + 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct work_limits limits = {
+            .max_new = MAX_NEW, .room = {[ROLE_WHOLE] = 100, [ROLE_MAP] = 100, [ROLE_REDUCE] = cases[i].room}};
+        const struct chunk_text text = {bytes, cases[i].tokens, ends};
+        struct error err = {0};
+        struct work work;
+        work_init(&work, calloc(TOKENS, sizeof(int32_t)), cases[i].tokens);
+        assert_int_equal(work_plan(&work, &task_summarize, &limits, &text, &err), 0);
+        assert_int_equal(work.failed, cases[i].failed);
+        assert_string_equal(work.failure.text,
+                            cases[i].failed ? "summaries of 60 tokens cannot be put together in a room of 127"
+                                            : "");
+        assert_int_equal(work.n_nodes == 0, cases[i].failed);
+        work_clear(&work);
+    }
+}
+
 /* Summaries of three chunks, put together under a prompt of the user's. */
 static void a_reduction_speaks_of_all_parts(void **state)
 {
@@ -161,6 +194,7 @@ int main(void)
         cmocka_unit_test(arrays_without_elements_are_still_there),
         cmocka_unit_test(a_message_cut_short_is_refused),
         cmocka_unit_test(a_document_of_one_token_is_scored_with_no_predictions),
+        cmocka_unit_test(summaries_that_cannot_be_put_together_fail_the_plan),
         cmocka_unit_test(a_reduction_speaks_of_all_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
