@@ -279,7 +279,7 @@ static int parse_options(struct options *options, int argc, char **argv, struct 
         if (found == '?' || !row)
             return error_set(err, ERROR_USAGE, "%s does not know the option %.60s (longhaul help %s lists them)",
                              command_name(options->command), argv[optind - 1], command_name(options->command));
-        if (found == ':')
+        if (found == ':' || (row->argument && !*optarg)) /* "" would name the root of the file system */
             return error_set(err, ERROR_USAGE, "--%s needs a value (%s)", row->name, row->argument);
         if (take(options, row, optarg, err) != 0)
             return -1;

@@ -36,6 +36,10 @@ expect 2 summarize -m "$model" -o "$out"
 expect 2 summarize "$text" -o "$out"
 expect 2 summarize "$text" -m "$model"
 expect 2 summarize "$text" -m "$model" -o
+expect 2 summarize "$text" -m "$model" -o ""
+expect 2 needle -m "$model" --tasks passkey -o ""
+expect 2 export "$work" -o ""
+expect 2 summarize "$text" -m "" -o "$out"
 expect 2 summarize "$text" -m "$model" -o "$out" --no-such-option
 expect 2 summarize "$text" -m "$model" -o "$out" --segment 0
 expect 2 summarize "$text" -m "$model" -o "$out" --segment -5
