@@ -69,16 +69,16 @@ static char *clean_name(const char *name)
     size_t length = strlen(name), at = 0;
     char *out = malloc(3 * length + 1);
     for (size_t i = 0; out && i < length;) {
-        size_t n = utf8_valid_prefix((struct text){name + i, length - i});
-        unsigned char byte = (unsigned char)name[i];
-        if (n == 0 || byte < 0x20 || byte == 0x7f)
+        const struct utf8_piece piece = utf8_piece(name + i, length - i);
+        const unsigned char byte = (unsigned char)name[i];
+        if (!piece.valid || byte < 0x20 || byte == 0x7f) {
             at += (size_t)sprintf(out + at, "%%%02X", byte);
-        else
-            out[at++] = name[i];
-        i++;
-        /* The rest of a whole character goes with its first byte. */
-        for (; n > 0 && i < length && ((unsigned char)name[i] & 0xc0u) == 0x80u; i++)
-            out[at++] = name[i];
+            i++;
+            continue;
+        }
+        memcpy(out + at, name + i, piece.length);
+        at += piece.length;
+        i += piece.length;
     }
     if (out)
         out[at] = '\0';

@@ -363,8 +363,11 @@ static void odd_names_give_ids_that_are_text(void **state)
     (void)state;
     make("in/caf\xe9\n.txt", "x");
     make("in/\xc3\xa9t\xc3\xa9", "x");
+    make("in/a\x92.txt", "x");
+    make("in/b\xc3\xa9\x80\xe4\xb8", "x");
     struct walk *found = walk("in", &all);
-    assert_string_equal(ids(found, WALK_READY), "in/caf%E9%0A.txt in/\xc3\xa9t\xc3\xa9 ");
+    assert_string_equal(ids(found, WALK_READY),
+                        "in/a%92.txt in/b\xc3\xa9%80%E4%B8 in/caf%E9%0A.txt in/\xc3\xa9t\xc3\xa9 ");
     walk_free(found);
 }
 
