@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/device.h"
+#include "base/line.h"
 #include "base/num.h"
 
 /* MPI counts are ints: what is larger goes in pieces of this many bytes. */
@@ -78,7 +79,7 @@ _Noreturn void comm_abort(const struct error *err)
     if (started)
         MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     fflush(stdout);
-    fprintf(stderr, "longhaul: rank %d: %s\n", rank, err->text);
+    line_print(stderr, "longhaul: rank %d: %s", rank, err->text);
     fflush(stderr);
     if (started)
         MPI_Abort(MPI_COMM_WORLD, err->code);

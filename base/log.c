@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/line.h"
+
 enum { HEAD_BYTES = 80, TEXT_BYTES = 2000 };
 
 static struct {
@@ -101,10 +103,7 @@ void log_write(enum log_level level, const char *format, ...)
     size_t length = head + (wanted < 0 ? 0 : (size_t)(wanted < TEXT_BYTES ? wanted : TEXT_BYTES));
     if (wanted > TEXT_BYTES)
         memcpy(line + length - 3, "...", 3);
-    for (size_t i = head; i < length; i++) {
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = '?';
-    }
+    line_clean(line + head, length - head);
     line[length++] = '\n';
     int written = the_log.fd < 0 ? -1 : put(the_log.fd, line, length);
     /* Nobody is left to tell when stderr too refuses. */

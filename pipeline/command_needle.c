@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/line.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "io/digest.h"
@@ -53,7 +54,7 @@ static int add_hay(const struct corpus *corpus, int64_t i, const struct document
     if (document->skipped && corpus->n_documents == 1)
         return document_require_text(document, path, err);
     if (document->skipped) {
-        fprintf(stderr, "left out of the haystack: %s: %s\n", path, document->skipped);
+        line_print(stderr, "left out of the haystack: %s: %s", path, document->skipped);
         return 0;
     }
     fwrite(document->text, 1, document->length, out);

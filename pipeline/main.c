@@ -6,6 +6,7 @@
 #include <locale.h>
 #include <stdio.h>
 
+#include "base/line.h"
 #include "pipeline/commands.h"
 
 static int run_command(const struct options *options, enum error_code *code, struct error *err)
@@ -49,6 +50,6 @@ int main(int argc, char **argv)
     if (err.code == ERROR_NONE)
         return (int)code;
     if (err.text[0] != '\0')
-        fprintf(stderr, "longhaul: %s\n", err.text);
+        line_print(stderr, "longhaul: %s", err.text);
     return (int)err.code;
 }

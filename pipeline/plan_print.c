@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/device.h"
+#include "base/line.h"
 #include "pipeline/advice.h"
 #include "pipeline/forecast.h"
 #include "pipeline/layers.h"
@@ -17,11 +18,11 @@ static void print_document(const struct plan_document *document, double seconds,
     if (seconds > 0)
         snprintf(time, sizeof time, "%.1f s", seconds);
     if (document->status == RESULT_PENDING && !document->done)
-        fprintf(out, "%12" PRId64 " %8" PRId64 "  %-10s %10s  %s\n", work->n_tokens, work->chunks.count,
-                strategy_name(work->strategy), time, document->id);
+        line_print(out, "%12" PRId64 " %8" PRId64 "  %-10s %10s  %s", work->n_tokens, work->chunks.count,
+                   strategy_name(work->strategy), time, document->id);
     else
-        fprintf(out, "%12s %8s  %-10s %10s  %s%s%s\n", "-", "-", result_status_name(document->status), "-",
-                document->id, document->reason[0] ? ": " : "", document->reason);
+        line_print(out, "%12s %8s  %-10s %10s  %s%s%s", "-", "-", result_status_name(document->status), "-",
+                   document->id, document->reason[0] ? ": " : "", document->reason);
 }
 
 /* Documents, a line each; returns the seconds that one rank would take, 0 without rates. */

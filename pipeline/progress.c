@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/line.h"
 #include "base/num.h"
 
 static const double live_seconds = 0.2, plain_seconds = 10;
@@ -258,9 +259,8 @@ void progress_note(struct progress *progress, const char *format, ...)
     va_list arguments;
     clear_line(progress);
     va_start(arguments, format);
-    vfprintf(progress->out, format, arguments);
+    line_print_list(progress->out, format, arguments);
     va_end(arguments);
-    fputc('\n', progress->out);
     restore_line(progress);
 }
 

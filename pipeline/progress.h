@@ -65,7 +65,7 @@ void progress_update(struct progress *progress, const struct progress_state *sta
  * too. */
 void progress_document_done(struct progress *progress, const char *document, const char *outcome);
 
-/* A line that stays, above the live one. Without newline. */
+/* A line that stays, above the live one. Without newline; control characters in it become '?'. */
 void progress_note(struct progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Takes the live line away. */

@@ -68,7 +68,10 @@ says "2 documents failed before: --retry-failed takes them again"
 ! grep "nothing" "$work/stderr" || fail "what failed before ends the run"
 rm "$work/corpus/none.txt"
 
+ln -s nowhere "$work/corpus/two"$'\n'"lines.txt"
 exit_code "$longhaul" plan "$work/corpus" -m "$tiny/llama-tied-f32.gguf" --log-level debug >"$work/plan" 2>"$work/stderr"
 [ "$code" -eq 0 ] || { cat "$work/stderr"; fail "plan: exit code $code"; }
 says "; 1 files and folders left out (hidden, "
 says "left out: corpus/.hidden: hidden"
+grep -q ' failed .*/two%0Alines.txt: .*a symbolic link to nothing$' "$work/plan" ||
+    { cat "$work/plan"; fail "a name of two lines breaks the plan's"; }

@@ -110,6 +110,10 @@ expect 4 score "$text" -m "$model" -o "$out" --layers "$work/nowhere"
 expect 4 tokenize "$work/nowhere" -m "$model"
 expect 4 summarize "$text" -m "$model" -o "$out" --prompt "$work/nowhere"
 expect 4 export "$work/nowhere"
+expect 4 export "$work/no"$'\n'"where"
+expect 4 tokenize "$work/no"$'\n\e[2J'"where" -m "$model"
+! grep -q $'\e' "$work/stderr" || { echo "an escape sequence on stderr"; wrong=$((wrong + 1)); }
+expect 4 score "$work/no"$'\n'"where" -m "$model" -o "$out"
 
 # The help of every command fits a screen, and so does that of the policies.
 for topic in "" summarize score needle plan export tokenize inspect policies; do

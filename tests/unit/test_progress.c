@@ -130,6 +130,16 @@ static void phases_that_run_at_once_share_the_time(void **state)
     assert_non_null(strstr(written(), "  1.00k/s  "));
 }
 
+static void a_note_stays_one_line_whatever_a_name_holds(void **state)
+{
+    (void)state;
+    open_four(false, 1000, 0);
+    progress_note(display.progress, "results: %s", "a\nb\033[2J\x7f\xc3\xa9");
+    assert_string_equal(written(), "results: a?b?[2J?\xc3\xa9\n");
+    progress_document_done(display.progress, "a.txt", "failed: opening a\nb: Permission denied");
+    assert_string_equal(written(), "document 1/4  failed: opening a?b: Permission denied  a.txt\n");
+}
+
 static void notes_stand_above_the_live_line(void **state)
 {
     (void)state;
@@ -200,6 +210,7 @@ int main(void)
         ON_DISPLAY(waiting_counts_as_part_of_the_work_it_ends_with),
         ON_DISPLAY(what_an_earlier_run_did_is_no_part_of_the_rate),
         ON_DISPLAY(phases_that_run_at_once_share_the_time),
+        ON_DISPLAY(a_note_stays_one_line_whatever_a_name_holds),
         ON_DISPLAY(notes_stand_above_the_live_line),
         ON_DISPLAY(a_finished_document_is_a_plain_line),
         ON_DISPLAY(what_is_more_than_ok_stays_above_the_live_line),
