@@ -9,6 +9,7 @@
 #include "base/num.h"
 #include "io/digest.h"
 #include "io/durable.h"
+#include "io/store_text.h"
 #include "pipeline/asked.h"
 #include "pipeline/commands.h"
 #include "pipeline/corpus.h"
@@ -36,6 +37,8 @@ struct needles {
     struct durable_lock *lock;
     struct needle_log *log;
     char *parts; /* what was taken over from which parts, or "" */
+    struct arena names;
+    const char *model; /* its path as text */
     struct needle_identity lines;
     struct policy_spec *policies; /* [NEEDLE_SETTINGS][layers] */
     struct needle_run *run;
@@ -99,6 +102,9 @@ static int make_identity(struct needles *n, const char *haystack, struct error *
 {
     const struct options *options = n->session->options;
     char all[2 * DIGEST_HEX_BYTES];
+    size_t replaced;
+    if (!(n->model = store_text_clean(&n->names, options->model, strlen(options->model), &replaced, err)))
+        return -1;
     report_hashing(options->model, n->session->opened.model_bytes, stderr);
     if (identity_make(&n->identity, options, &n->session->opened, err) != 0)
         return -1;
@@ -272,8 +278,8 @@ static int open_run(struct needles *n, struct error *err)
     if (!(n->progress = progress_create(stderr, &options, &totals, err)) ||
         !(n->meter = meter_create(n->progress, groups, &totals, counts.done, err)))
         return -1;
-    n->lines = (struct needle_identity){n->config, s->options->model, dtype_name((enum dtype)s->setup.dtype),
-                                        LONGHAUL_VERSION};
+    n->lines =
+        (struct needle_identity){n->config, n->model, dtype_name((enum dtype)s->setup.dtype), LONGHAUL_VERSION};
     if (*n->parts)
         progress_note(n->progress, "%s", n->parts);
     progress_note(n->progress,
@@ -287,12 +293,12 @@ static int open_run(struct needles *n, struct error *err)
 
 static int show(const struct needles *n, struct error *err)
 {
-    const char *output = n->session->options->output, *model = n->session->options->model;
-    const char *slash = strrchr(model, '/');
+    const char *output = n->session->options->output;
+    const char *slash = strrchr(n->model, '/');
     const struct needle_report report = {
         .grid = &n->grid,
         .run = n->run,
-        .model = slash ? slash + 1 : model,
+        .model = slash ? slash + 1 : n->model,
         .described = {n->described[NEEDLE_ASKED], n->described[NEEDLE_UNTOUCHED]},
     };
     char *path;
@@ -337,6 +343,7 @@ static void clear(struct needles *n)
     needle_material_free(n->material);
     haystack_free(n->text);
     identity_clear(&n->identity);
+    arena_free(&n->names);
 }
 
 int command_needle(const struct options *options, enum error_code *code, struct error *err)

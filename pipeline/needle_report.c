@@ -3,7 +3,9 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/utf8.h"
 #include "io/durable.h"
 #include "pipeline/svg.h"
 
@@ -150,6 +152,7 @@ int needle_report_draw(const struct needle_report *report, const char *path, str
     describe_mix(report, mix, sizeof mix);
     snprintf(note, sizeof note, "%s%s%s", report->described[NEEDLE_ASKED], *mix ? "; " : "", mix);
     snprintf(heading, sizeof heading, "Needle in a haystack: %s", report->model);
+    heading[utf8_valid_prefix((struct text){heading, strlen(heading)})] = '\0'; /* no piece of a character */
     const struct svg_figure figure = {
         .heading = heading,
         .note = note,

@@ -10,7 +10,7 @@
 struct needle_report {
     const struct needle_grid *grid;
     const struct needle_run *run;
-    const char *model;                      /* its name */
+    const char *model;                      /* its name, UTF-8 */
     const char *described[NEEDLE_SETTINGS]; /* policy and positions of each setting */
 };
 
