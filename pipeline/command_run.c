@@ -111,8 +111,6 @@ static enum error_code conclude(struct documents_run *r)
     const int64_t undone = counts.of[RESULT_PENDING], failed = counts.of[RESULT_FAILED];
     const char *output = r->session->options->output;
     char closing[REPORT_CLOSING];
-    if (r->plan->task->job == JOB_SCORE)
-        report_scores(r->plan, stdout);
     report_closing(&counts, closing, sizeof closing);
     progress_note(r->progress, "%s", closing);
     log_info("%s", closing);
@@ -153,6 +151,8 @@ static enum error_code lead(struct documents_run *r)
     const struct session_source source = run_source(r->run);
     session_work(r->session, &source);
     if (run_publish(r->run, &err) != 0)
+        session_abort(&err);
+    if (r->plan->task->job == JOB_SCORE && report_scores(r->plan, stdout, &err) != 0)
         session_abort(&err);
     return conclude(r);
 }

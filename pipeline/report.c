@@ -126,7 +126,7 @@ void report_closing(const struct report_counts *counts, char *out, size_t size)
     }
 }
 
-void report_scores(const struct plan *plan, FILE *out)
+int report_scores(const struct plan *plan, FILE *out, struct error *err)
 {
     for (int64_t i = 0; i < plan->n_documents; i++) {
         const struct plan_document *document = &plan->documents[i];
@@ -138,4 +138,5 @@ void report_scores(const struct plan *plan, FILE *out)
             print_receipt(&document->receipt, out);
         print_buckets(&document->score, out);
     }
+    return ferror(out) || fflush(out) != 0 ? error_errno(err, "writing the scores") : 0;
 }

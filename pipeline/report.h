@@ -33,7 +33,7 @@ enum { REPORT_CLOSING = 256 };
 void report_closing(const struct report_counts *counts, char *out, size_t size);
 
 /* The documents that this run has scored: a line each, with one for each bucket below it where there are several.
- */
-void report_scores(const struct plan *plan, FILE *out);
+ * ERROR_IO or ERROR_RESOURCE where `out` takes no more. */
+int report_scores(const struct plan *plan, FILE *out, struct error *err);
 
 #endif

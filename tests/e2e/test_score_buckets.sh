@@ -14,3 +14,9 @@ grep -q '^| 0 - 4095 |' "$work/out.md" || fail "no table in the Markdown"
 code=0
 python3 "$source/tests/reference/results.py" "$work/out" --quiet || code=$?
 [ $code = 0 ] || [ $code = 77 ] || fail "the file is not as documented"
+
+# A table that cannot be printed is no success; what it tells is kept all the same.
+exit_code "$longhaul" score "$texts/mixed.txt" -m "$tiny/llama-untied-f16.gguf" -o "$work/full" >/dev/full 2>"$work/stderr"
+[ "$code" -eq 5 ] || { cat "$work/stderr"; fail "a full disk: exit code $code, wanted 5"; }
+grep -q "writing the scores: No space left on device" "$work/stderr" || { cat "$work/stderr"; fail "no reason"; }
+"$longhaul" export "$work/full" --format md | grep -q perplexity || fail "the scores are gone"
