@@ -8,6 +8,8 @@
 #ifndef LONGHAUL_BASE_ERROR_H
 #define LONGHAUL_BASE_ERROR_H
 
+#include <stddef.h>
+
 /* The exit codes of the program (docs/user-guide.md lists them for users). */
 enum error_code {
     ERROR_NONE = 0,
@@ -26,13 +28,17 @@ struct error {
     char text[512];
 };
 
-/* Fill *err; always returns -1, so that `return error_set(...)` reads well. A message too long is cut. */
+/* Fill *err; always returns -1, so that `return error_set(...)` reads well. A message too long is shortened. */
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* As error_set, with ": " and the text of the current errno behind the message; code ERROR_IO, or
  * ERROR_RESOURCE when errno is ENOMEM, ENOSPC or EDQUOT. */
 int error_errno(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* out [size] = the message; one too long loses its middle, where long paths are: in front stands what was being
+ * done, at the end why it failed. No character of UTF-8 is cut. */
+void error_shorten(const char *message, char *out, size_t size);
 
 /* Put "context: " in front of the message in *err; returns -1. */
 int error_wrap(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -273,7 +273,7 @@ int document_require_text(const struct document_text *text, const char *path, st
 {
     if (!text->skipped || text->source_bytes == 0)
         return 0;
-    return error_set(err, ERROR_INPUT, "%.300s: not read: %s", path, text->skipped);
+    return error_set(err, ERROR_INPUT, "%s: not read: %s", path, text->skipped);
 }
 
 /* Formats that hold text which is not the bytes of the file, or none. */

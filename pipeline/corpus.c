@@ -105,7 +105,7 @@ int corpus_read(const struct corpus *corpus, int64_t i, struct document_text *ou
     *out = (struct document_text){.text = "", .encoding = ENCODING_UNKNOWN};
     if (entry->fate == WALK_SKIPPED)
         return skip_all(entry, out, err);
-    return error_set(err, ERROR_IO, "%.300s: %s", entry->path, entry->reason);
+    return error_set(err, ERROR_IO, "%s: %s", entry->path, entry->reason);
 }
 
 void corpus_free(struct corpus *corpus)

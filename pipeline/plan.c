@@ -136,7 +136,7 @@ static int set_limits(struct plan *plan, struct error *err)
 static void end_document(struct plan_document *document, enum result_status status, const char *reason)
 {
     document->status = status;
-    snprintf(document->reason, sizeof document->reason, "%.255s", reason);
+    error_shorten(reason, document->reason, sizeof document->reason);
 }
 
 /* Tokens and chunks of one document that has text. -1 only when the run cannot go on. */

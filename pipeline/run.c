@@ -95,7 +95,7 @@ static void judge(struct plan_document *document)
     const size_t size = sizeof document->reason;
     document->status = work->failed ? RESULT_FAILED : work->dropped > 0 ? RESULT_PARTIAL : RESULT_OK;
     if (work->failed)
-        snprintf(document->reason, size, "%.250s", work->failure.text);
+        error_shorten(work->failure.text, document->reason, size);
     else if (work->dropped > 0)
         snprintf(document->reason, size, "--truncate left out its last %" PRId64 " tokens", work->dropped);
     else if (document->unknown_bytes > 0)
