@@ -154,6 +154,12 @@ static int plan_score(struct work *work, bool compares, struct error *err)
     return 0;
 }
 
+/* A chunk without BOS predicts all tokens but its first, which the chunk before has to end with. */
+static int64_t choose_overlap(const struct task *task, const struct work_limits *limits)
+{
+    return task->job == JOB_SCORE && limits->bos == 0 ? i64_max(1, limits->overlap) : limits->overlap;
+}
+
 int work_plan(struct work *work, const struct task *task, const struct work_limits *limits,
               const struct chunk_text *text, struct error *err)
 {
@@ -174,7 +180,7 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
                limits->max_new, limits->room[ROLE_REDUCE]);
     if (work->failed)
         return 0;
-    if (make_chunks(work, room, limits->overlap, text, err) != 0 || first_nodes(work, task, err) != 0)
+    if (make_chunks(work, room, choose_overlap(task, limits), text, err) != 0 || first_nodes(work, task, err) != 0)
         return -1;
     if (task->job == JOB_GENERATE)
         work_plan_receipt(work, limits);

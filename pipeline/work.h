@@ -46,9 +46,9 @@ struct node {
 /* How much fits, in tokens; the same for all documents of a run. */
 struct work_limits {
     enum strategy strategy;
-    int64_t context; /* effective context */
-    int64_t chunk;   /* --chunk, 0: as large as fits */
-    int64_t overlap;
+    int64_t context;    /* effective context */
+    int64_t chunk;      /* --chunk, 0: as large as fits */
+    int64_t overlap;    /* a score without BOS has 1 at least */
     bool overlap_asked; /* by the user: it is kept or refused, never made smaller */
     int64_t max_new;
     bool truncate;
