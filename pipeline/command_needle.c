@@ -241,7 +241,7 @@ static int set_up(struct needles *n, struct error *err)
         .model = s->opened.model,
         .ranks = s->world.size,
         .place = s->place,
-        .jobs = counts.trials - counts.done,
+        .jobs = counts.trials, /* also those that are done: a run that goes on has the ring it began with */
         .before = needle_log_dtype(n->log),
         .policies = n->policies,
     };

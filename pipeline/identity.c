@@ -74,7 +74,8 @@ void identity_complete(struct identity *identity, const struct plan *plan, const
     identity->run.hosts = hosts;
     identity->run.dtype = dtype_name((enum dtype)plan->setup.dtype);
     identity->run.ranks = plan->ranks;
-    identity->run.ring_size = plan->setup.ring;
+    /* A run that has nothing to compute says nothing about rings to the next one. */
+    identity->run.ring_size = plan->setup.n_settings > 0 ? plan->setup.ring : plan->ring_before;
 }
 
 void identity_clear(struct identity *identity)

@@ -346,6 +346,7 @@ static int choose_settings(struct plan *plan, struct error *err)
 static int choose_setup(struct plan *plan, struct error *err)
 {
     const struct results_run *before = plan->results ? results_before(plan->results) : NULL;
+    plan->ring_before = before && before->ranks == plan->ranks ? (int)before->ring_size : 0;
     const struct setup_machine machine = {
         .options = plan->options,
         .model = plan->opened->model,
@@ -353,6 +354,7 @@ static int choose_setup(struct plan *plan, struct error *err)
         .place = plan->place,
         .jobs = plan->chunks,
         .before = before ? before->dtype : "",
+        .ring_before = plan->ring_before,
         .policies = plan->policies,
     };
     plan->setup = (struct setup){

@@ -58,6 +58,7 @@ struct plan {
     const struct results *results;
     struct setup setup;
     int ranks;
+    int ring_before; /* of the results there are, as pipeline/setup.h wants it */
     struct place place;
     struct policy_spec asked;     /* --policy, or full */
     struct policy_spec against;   /* --against, or full */

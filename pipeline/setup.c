@@ -134,44 +134,69 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
                      machine->place.ranks_on_node, (double)device_cpu()->memory_free() / gib);
 }
 
-/* The smallest ring that fits memory and leaves no rank without a job; *fits: there is one. */
+/* Measures a ring; *fits: there is memory for it. */
+static int try_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                    bool *fits, struct error *err)
+{
+    if (measure_memory(setup, machine, engine, err) != 0)
+        return -1;
+    *fits = fits_host(setup, machine->place.ranks_on_node) && fits_device(setup, machine, engine);
+    return 0;
+}
+
+/* The smallest ring that fits memory and leaves no rank without a job. */
 static int try_rings(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
                      bool *fits, struct error *err)
 {
-    const int asked = (int)machine->options->ring, ranks = machine->ranks;
+    const int ranks = machine->ranks;
     *fits = false;
-    for (int ring = asked ? asked : 1; ring <= ranks; ring++) {
+    for (int ring = 1; ring <= ranks && !*fits; ring++) {
         if (ranks % ring != 0)
             continue;
         setup->ring = ring;
-        if (measure_memory(setup, machine, engine, err) != 0)
+        if (try_ring(setup, machine, engine, fits, err) != 0)
             return -1;
-        const bool all_busy = ranks / ring <= machine->jobs || ring == ranks;
-        *fits = fits_host(setup, machine->place.ranks_on_node) && fits_device(setup, machine, engine);
-        if (asked || (all_busy && *fits))
-            break;
+        *fits = *fits && (ranks / ring <= machine->jobs || ring == ranks);
     }
     return 0;
 }
 
 /* What a GPU has no room for stays in the host's memory: rather the matrices, whose way to the GPU is hidden behind
  * computing, than the keys and values of the past, whose way is not; and both where neither alone makes room. */
-static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
-                       struct error *err)
+static int choose_way(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                      bool *fits, struct error *err)
 {
     static const struct {
         bool streamed, keys_on_host;
     } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+    const int ring = setup->ring; /* 0: to be chosen */
     const size_t n = setup->cuda ? sizeof ways / sizeof ways[0] : 1;
-    bool fits = false;
     for (size_t i = 0; i < n; i++) {
         setup->streamed = engine->streamed = ways[i].streamed;
         setup->keys_on_host = engine->keys_on_host = ways[i].keys_on_host;
-        if (try_rings(setup, machine, engine, &fits, err) != 0)
+        if ((ring ? try_ring : try_rings)(setup, machine, engine, fits, err) != 0)
             return -1;
         if (fits_device(setup, machine, engine)) /* if it does not fit, it is the host that has no room */
             break;
     }
+    return 0;
+}
+
+/* The ring that is asked for, else that of before, since another one adds up in another order; where there is none,
+ * or no memory for it any more, the smallest that will do. */
+static int choose_ring(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
+                       struct error *err)
+{
+    const int asked = (int)machine->options->ring;
+    bool fits = false;
+    setup->ring = asked ? asked : machine->ring_before;
+    int status = choose_way(setup, machine, engine, &fits, err);
+    if (status == 0 && !fits && !asked && machine->ring_before) {
+        setup->ring = 0;
+        status = choose_way(setup, machine, engine, &fits, err);
+    }
+    if (status != 0)
+        return -1;
     setup->segment = engine->segment;
     return fits ? 0 : refuse(setup, machine, engine, err);
 }

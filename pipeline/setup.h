@@ -38,12 +38,14 @@ struct setup_machine {
     struct place place;
     int64_t jobs;                 /* that there will be, so that no ring group is left without one */
     const char *before;           /* the arithmetic of the results there are, "f32" or "bf16"; or "" */
+    int ring_before;              /* their ring, where as many ranks made them; or 0 */
     struct policy_spec *policies; /* [n_settings][layers], that setup_choose fills in */
 };
 
 /* Fill in ring, threads, device, dtype and memory; what is to be read, and how, is there already. The arithmetic is
  * the user's choice, else that of the results there are, else the faster: a run that goes on keeps to what it began
- * with, whatever machine it is on now. GPUs compute in bf16; they are taken where there are some, unless the user
+ * with, whatever machine it is on now. So does the ring, as long as it fits; it is else the smallest that fits and
+ * leaves no rank without a job. GPUs compute in bf16; they are taken where there are some, unless the user
  * or f32 speaks against it, and segments are then longer, or shorter where memory is short, unless they decide
  * answers; where none is short enough, matrices are streamed to them, or keys and values stay in the host's memory,
  * or both. ERROR_USAGE for a --ring that does not divide the ranks or a --dtype, asked for or begun with, that the

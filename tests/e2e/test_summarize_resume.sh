@@ -34,9 +34,21 @@ exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-
 [ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
 grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }
 
+# One document for two ranks is read by both together, but not where others have been read by one each. Runs that have
+# nothing to compute between them change nothing.
+head -c 3000 /dev/zero >"$work/zeros.txt"
+cp "$work/zeros.txt" "$work/more_zeros.txt"
+for given in zeros.txt "corpus/prose-1.txt corpus/prose-2.txt" "corpus/prose-1.txt more_zeros.txt" corpus/prose-3.txt; do
+    # shellcheck disable=SC2086 # several documents
+    (cd "$work" && on_ranks 2 summarize $given -m "$model" -o ring --max-new 2 --threads 1 2>other) ||
+        { cat "$work/other"; fail "$given"; }
+done
+grep -q "in 2 ring groups of 1" "$work/other" || { cat "$work/other"; fail "another ring for what was left"; }
+
 # Where segments decide, their default length is the same run whether it is said or not; another length is another run.
 segments=(score "$texts/chinese.txt" -m "$model" -o "$work/segments" --policy h2o)
 for said in "" "--segment 2048"; do
+    # shellcheck disable=SC2086 # none, or two words
     "$longhaul" "${segments[@]}" $said >/dev/null 2>"$work/other" || { cat "$work/other"; fail "'$said' is another run"; }
 done
 exit_code "$longhaul" "${segments[@]}" --segment 1024 >/dev/null 2>"$work/other"
