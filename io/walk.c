@@ -33,6 +33,7 @@ struct walker {
     struct walk *walk;
     int64_t capacity;
     const struct walk_options *options;
+    char *output;                 /* real path of options->output, or NULL */
     const struct walk_root *root; /* the present one */
     struct folder *folders;
     void *reals, *ids; /* trees of struct seen */
@@ -283,6 +284,8 @@ static int visit_folder(struct walker *walker, FTS *fts, FTSENT *at)
         fts_set(fts, at, FTS_SKIP);
         return add_lost(walker, at);
     }
+    if (!why && walker->output && strcmp(real, walker->output) == 0)
+        why = "the output folder";
     if (!why && is_ignored(at))
         why = "ignored by git";
     const struct seen *before = why ? NULL : note(&walker->reals, real, NULL, &failed);
@@ -422,6 +425,7 @@ static void free_walker(struct walker *walker)
         free(folder->real);
         free(folder);
     }
+    free(walker->output);
     tdestroy(walker->reals, free);
     tdestroy(walker->ids, free);
 }
@@ -433,6 +437,8 @@ struct walk *walk_paths(const char *const *paths, int n, const struct walk_optio
         return NULL;
     struct walker walker = {.walk = calloc(1, sizeof(struct walk)), .options = options};
     int rc = walker.walk ? 0 : -1;
+    if (options->output)
+        walker.output = realpath(options->output, NULL);
     for (int i = 0; rc == 0 && i < n; i++) {
         rc = walk_root(&walker, &roots[i]);
         if (rc < 0)

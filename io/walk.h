@@ -4,7 +4,8 @@
  * within a folder sorted by the bytes of their names: the same on every rank and every run. Nothing is opened.
  * Below a folder these are left out: hidden files and folders, the folders of version control, what git ignores,
  * what the globs do not let in, and what was met before under another name (so links cannot make loops). A file
- * that is named on the command line itself is always taken.
+ * that is named on the command line itself is always taken. The folder that results are written to is left out
+ * wherever it is met, or the next run would read them.
  */
 #ifndef LONGHAUL_IO_WALK_H
 #define LONGHAUL_IO_WALK_H
@@ -40,6 +41,7 @@ struct walk_globs {
 
 struct walk_options {
     struct walk_globs include, exclude;
+    const char *output; /* the folder of the results, or NULL; it need not be there */
 };
 
 struct walk {

@@ -69,7 +69,7 @@ static int add_hay(const struct corpus *corpus, int64_t i, const struct document
 static int read_haystack(struct needles *n, char hex[DIGEST_HEX_BYTES], struct error *err)
 {
     const struct string_list *paths = &n->session->options->haystack;
-    const struct corpus_options all = {0};
+    const struct corpus_options all = {.output = n->session->options->output};
     char *text = NULL;
     size_t length = 0;
     hex[0] = '\0';

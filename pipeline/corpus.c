@@ -63,7 +63,7 @@ void corpus_log(const struct corpus *corpus)
 
 struct corpus *corpus_open(const char *const *paths, int n, const struct corpus_options *options, struct error *err)
 {
-    const struct walk_options rules = {options->include, options->exclude};
+    const struct walk_options rules = {options->include, options->exclude, options->output};
     struct corpus *corpus = calloc(1, sizeof *corpus);
     if (!corpus) {
         error_errno(err, "the corpus");

@@ -13,8 +13,10 @@
 #include "io/document.h"
 #include "io/walk.h"
 
+/* As those of a walk (io/walk.h); borrowed while corpus_open runs. */
 struct corpus_options {
-    struct walk_globs include, exclude; /* borrowed while corpus_open runs */
+    struct walk_globs include, exclude;
+    const char *output;
 };
 
 struct corpus {

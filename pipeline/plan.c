@@ -233,6 +233,7 @@ struct corpus *plan_corpus(const struct options *options, struct error *err)
     const struct corpus_options which = {
         .include = {options->include.items, options->include.count},
         .exclude = {options->exclude.items, options->exclude.count},
+        .output = options->output,
     };
     return corpus_open(options->operands, options->n_operands, &which, err);
 }

@@ -31,8 +31,9 @@ void report_corpus(const struct corpus *corpus, FILE *out)
     print_bytes(corpus->ready_bytes, out);
     if (corpus->n_left_out > 0)
         fprintf(out,
-                "; %" PRId64 " files and folders left out (hidden, ignored by git, not included, or met before): "
-                "--log-level debug lists them",
+                "; %" PRId64
+                " files and folders left out (hidden, ignored by git, not included, met before, or the "
+                "output folder): --log-level debug lists them",
                 corpus->n_left_out);
     fputc('\n', out);
 }

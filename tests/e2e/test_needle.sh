@@ -4,11 +4,13 @@
 . "$(dirname "$0")/common.sh"
 
 model=$(model_file SmolLM2-135M-Instruct.Q4_1.gguf) || skip "no SmolLM2 (jobs/fetch_model.sh)"
-out=$work/out
+out=$work/hay/out # in the folder of the haystack, and no part of it
+mkdir "$work/hay"
+cp "$texts/prose.txt" "$work/hay"
 
 # needle ARGUMENTS...: on two ranks, the grid of this test.
 needle() {
-    on_ranks 2 needle -m "$model" -o "$out" --haystack "$texts/prose.txt" --tasks niah,passkey,vt --lengths 900,1200 \
+    on_ranks 2 needle -m "$model" -o "$out" --haystack "$work/hay" --tasks niah,passkey,vt --lengths 900,1200 \
         --depths 10,90 --policy sinks:window=124,sinks=4 --threads 1 "$@" >"$work/table" 2>"$work/stderr"
 }
 

@@ -30,6 +30,15 @@ parts "$work/once" | cmp - "$work/parts" || fail "the second run changed parts"
 answers "$work/once" | cmp - "$work/wanted" || fail "the second run changed answers"
 echo "second run: nothing done again"
 
+# An output folder inside the corpus is not read as a part of it.
+mkdir "$work/around"
+cp "$work/corpus/prose-1.txt" "$work/around"
+for start in first second; do
+    "$longhaul" summarize "$work/around" -m "$model" -o "$work/around/out" --max-new 2 2>"$work/other" ||
+        { cat "$work/other"; fail "the $start run with OUT in the corpus"; }
+    [ "$(answers "$work/around/out" | cut -f 1)" = around/prose-1.txt ] || fail "the $start run has read its own files"
+done
+
 exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-new 8 --threads 1 2>"$work/other"
 [ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
 grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }

@@ -14,7 +14,7 @@
 
 #include "pipeline/corpus.h"
 
-static const struct corpus_options all = {{NULL, 0}, {NULL, 0}};
+static const struct corpus_options all = {{NULL, 0}, {NULL, 0}, NULL};
 
 static struct corpus *open_path(const char *path)
 {
@@ -148,7 +148,7 @@ static void globs_choose_the_documents(void **state)
     (void)state;
     struct error err;
     const char *const path = TEST_DATA_DIR "/data/corpus", *const c_files[] = {"*.c"};
-    const struct corpus_options options = {{c_files, 1}, {NULL, 0}};
+    const struct corpus_options options = {{c_files, 1}, {NULL, 0}, NULL};
     struct corpus *corpus = corpus_open(&path, 1, &options, &err);
     assert_non_null(corpus);
     assert_int_equal(corpus->n_documents, 1);

@@ -107,7 +107,7 @@ static const char *reason(const struct walk *found, const char *id)
     return "no such entry";
 }
 
-static const struct walk_options all = {{NULL, 0}, {NULL, 0}};
+static const struct walk_options all = {{NULL, 0}, {NULL, 0}, NULL};
 
 static void files_come_sorted_with_ids_from_the_name_given(void **state)
 {
@@ -221,6 +221,29 @@ static void hidden_files_and_version_control_are_left_out(void **state)
     walk_free(found);
 }
 
+static void the_output_folder_is_left_out_under_any_name(void **state)
+{
+    (void)state;
+    make("in/a.txt", "a");
+    make("in/out/logs/rank-0000.log", "log");
+    make("in/out2/b.txt", "b");
+    assert_int_equal(symlink("in/out", "results"), 0);
+    assert_int_equal(symlink("out", "in/link"), 0);
+    const char *const names[] = {"in/out", "in/out/", "results", "in/out2/../out", "in/link"};
+    for (int i = 0; i < 5; i++) {
+        const struct walk_options options = {.output = names[i]};
+        struct walk *found = walk("in", &options);
+        assert_string_equal(ids(found, WALK_READY), "in/a.txt in/out2/b.txt ");
+        assert_string_equal(reason(found, "in/out/"), "the output folder");
+        assert_string_equal(reason(found, "in/link/"), "the output folder");
+        walk_free(found);
+    }
+    const struct walk_options not_there = {.output = "in/new"};
+    struct walk *found = walk("in/out", &not_there);
+    assert_string_equal(ids(found, WALK_READY), "out/logs/rank-0000.log ");
+    walk_free(found);
+}
+
 static void files_in_no_format_for_us_are_skipped_with_the_reason(void **state)
 {
     (void)state;
@@ -246,8 +269,8 @@ static void globs_let_in_and_keep_out(void **state)
     make("in/test/deep/c.c", "x");
     const char *const c_files[] = {"*.c"}, *const tests[] = {"test/*"}, *const any[] = {"**/*.c"},
                       *const bare[] = {"b.c", "*.h"};
-    const struct walk_options only_c = {{c_files, 1}, {NULL, 0}}, no_tests = {{any, 1}, {tests, 1}},
-                              by_name = {{bare, 2}, {NULL, 0}};
+    const struct walk_options only_c = {{c_files, 1}, {NULL, 0}, NULL}, no_tests = {{any, 1}, {tests, 1}, NULL},
+                              by_name = {{bare, 2}, {NULL, 0}, NULL};
     struct walk *found = walk("in", &only_c);
     assert_string_equal(ids(found, WALK_READY), "in/a.c in/test/b.c in/test/deep/c.c ");
     assert_string_equal(reason(found, "in/a.h"), "not included");
@@ -411,6 +434,7 @@ int main(void)
         IN_FOLDER(what_is_given_twice_is_read_once),
         IN_FOLDER(links_are_followed_but_never_in_circles),
         IN_FOLDER(hidden_files_and_version_control_are_left_out),
+        IN_FOLDER(the_output_folder_is_left_out_under_any_name),
         IN_FOLDER(files_in_no_format_for_us_are_skipped_with_the_reason),
         IN_FOLDER(globs_let_in_and_keep_out),
         IN_FOLDER(git_rules_are_honoured_in_a_work_tree),
