@@ -278,7 +278,7 @@ static int choose_token(struct engine *engine, const struct job *job, struct job
                         struct error *err)
 {
     const struct comm *group = engine->options.group;
-    const struct sample_past past = {result->tokens, result->count, (uint64_t)job->id};
+    const struct sample_past past = {result->tokens, result->count, job->stream};
     if (group->rank == 0)
         *token = sample_token(&job->sampling, engine->logits, engine->options.model->shape.vocab, &past,
                               &result->failure);

@@ -31,6 +31,7 @@ struct job {
     int32_t reference;
     int64_t probes_from; /* at positions behind this one */
     struct sample_options sampling;
+    uint64_t stream; /* of its draws: model/sample.h */
 };
 
 enum job_finish { FINISH_END /* the model ended its turn */, FINISH_LENGTH /* max_new reached */ };

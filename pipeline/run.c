@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fnv.h"
 #include "base/log.h"
 #include "pipeline/forecast.h"
 #include "pipeline/record.h"
@@ -216,6 +217,12 @@ static struct sample_options sampling(const struct options *options)
     return sampling;
 }
 
+/* Of the name and not of the place in the corpus: files that come or go change no answer to another one. */
+static uint64_t stream_of(const struct plan_document *document, int64_t node)
+{
+    return fnv_bytes(fnv_bytes(FNV_START, document->id, strlen(document->id)), &node, sizeof node);
+}
+
 static void begin_metering(struct run *run, int64_t document, int64_t node, const struct job *job)
 {
     const struct work *work = &run->plan->documents[document].work;
@@ -252,6 +259,7 @@ static bool take_job(void *context, struct job *out)
         .probes_from = node == WORK_RECEIPT ? limits->intact[work->setting] : 0,
         .max_new = limits->max_new,
         .sampling = sampling(run->plan->options),
+        .stream = stream_of(&run->plan->documents[document], node),
     };
     if (work_take(&run->plan->documents[document].work, node, &run->plan->prompter, out, &run->failure) != 0)
         return false;

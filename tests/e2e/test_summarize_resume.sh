@@ -39,6 +39,15 @@ for start in first second; do
     [ "$(answers "$work/around/out" | cut -f 1)" = around/prose-1.txt ] || fail "the $start run has read its own files"
 done
 
+# What is drawn for a document has nothing to do with the others.
+for corpus in "$texts/mixed.txt" "$texts/chinese.txt $texts/mixed.txt"; do
+    # shellcheck disable=SC2086 # several documents
+    "$longhaul" summarize $corpus -m "$model" -o "$work/drawn-${#corpus}" --max-new 8 --temperature 1 2>"$work/other" ||
+        { cat "$work/other"; fail "summarize at a temperature"; }
+    answers "$work/drawn-${#corpus}" | grep mixed >>"$work/drawn"
+done
+[ "$(sort -u "$work/drawn" | wc -l)" -eq 1 ] || { cat "$work/drawn"; fail "another document changed what was drawn"; }
+
 exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-new 8 --threads 1 2>"$work/other"
 [ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
 grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }
