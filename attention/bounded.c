@@ -273,8 +273,8 @@ int64_t bounded_forgotten(const struct bounded *b)
     int64_t fewest = INT64_MAX;
     for (int i = 0; i < b->options.layers; i++) {
         const struct bounded_layer *layer = &b->layers[i];
-        const int64_t next = layer->near.first + layer->near.length, last = b->options.max_tokens - 1;
-        const int64_t left = policy_near_first(&layer->spec, i64_min(next, last), b->end) - layer->spec.sinks;
+        const int64_t next = layer->near.first + layer->near.length;
+        const int64_t left = policy_near_first(&layer->spec, next, b->end) - layer->spec.sinks;
         fewest = i64_min(fewest, i64_max(0, left - tokens_kept(layer)));
     }
     return fewest;

@@ -175,7 +175,7 @@ static int64_t windows_first(const struct forward_attention *a, int64_t position
 /* The fewest tokens that the layers of windows cannot reach any more. */
 static int64_t windows_forgotten(const struct forward_attention *a)
 {
-    return windows_first(a, i64_min(a->length, a->options->max_tokens - 1));
+    return windows_first(a, a->length);
 }
 
 static size_t memory_resident(const struct memory *memory, int64_t tokens)

@@ -142,9 +142,10 @@ struct policy_spec *forward_attention_bounded_specs(const struct forward_options
     for (int layer = 0, n = 0; layer < layers; layer++)
         if (forward_attention_kind(options, layer) == ATTENTION_BOUNDED)
             specs[n++] = options->policies[layer];
+    /* The token behind the longest text is one more to look back from: what it has lost counts as forgotten. */
     for (int i = 0; i < layers; i++) {
         specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
-        specs[i].window = i64_min(specs[i].window, options->max_tokens);
+        specs[i].window = i64_min(specs[i].window, options->max_tokens + 1);
     }
     return specs;
 }

@@ -292,7 +292,7 @@ static void a_window_beyond_the_text_takes_no_more_memory_than_the_text(void **s
                                            "retrieval", "infllm", "memory"};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         char fitting[64], beyond[64];
-        snprintf(fitting, sizeof fitting, "%s:window=%d", policies[i], TOKENS);
+        snprintf(fitting, sizeof fitting, "%s:window=%d", policies[i], TOKENS + 1);
         snprintf(beyond, sizeof beyond, "%s:window=1000000000", policies[i]);
         assert_int_equal(bytes_under(beyond, TOKENS), bytes_under(fitting, TOKENS));
         check_decode("llama-tied-f32", &(struct ways){.policy = beyond}, SEGMENT);
@@ -318,13 +318,16 @@ static void bounds_that_are_reached_take_the_same_memory_for_any_text(void **sta
         assert_int_equal(bytes_under(bounded[i], 10 * REACHED), bytes_under(bounded[i], REACHED));
 }
 
-static int64_t forgotten_of(const char *name, const char *policy)
+enum { NEXT = TOKENS - 10 };
+
+/* Of the first NEXT tokens, where a text may have so many. */
+static int64_t forgotten_within(const char *name, const char *policy, int64_t max_tokens)
 {
-    struct work w = work_open(name, &(struct ways){.policy = policy});
-    int32_t tokens[TOKENS];
-    for (int i = 0; i < TOKENS; i++)
+    struct work w = work_open(name, &(struct ways){.policy = policy, .max_tokens = max_tokens});
+    int32_t tokens[NEXT];
+    for (int i = 0; i < NEXT; i++)
         tokens[i] = i % VOCABULARY;
-    carry(&w, tokens, TOKENS - 10, SEGMENT);
+    carry(&w, tokens, NEXT, SEGMENT);
     const int64_t forgotten = forward_forgotten(w.forward);
     forward_reset(w.forward);
     assert_int_equal(forward_forgotten(w.forward), 0);
@@ -332,15 +335,27 @@ static int64_t forgotten_of(const char *name, const char *policy)
     return forgotten;
 }
 
-/* The next token stands at TOKENS - 10; a full layer among others reaches everything. */
+/* How long others may be changes nothing. */
+static int64_t forgotten_of(const char *name, const char *policy)
+{
+    const int64_t forgotten = forgotten_within(name, policy, TOKENS);
+    assert_int_equal(forgotten_within(name, policy, NEXT), forgotten);
+    return forgotten;
+}
+
+/* The next token stands at NEXT; a full layer among others reaches everything. */
 static void what_no_layer_reaches_is_counted(void **state)
 {
-    enum { NEXT = TOKENS - 10 };
     (void)state;
     assert_int_equal(forgotten_of("llama-tied-f32", NULL), 0);
     assert_int_equal(forgotten_of("gemma3-q8", NULL), 0);
     assert_int_equal(forgotten_of("llama-tied-f32", "window:window=1000"), 0);
     assert_int_equal(forgotten_of("llama-tied-f32", "window:window=20"), NEXT - 19);
+    for (int more = -1; more <= 1; more++) {
+        char policy[64];
+        snprintf(policy, sizeof policy, "window:window=%d", NEXT + more);
+        assert_int_equal(forgotten_of("llama-tied-f32", policy), more < 1 ? 1 - more : 0);
+    }
     assert_int_equal(forgotten_of("llama-tied-f32", "sinks:window=20,sinks=4"), NEXT - 23);
     assert_int_equal(forgotten_of("llama-tied-f32", "retrieval:window=10,sinks=4,top=2"), 0);
     /* 118 tokens are before the last group and its window: the first 4, 3 blocks of 32, and 18 that stay near */
