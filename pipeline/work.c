@@ -25,6 +25,7 @@ void work_clear(struct work *work)
     free(work->logprob);
     free(work->top1);
     free(work->reference_logprob);
+    free(work->receipts);
     chunk_list_free(&work->chunks);
     *work = (struct work){0};
 }
@@ -149,7 +150,8 @@ static int plan_score(struct work *work, bool compares, struct error *err)
     work->logprob = calloc(n, sizeof *work->logprob);
     work->top1 = calloc(n, sizeof *work->top1);
     work->reference_logprob = compares ? calloc(n, sizeof *work->reference_logprob) : NULL;
-    if (!work->logprob || !work->top1 || (compares && !work->reference_logprob))
+    work->receipts = compares ? calloc((size_t)work->chunks.count + 1, sizeof *work->receipts) : NULL;
+    if (!work->logprob || !work->top1 || (compares && (!work->reference_logprob || !work->receipts)))
         return error_set(err, ERROR_RESOURCE, "no memory for %lld scores", (long long)work->score_end);
     return 0;
 }
@@ -356,17 +358,33 @@ static void give_scores(struct work *work, const struct node *node, const struct
             work->reference_logprob[chunk->first_token + t] = result->reference_logprob[t + lead];
     }
     if (result->reference_logprob)
-        receipt_merge(&work->receipt, &result->receipt, chunk->first_token);
+        work->receipts[node->chunk] = result->receipt;
+}
+
+/* In the order of the chunks, whatever that of their arrival: a sum of rounded numbers depends on it. */
+static void merge_receipts(struct work *work)
+{
+    for (int64_t i = 0; work->receipts && i < work->chunks.count; i++)
+        receipt_merge(&work->receipt, &work->receipts[i], work->chunks.items[i].first_token);
+}
+
+/* Of several failures that of the lowest node is told: nodes are handed out in their order, so it does not depend
+ * on which of them comes back first. */
+static void note_failure(struct work *work, int64_t node, const struct error *failure)
+{
+    if (work->failed && work->failed_node < node)
+        return;
+    work->failed = true;
+    work->failed_node = node;
+    work->failure = *failure;
 }
 
 static void give_receipt(struct work *work, const struct job_result *result)
 {
     work->receipt_state = NODE_DONE;
     work->receipt = result->receipt;
-    if (result->failure.code != ERROR_NONE && !work->failed) {
-        work->failed = true;
-        work->failure = result->failure;
-    }
+    if (result->failure.code != ERROR_NONE)
+        note_failure(work, WORK_RECEIPT, &result->failure);
 }
 
 int work_give(struct work *work, int64_t node, const struct work_limits *limits, struct job_result *result,
@@ -384,12 +402,13 @@ int work_give(struct work *work, int64_t node, const struct work_limits *limits,
     work->prefilled += done->prompt_tokens;
     work->forgotten += done->chunk >= 0 ? result->forgotten : 0;
     if (result->failure.code != ERROR_NONE) {
-        work->failed = true;
-        work->failure = result->failure;
+        note_failure(work, node, &result->failure);
         return 0;
     }
     if (result->kind == JOB_SCORE) {
         give_scores(work, done, result);
+        if (work->open == 0)
+            merge_receipts(work);
         return 0;
     }
     give_answer(done, result);

@@ -73,11 +73,13 @@ struct work {
     int64_t open; /* nodes not done */
     bool failed;
     struct error failure; /* why it cannot be done */
+    int64_t failed_node;  /* whose failure that is */
     /* score: the tokens that have a prediction; the arrays go by the tokens of the document */
     int64_t score_first, score_end;
     float *logprob;           /* [score_end] */
     int32_t *top1;            /* [score_end] */
     float *reference_logprob; /* [score_end] where it is compared; else NULL */
+    struct receipt *receipts; /* [chunks.count] the same: of each chunk */
     int64_t receipt_tokens;   /* generating: what the receipt is measured on; 0: nothing is */
     enum node_state receipt_state;
     struct receipt receipt; /* of the jobs that were compared: losses of the probes. Where nothing has left the

@@ -83,10 +83,71 @@ static void every_token_but_the_first_is_predicted_once(void **state)
         }
 }
 
+/* Sums that depend on the order in the last bits, and divergences that are as bad as each other. */
+static struct receipt receipt_of(int64_t chunk)
+{
+    static const double sums[] = {1e-17, 1, 1e-16, 1.0 / 3, 0.1};
+    return (struct receipt){.divergence = {.count = 3, .sum = sums[chunk % 5], .worst = 7, .worst_position = 2},
+                            .memory = {.tokens = CHUNK, .bytes = chunk + 1, .reference_bytes = 10}};
+}
+
+/* The work of a document whose chunks came back from the first on, or from the last; from `fails` on they failed.
+ */
+static void come_back(struct work *work, bool backwards, int64_t fails)
+{
+    const struct work_limits limits = limits_of(0, 1);
+    plan_score(work, &limits);
+    for (int64_t i = 0; i < work->n_nodes; i++)
+        work->nodes[i].state = NODE_RUNNING;
+    for (int64_t i = 0; i < work->n_nodes; i++) {
+        const int64_t node = backwards ? work->n_nodes - 1 - i : i;
+        float none[CHUNK] = {0};
+        int32_t top1[CHUNK] = {0};
+        struct job_result result = {.kind = JOB_SCORE,
+                                    .count =
+                                        work->chunks.items[node].end_token - work->chunks.items[node].first_token,
+                                    .logprob = none,
+                                    .top1 = top1,
+                                    .reference_logprob = none,
+                                    .receipt = receipt_of(node)};
+        if (node >= fails)
+            error_set(&result.failure, ERROR_INTERNAL, "node %d", (int)node);
+        assert_int_equal(work_give(work, node, &limits, &result, &err), 0);
+    }
+    assert_true(work_over(work));
+}
+
+static void a_receipt_is_the_same_in_whatever_order_chunks_come_back(void **state)
+{
+    (void)state;
+    struct work one, other;
+    come_back(&one, false, INT64_MAX);
+    come_back(&other, true, INT64_MAX);
+    assert_int_equal(one.receipt.divergence.count, 3 * one.chunks.count);
+    assert_int_equal(one.receipt.divergence.worst_position, 2);
+    assert_memory_equal(&one.receipt, &other.receipt, sizeof one.receipt);
+    work_clear(&one);
+    work_clear(&other);
+}
+
+static void of_several_failures_the_first_nodes_is_told(void **state)
+{
+    (void)state;
+    for (int backwards = 0; backwards < 2; backwards++) {
+        struct work work;
+        come_back(&work, backwards, 1);
+        assert_true(work.failed);
+        assert_string_equal(work.failure.text, "node 1");
+        work_clear(&work);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_token_but_the_first_is_predicted_once),
+        cmocka_unit_test(a_receipt_is_the_same_in_whatever_order_chunks_come_back),
+        cmocka_unit_test(of_several_failures_the_first_nodes_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
