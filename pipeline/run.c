@@ -19,7 +19,7 @@ struct run {
     struct plan *plan;
     struct results *results;
     struct meter *meter;
-    int64_t open, failed; /* documents */
+    int64_t open, failed; /* documents; failed also in earlier runs, unless they are tried again */
     int64_t running;      /* jobs */
     bool stopped;
     bool none_ready;      /* no job, until a result comes: leaders that have nothing to do ask very often */
@@ -77,16 +77,18 @@ int run_publish(struct run *run, struct error *err)
     return 0;
 }
 
-/* Too many failures end the run; what they were is published first. */
+/* Too many failures end the run; what they were is published first. Those of earlier runs count, so that a run that
+ * was killed ends where one that was not would have. */
 static int check_error_rate(struct run *run, struct error *err)
 {
-    const double most = run->plan->options->max_error_rate * (double)(run->plan->n_documents - run->plan->done);
+    const double most = run->plan->options->max_error_rate * (double)run->plan->n_documents;
     if (run->failed == 0 || (double)run->failed <= most)
         return 0;
     if (run_publish(run, err) != 0)
         return -1;
-    return error_set(err, ERROR_INPUT, "%" PRId64 " documents failed, more than --max-error-rate %g allows",
-                     run->failed, run->plan->options->max_error_rate);
+    return error_set(err, ERROR_INPUT,
+                     "%" PRId64 " of %" PRId64 " documents failed, more than --max-error-rate %g allows",
+                     run->failed, run->plan->n_documents, run->plan->options->max_error_rate);
 }
 
 /* The status of a document whose work is over, with the reason where something was lost. */
@@ -133,8 +135,8 @@ struct run *run_create(struct plan *plan, struct results *results, struct meter 
         .plan = plan, .results = results, .meter = meter, .published = clock_seconds(), .begun = begun};
     for (int64_t i = 0; i < plan->n_documents; i++) {
         if (plan->documents[i].done)
-            continue;
-        if (plan->documents[i].status == RESULT_PENDING)
+            run->failed += plan->documents[i].status == RESULT_FAILED && !plan->documents[i].kept;
+        else if (plan->documents[i].status == RESULT_PENDING)
             run->open++;
         else if (record(run, i, err) != 0) {
             run_free(run);

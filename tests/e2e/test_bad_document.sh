@@ -46,6 +46,16 @@ summarize --retry-failed
 says "1 documents failed: see the export"
 ! grep "failed before" "$work/stderr" || fail "what was tried again did not fail before"
 
+# Two of five failures are less than half and more than a third, though only one is new.
+cp "$work/corpus/too_long.txt" "$work/corpus/too_long_too.txt"
+summarize --max-error-rate 0.5
+says "5 documents: 2 ok, 1 skipped, 2 failed"
+exit_code "$longhaul" summarize "$work/corpus" -m "$tiny/llama-tied-f32.gguf" -o "$work/out" --strategy whole \
+    --policy full --max-new 8 --threads 1 --max-error-rate 0.3 2>"$work/stderr"
+[ "$code" -eq 3 ] || { cat "$work/stderr"; fail "more failures than allowed: exit code $code, wanted 3"; }
+says "2 of 5 documents failed, more than --max-error-rate 0.3 allows"
+rm "$work/corpus/too_long_too.txt"
+
 # What cannot be read this time keeps the answer that it has; the run ends with 1 all the same.
 answers "$work/out" >"$work/answers"
 mv "$work/corpus/prose.txt" "$work/prose.txt"
