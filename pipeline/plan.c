@@ -139,6 +139,17 @@ static void end_document(struct plan_document *document, enum result_status stat
     error_shorten(reason, document->reason, sizeof document->reason);
 }
 
+/* What is wrong with a document is its end, but for a lack of memory: that is the machine's, and would be recorded
+ * for good. -1 then. */
+static int fail_document(struct plan_document *document, struct error *err)
+{
+    if (err->code == ERROR_RESOURCE)
+        return error_wrap(err, "%s", document->id);
+    end_document(document, RESULT_FAILED, err->text);
+    *err = (struct error){0};
+    return 0;
+}
+
 /* Tokens and chunks of one document that has text. -1 only when the run cannot go on. */
 static int plan_text(struct plan *plan, struct plan_document *document, struct error *err)
 {
@@ -146,9 +157,7 @@ static int plan_text(struct plan *plan, struct plan_document *document, struct e
     struct token_list tokens = {0};
     if (tokenizer_encode(plan->opened->tokenizer, text, &tokens, err) != 0) {
         token_list_free(&tokens);
-        end_document(document, RESULT_FAILED, err->text);
-        *err = (struct error){0};
-        return 0;
+        return fail_document(document, err);
     }
     const struct chunk_text to_cut = {document->text.text, tokens.count, tokens.ends};
     work_init(&document->work, tokens.ids, tokens.count);
@@ -188,17 +197,22 @@ static bool has_answer(const struct plan *plan, const struct plan_document *docu
 }
 
 /* A document that could not be read has failed; but what the system refuses now says nothing of the file, and must
- * not cost the answer that there is. */
-static void plan_unread(struct plan *plan, struct plan_document *document, const struct error *why)
+ * not cost the answer that there is. -1 only when the run cannot go on. */
+static int plan_unread(struct plan *plan, struct plan_document *document, struct error *err)
 {
-    if (is_done(plan, document))
-        return;
-    end_document(document, RESULT_FAILED, why->text);
-    if (why->code == ERROR_INPUT || !has_answer(plan, document))
-        return;
+    const bool refused = err->code != ERROR_INPUT;
+    if (is_done(plan, document)) {
+        *err = (struct error){0};
+        return 0;
+    }
+    if (fail_document(document, err) != 0)
+        return -1;
+    if (!refused || !has_answer(plan, document))
+        return 0;
     document->done = document->kept = true;
     plan->done++;
-    log_warn("%s: not read, its earlier answer is kept: %s", document->id, why->text);
+    log_warn("%s: not read, its earlier answer is kept: %s", document->id, document->reason);
+    return 0;
 }
 
 static int plan_document(struct plan *plan, int64_t index, struct error *err)
@@ -209,9 +223,7 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
     document->path = source->path;
     document->status = RESULT_PENDING;
     if (corpus_read(plan->corpus, index, &document->text, err) != 0) {
-        plan_unread(plan, document, err);
-        *err = (struct error){0};
-        return 0;
+        return plan_unread(plan, document, err);
     }
     if (is_done(plan, document))
         return 0;

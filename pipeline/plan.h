@@ -2,7 +2,8 @@
  *
  * plan_create reads the model's metadata and the whole corpus, tokenises it, chooses for every document strategy
  * and chunks (pipeline/work.h), and for the run the arithmetic, the ring and the sizes. plan_print shows it.
- * A document that cannot be done is in the plan as failed or skipped, with its reason; it never stops the run.
+ * A document that cannot be done is in the plan as failed or skipped, with its reason; it never stops the run, but
+ * for a lack of memory.
  */
 #ifndef LONGHAUL_PIPELINE_PLAN_H
 #define LONGHAUL_PIPELINE_PLAN_H
