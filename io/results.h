@@ -188,6 +188,10 @@ struct results_entry {
 /* false: no such document. The strings live until the next publication. */
 bool results_find(const struct results *results, const char *id, struct results_entry *out);
 
+/* Where a document that was published stands in the present corpus, for the index that is published next; nothing
+ * for another one. */
+void results_place(struct results *results, const char *id, int64_t order);
+
 /* Put a document into the next part. A document that is published already is replaced by this one. ERROR_INTERNAL
  * when the id was added since the last publication. After any failure the batch is as it was before the call. */
 int results_add(struct results *results, const struct result_document *document, struct error *err);

@@ -98,6 +98,7 @@ int results_next(struct results_reader *reader, const struct result_document **o
     if (status)
         return error_wrap(err, "result of %s", row->id);
     reader->document.number = row->number;
+    reader->document.order = row->order; /* the part has that of when it was made */
     reader->next++;
     *out = &reader->document;
     return 0;

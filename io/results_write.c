@@ -195,6 +195,13 @@ bool results_find(const struct results *results, const char *id, struct results_
     return row != NULL;
 }
 
+void results_place(struct results *results, const char *id, int64_t order)
+{
+    struct results_row *row = results_index_find(&results->index, id);
+    if (row)
+        row->order = order;
+}
+
 /* ---- adding ---- */
 
 /* The number of the run that is going on, when it is listed. */

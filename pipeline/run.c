@@ -134,6 +134,7 @@ struct run *run_create(struct plan *plan, struct results *results, struct meter 
     *run = (struct run){
         .plan = plan, .results = results, .meter = meter, .published = clock_seconds(), .begun = begun};
     for (int64_t i = 0; i < plan->n_documents; i++) {
+        results_place(results, plan->documents[i].id, i);
         if (plan->documents[i].done)
             run->failed += plan->documents[i].status == RESULT_FAILED && !plan->documents[i].kept;
         else if (plan->documents[i].status == RESULT_PENDING)

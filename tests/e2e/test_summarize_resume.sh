@@ -48,6 +48,14 @@ for corpus in "$texts/mixed.txt" "$texts/chinese.txt $texts/mixed.txt"; do
 done
 [ "$(sort -u "$work/drawn" | wc -l)" -eq 1 ] || { cat "$work/drawn"; fail "another document changed what was drawn"; }
 
+# Files that come later are exported in their places.
+cp "$work/corpus/prose-2.txt" "$work/around/a.txt"
+cp "$work/corpus/prose-3.txt" "$work/around/b.txt"
+"$longhaul" summarize "$work/around" -m "$model" -o "$work/around/out" --max-new 2 2>"$work/other" ||
+    { cat "$work/other"; fail "two files more"; }
+"$longhaul" export "$work/around/out" --format md | grep '^## ' >"$work/order"
+cmp "$work/order" - <<<$'## around/a.txt\n## around/b.txt\n## around/prose-1.txt' || { cat "$work/order"; fail "out of order"; }
+
 exit_code on_ranks 2 summarize "$work/corpus" -m "$model" -o "$work/once" --max-new 8 --threads 1 2>"$work/other"
 [ "$code" -eq 2 ] || fail "a run of other options in the same folder: exit code $code, wanted 2"
 grep -q "max-new 24 there, 8 here" "$work/other" || { cat "$work/other"; fail "it does not say what differs"; }

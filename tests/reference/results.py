@@ -105,7 +105,7 @@ def check_document(row, group):
     where = text(row["id"])
     for name in ("id", "path", "sha256", "reason"):
         check(text(group.attrs[name]) == text(row[name]), f"{where}: {name} is not the one in the index")
-    for name in ("order", "attempts", "bytes", "tokens_in", "tokens_used", "tokens_dropped", "run"):
+    for name in ("attempts", "bytes", "tokens_in", "tokens_used", "tokens_dropped", "run"):
         check(group.attrs[name] == row[name], f"{where}: {name} is not the one in the index")
     check(text(group.attrs["status"]) == text(row["status"]) and text(row["status"]) in STATUSES, f"{where}: status")
     check(isinstance(text(group["text"][()]), str), f"{where}: text")

@@ -212,6 +212,30 @@ static void documents_come_in_the_order_of_the_corpus(void **state)
 
 /* ---- going on ---- */
 
+/* Two that are published are told their new places; one that is not there has none. */
+static void places_follow_the_corpus(void **state)
+{
+    (void)state;
+    struct results_run run = sample_run(RESULT_SUMMARIZE);
+    fill(&run, (const char *[]){"b", "a"}, 2);
+    struct results *results = open_store(&run);
+    results_place(results, "a", 2);
+    results_place(results, "b", 1);
+    results_place(results, "elsewhere", 0);
+    add(results, sample_document("new", 0, "an answer"));
+    publish(results);
+    results_close(results);
+    struct results_reader *reader = load();
+    static const char *const ids[] = {"new", "b", "a"};
+    for (int i = 0; i < 3; i++) {
+        const struct result_document *document = next(reader);
+        assert_string_equal(document->id, ids[i]);
+        assert_int_equal(document->order, i);
+    }
+    assert_null(next(reader));
+    results_unload(reader);
+}
+
 static void a_second_run_finds_what_the_first_published(void **state)
 {
     (void)state;
@@ -412,6 +436,7 @@ int main(void)
         TEST(text_that_is_not_utf8_comes_back_to_the_byte),
         TEST(a_score_of_many_tokens_comes_back),
         TEST(documents_come_in_the_order_of_the_corpus),
+        TEST(places_follow_the_corpus),
         TEST(a_second_run_finds_what_the_first_published),
         TEST(what_was_not_published_is_not_there),
         TEST(the_later_version_of_a_document_wins_and_keeps_its_number),
