@@ -222,9 +222,8 @@ static int plan_document(struct plan *plan, int64_t index, struct error *err)
     document->id = source->id;
     document->path = source->path;
     document->status = RESULT_PENDING;
-    if (corpus_read(plan->corpus, index, &document->text, err) != 0) {
+    if (corpus_read(plan->corpus, index, &document->text, err) != 0)
         return plan_unread(plan, document, err);
-    }
     if (is_done(plan, document))
         return 0;
     if (document->text.skipped) {
