@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole King James Bible, 1.1 million tokens, read by a 135M model on 2 ranks with the memory that the program
+# The whole King James Bible, 1.2 million tokens, read by a 135M model on 2 ranks with the memory that the program
 # takes by itself, and with one of 64k tokens: it ends, predicts the end as well as when it reads that alone, and
-# resident bytes are within what was planned. Perplexity is flat: beside the untouched model, which reads the text in
-# pieces, no bucket is more than 15% worse. It is summarised whole, within its plan, with a receipt. An hour each, or
-# two.
+# resident bytes are within what was planned; the small memory grows no more. Perplexity is flat: beside the untouched
+# model, which reads the text in pieces, no bucket is more than 15% worse. It is summarised whole, within its plan,
+# with a receipt. Two hours on two cores with AVX-512.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/watched.sh"
 
@@ -31,6 +31,7 @@ read_whole() {
 
 read_whole default
 read_whole bounded --memory-budget 65536
+stays_as_large bounded
 
 watched summary summarize "$work/whole.txt"
 within_plan summary summarize "$work/whole.txt"

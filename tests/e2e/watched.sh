@@ -50,6 +50,15 @@ within_plan() {
     holds "$peak <= $planned + $beside_plan"
 }
 
+# stays_as_large NAME: what was watched grew no more in its second half.
+stays_as_large() {
+    local half peak
+    half=$(head -n $(($(wc -l <"$work/$1.rss") / 2)) "$work/$1.rss" | sort -n | tail -n 1)
+    peak=$(sort -n "$work/$1.rss" | tail -n 1)
+    echo "$1: resident $half MiB half-way, $peak MiB at most"
+    holds "$peak <= 1.05 * $half + 16"
+}
+
 # perplexity NAME: of the whole text.
 perplexity() {
     awk '/perplexity .* over/ {for (i = 1; i < NF; i++) if ($i == "perplexity") print $(i + 1)}' "$work/$1.txt"
