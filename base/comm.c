@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/device.h"
@@ -216,6 +217,25 @@ int comm_agree(const struct comm *comm, int status, struct error *err)
     return -1;
 }
 
+/* Whether the folder that Open MPI's shared windows lie in has room for one. Asked before it is made: where rank 0
+ * alone finds out there, the others wait for it for ever. */
+static int check_room(const struct comm *node, size_t bytes, struct error *err)
+{
+    const char *set = getenv("OMPI_MCA_osc_sm_backing_directory"), *folder = set ? set : "/dev/shm";
+    const double needed = 1.0625 * (double)bytes + 65536, mib = 1 << 20; /* with what Open MPI puts beside it */
+    struct statvfs at;
+    int status = 0;
+    if (node->rank == 0 && statvfs(folder, &at) == 0) {
+        const double there = (double)at.f_bavail * (double)at.f_frsize;
+        if (there < needed)
+            status = error_set(err, ERROR_RESOURCE,
+                               "%s has %.1f MiB free, and what the ranks of a node share needs %.1f there: make it "
+                               "larger (containers: --shm-size)",
+                               folder, there / mib, needed / mib);
+    }
+    return comm_agree(node, status, err);
+}
+
 /* A window whose bytes all belong to rank 0; *base is where this rank sees them. */
 static int window_create(const struct comm *node, size_t bytes, MPI_Win *window, void **base, struct error *err)
 {
@@ -246,6 +266,8 @@ int shared_memory_create(const struct comm *node, size_t bytes, struct shared_me
         return out->data ? 0 : -1;
     }
     void *base;
+    if (check_room(node, padded, err) != 0)
+        return -1;
     if (window_create(node, padded, &out->window, &base, err) < 0)
         return error_wrap(err, "%zu bytes for %d ranks of a node", bytes, node->size);
     /* Mappings begin at pages, so this shift is the same on every rank. */
