@@ -31,9 +31,16 @@ export OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 step "4/4 Summarising $corpus (some minutes on two cores; interrupt it if you like: the same command goes on)"
-echo "mpirun -n 2 --bind-to none build/longhaul summarize $corpus -m $model -o $out"
+# Ranks share the weights, 405 MiB, through /dev/shm, of which containers often have 64.
+ranks=2
+room=$(df --output=avail --block-size=1M /dev/shm | tail -n 1 | tr -dc 0-9)
+if [ "$room" -lt 512 ]; then
+    ranks=1
+    echo "/dev/shm has $room MiB here (containers: --shm-size=1g gives it more): one rank does it all"
+fi
+echo "mpirun -n $ranks --bind-to none build/longhaul summarize $corpus -m $model -o $out"
 status=0
-mpirun -n 2 --bind-to none build/longhaul summarize "$corpus" -m "$model" -o "$out" || status=$?
+mpirun -n "$ranks" --bind-to none build/longhaul summarize "$corpus" -m "$model" -o "$out" || status=$?
 # 1: some documents failed, which is recorded in the results; the others are done.
 [ "$status" -le 1 ] || { echo "quickstart: the run ended with exit code $status (docs/user-guide.md)" >&2; exit "$status"; }
 
@@ -46,6 +53,6 @@ Where things are:
   $out/summaries.md   what you just read
   $out/results.h5     everything, for h5dump, h5py or: build/longhaul export $out --format jsonl
   $out/logs           one log for each rank
-Your own documents: mpirun -n 2 --bind-to none build/longhaul summarize FOLDER -m $model -o OUT
+Your own documents: mpirun -n $ranks --bind-to none build/longhaul summarize FOLDER -m $model -o OUT
 EOF
 exit "$status"

@@ -5,6 +5,7 @@
 
 #include "base/cpu.h"
 #include "base/device.h"
+#include "base/log.h"
 #include "pipeline/asked.h"
 #include "pipeline/layers.h"
 
@@ -80,6 +81,9 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
             options->output);
     if (options->device == DEVICE_CHOICE_CUDA)
         return device_cuda(0, err) ? 1 : -1;
+    if (f32_before && machine->place.gpus)
+        log_warn("computing on the CPU: %s was begun in f32, and GPUs compute in bf16; another -o takes them",
+                 options->output);
     return !f32_before && machine->place.gpus;
 }
 
