@@ -35,6 +35,15 @@ device_option() {
     [ -z "${GPUS:-}" ] || command+=(--device cuda)
 }
 
+# The script's own --ntasks makes a maximum of --ntasks-per-node: fewer ranks than meant, and nothing else would say so.
+warn_of_few_tasks() {
+    local meant=$((${SLURM_JOB_NUM_NODES:-1} * ${SLURM_NTASKS_PER_NODE:-0}))
+    if [ "${SLURM_NTASKS:-1}" -lt "$meant" ]; then
+        echo "$name: warning: the job has ${SLURM_NTASKS:-1} tasks, not $SLURM_NTASKS_PER_NODE on each of" \
+            "${SLURM_JOB_NUM_NODES:-1} nodes; if these were meant, submit it with --ntasks=$meant as well" >&2
+    fi
+}
+
 # Puts into the array `launch` what starts NTASKS ranks. srun starts them where it can speak PMIx with Open MPI; a
 # wrong PMI would start NTASKS programs of one rank each, which the program itself refuses. Slurm since 22.05 does not
 # hand --cpus-per-task on to srun. --wait, not --kill-on-bad-exit: ranks that end together with code 75 must not be
@@ -83,6 +92,7 @@ finished() {
 # what is begun starts over, and so would the job, for ever.
 run_program() {
     local before
+    warn_of_few_tasks
     choose_launch
     before=$(finished)
     echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# What the job scripts start, and what they say of it. Slurm and the program are stand-ins here: no job has to wait, and
+# a job of many nodes needs none.
+. "$(dirname "$0")/common.sh"
+
+mkdir "$work/bin"
+export PATH=$work/bin:$PATH LONGHAUL=$work/bin/program CORPUS=corpus MODEL=model OUT=$work/out SLURM_JOB_ID=7
+cat >"$work/bin/srun" <<'END'
+#!/bin/sh
+[ "$1" != --mpi=list ] || exec echo pmix
+END
+printf '#!/bin/sh\n' >"$work/bin/program"
+chmod +x "$work"/bin/*
+
+# job CODE SCRIPT: one start of a job, which ends with this code; its log is in $work/log.
+job() {
+    exit_code "$2" >"$work/log" 2>&1
+    [ "$code" -eq "$1" ] || fail "$2: exit code $code, wanted $1: $(cat "$work/log")"
+}
+
+says() {
+    grep -q -- "$1" "$work/log" || fail "not said: $1; but: $(cat "$work/log")"
+}
+
+summarize=$source/jobs/summarize_corpus.sh
+
+# --ntasks, which the script sets, makes a maximum of --ntasks-per-node.
+SLURM_NTASKS=2 SLURM_JOB_NUM_NODES=2 SLURM_NTASKS_PER_NODE=4 job 0 "$summarize"
+says "warning: the job has 2 tasks, not 4 on each of 2 nodes; .* --ntasks=8"
+SLURM_NTASKS=8 SLURM_JOB_NUM_NODES=2 SLURM_NTASKS_PER_NODE=4 job 0 "$summarize"
+says "srun --mpi=pmix --ntasks=8 "
+! grep -q warning "$work/log" || fail "warned without need: $(cat "$work/log")"
