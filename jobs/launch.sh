@@ -91,11 +91,13 @@ finished() {
 # only then: a job that someone cancelled must not come back by itself. Nor must one in whose time nothing is finished:
 # what is begun starts over, and so would the job, for ever.
 run_program() {
-    local before
+    local before job=${SLURM_JOB_ID:-none}
+    # The task of an array that starts last has the array's id for its own, and by that Slurm would requeue all of them.
+    [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     warn_of_few_tasks
     choose_launch
     before=$(finished)
-    echo "$(date '+%F %T') job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"
+    echo "$(date '+%F %T') job $job, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"
     "${launch[@]}" "$@" &
     wait_for_program $!
     echo "$(date '+%F %T') exit code $status"
@@ -103,8 +105,8 @@ run_program() {
         if [ "$(finished)" = "$before" ]; then
             echo "nothing was finished within this job's time, so it is not queued again: give it more --time or ranks"
         else
-            echo "interrupted, what is finished is saved; queueing job $SLURM_JOB_ID again"
-            scontrol requeue "$SLURM_JOB_ID"
+            echo "interrupted, what is finished is saved; queueing job $job again"
+            scontrol requeue "$job"
         fi
     fi
     exit "$status"

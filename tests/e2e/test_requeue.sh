@@ -41,19 +41,21 @@ job() {
     [ "$code" -eq 75 ] || fail "$1: exit code $code, wanted the program's 75: $(cat "$work/log")"
 }
 
-# requeues SCRIPT FILE...: it does after each start that finishes one of these, and no more.
+# requeues ID SCRIPT FILE...: it does after each start that finishes one of these, and no more.
 requeues() {
-    local script=$1 file
-    shift
+    local id=$1 script=$2 file
+    shift 2
     for file in "$@"; do
         job "$script" "$work/out/$file"
-        grep -qx "requeue 7" "$REQUEUED" || fail "$script was not queued again after $file: $(cat "$work/log")"
+        grep -qx "requeue $id" "$REQUEUED" || fail "$script was not queued again after $file: $(cat "$work/log")"
     done
     job "$script" ""
     [ ! -e "$REQUEUED" ] || fail "$script was queued again with nothing finished"
     grep -q "nothing was finished .* not queued again" "$work/log" || fail "$script does not say why: $(cat "$work/log")"
 }
 
-requeues summarize_corpus.sh parts/part-000001.h5 parts/part-000002.h5
+requeues 7 summarize_corpus.sh parts/part-000001.h5 parts/part-000002.h5
 rm -r "$work/out"
-requeues needle.sh trials.jsonl trials.jsonl
+requeues 7 needle.sh trials.jsonl trials.jsonl
+# Of an array only the task that was warned, also where it has the array's id for its own.
+SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=1 LENGTHS="256 512" requeues 7_1 needle.sh part-512/trials.jsonl
