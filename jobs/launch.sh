@@ -9,16 +9,14 @@ fail() {
     exit 2
 }
 
-# The program: what LONGHAUL says, the checkout's, or the one in PATH.
+# The program: what LONGHAUL says, and no other than that; else the checkout's, or the one in PATH.
 find_program() {
-    local program
-    for program in "${LONGHAUL:-}" build/longhaul "$jobs/../build/longhaul" "$(command -v longhaul || true)"; do
-        if [ -n "$program" ] && [ -x "$program" ]; then
-            echo "$program"
-            return
-        fi
-    done
-    fail "no longhaul program in build/ or in PATH; build it (jobs/quickstart.sh) or set LONGHAUL"
+    if [ -n "${LONGHAUL:-}" ]; then
+        type -P "$LONGHAUL" || fail "LONGHAUL is $LONGHAUL, which is no program, neither by its path nor in PATH"
+    else
+        type -P build/longhaul || type -P "$jobs/../build/longhaul" || type -P longhaul ||
+            fail "no longhaul program in build/ or in PATH; build it (jobs/quickstart.sh) or set LONGHAUL"
+    fi
 }
 
 # options_of NAME...: puts "--name value" into the array `command` for each of these variables that is set.

@@ -4,7 +4,8 @@
 . "$(dirname "$0")/common.sh"
 
 mkdir "$work/bin"
-export PATH=$work/bin:$PATH LONGHAUL=$work/bin/program CORPUS=corpus MODEL=model OUT=$work/out SLURM_JOB_ID=7
+export PATH=$work/bin:$PATH LONGHAUL=$work/bin/program CORPUS=corpus MODEL=model OUT=$work/out
+export SLURM_JOB_ID=7 SLURM_NTASKS=2
 cat >"$work/bin/srun" <<'END'
 #!/bin/sh
 [ "$1" != --mpi=list ] || exec echo pmix
@@ -25,8 +26,16 @@ says() {
 summarize=$source/jobs/summarize_corpus.sh
 
 # --ntasks, which the script sets, makes a maximum of --ntasks-per-node.
-SLURM_NTASKS=2 SLURM_JOB_NUM_NODES=2 SLURM_NTASKS_PER_NODE=4 job 0 "$summarize"
+SLURM_JOB_NUM_NODES=2 SLURM_NTASKS_PER_NODE=4 job 0 "$summarize"
 says "warning: the job has 2 tasks, not 4 on each of 2 nodes; .* --ntasks=8"
 SLURM_NTASKS=8 SLURM_JOB_NUM_NODES=2 SLURM_NTASKS_PER_NODE=4 job 0 "$summarize"
 says "srun --mpi=pmix --ntasks=8 "
 ! grep -q warning "$work/log" || fail "warned without need: $(cat "$work/log")"
+
+# LONGHAUL is a path or a name, and where it is neither no other program takes its place.
+LONGHAUL=program job 0 "$summarize"
+says "$work/bin/program summarize corpus"
+for missing in "$work/no program" "$work/bin" model; do
+    LONGHAUL=$missing job 2 "$summarize"
+    says "LONGHAUL is $missing, which is no program"
+done
