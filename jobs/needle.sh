@@ -31,10 +31,22 @@
 set -euo pipefail
 
 name=needle
-# Under sbatch this script is a copy in Slurm's spool, and Slurm knows of what.
+# Under sbatch this script is a copy in Slurm's spool, and Slurm knows of what: "Command=" is the path and the arguments,
+# with spaces between and perhaps within. The path is the shortest beginning that has launch.sh beside it.
 jobs=$(dirname "$0")
 if [ ! -f "$jobs/launch.sh" ]; then
-    jobs=$(dirname "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | head -n 1)")
+    submitted=$(scontrol show job "${SLURM_JOB_ID:-}" | sed -n 's/^ *Command=//p' || true)
+    submitted=${submitted%%$'\n'*} # of an array Slurm may show all tasks
+    script=${submitted%% *}
+    while [ ! -f "${script%/*}/launch.sh" ] && [ "$script" != "$submitted" ]; do
+        rest=${submitted#"$script "}
+        script+=" ${rest%% *}"
+    done
+    jobs=${script%/*}
+fi
+if [ ! -f "$jobs/launch.sh" ]; then
+    echo "$name: no launch.sh beside $0, nor beside what Slurm knows as the job's command: ${submitted:-none}" >&2
+    exit 2
 fi
 jobs=$(cd "$jobs" && pwd)
 . "$jobs/launch.sh"

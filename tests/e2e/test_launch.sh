@@ -11,6 +11,10 @@ cat >"$work/bin/srun" <<'END'
 [ "$1" != --mpi=list ] || exec echo pmix
 END
 printf '#!/bin/sh\n' >"$work/bin/program"
+cat >"$work/bin/scontrol" <<'END'
+#!/bin/sh
+printf 'JobId=7 JobName=x\n   Command=%s\n   WorkDir=/\n\nJobId=8 JobName=x\n   Command=/other\n' "$COMMAND"
+END
 chmod +x "$work"/bin/*
 
 # job CODE SCRIPT: one start of a job, which ends with this code; its log is in $work/log.
@@ -38,4 +42,20 @@ says "$work/bin/program summarize corpus"
 for missing in "$work/no program" "$work/bin" model; do
     LONGHAUL=$missing job 2 "$summarize"
     says "LONGHAUL is $missing, which is no program"
+done
+
+# The copy of a script in Slurm's spool finds the folder it was submitted from, spaces or none.
+folder="$work/a  folder, and/jobs of mine"
+mkdir -p "$folder" "$work/spool"
+cp "$source/jobs/launch.sh" "$folder"
+for script in summarize_corpus.sh needle.sh; do
+    cp "$source/jobs/$script" "$work/spool/slurm_script"
+    for command in "$source/jobs/$script" "$folder/$script" "$folder/$script --prompt $work/a prompt" "$folder/$script "; do
+        COMMAND=$command job 0 "$work/spool/slurm_script"
+        says "exit code 0"
+    done
+    for command in "$work/a  folder, and/$script --top-k 1" "(null)" ""; do
+        COMMAND=$command job 2 "$work/spool/slurm_script"
+        says "no launch.sh beside $work/spool/slurm_script, nor beside .*: ${command:-none}$"
+    done
 done

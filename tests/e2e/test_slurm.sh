@@ -47,11 +47,12 @@ grep -q 'srun --mpi=pmix --ntasks=1 --wait=60 --gres=gpu:1 .* --device cuda' gpu
 [ "$code" -eq 2 ] && grep -q "built without CUDA" gpus.log || fail "exit code $code where there is no CUDA"
 
 export MODEL=$tiny/llama-tied-f32.gguf OUT=out/needle LENGTHS="256 512" TASKS=passkey DEPTHS=0,100 TRIALS=2 THREADS=1
-# needle LOG OPTIONS...
+cp -r "$source/jobs" "jobs of mine"
+# needle LOG OPTIONS...: submitted by a path with spaces, which the copy that Slurm runs has to find again.
 needle() {
     local log=$1
     shift
-    exit_code timeout 600 sbatch --wait --cpus-per-task=1 --open-mode=append --output="$log" "$@" "$source/jobs/needle.sh"
+    exit_code timeout 600 sbatch --wait --cpus-per-task=1 --open-mode=append --output="$log" "$@" "jobs of mine/needle.sh"
     cat "$log"
     [ "$code" -eq 0 ] || fail "jobs/needle.sh $*: exit code $code"
 }
