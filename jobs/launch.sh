@@ -47,10 +47,13 @@ warn_of_few_tasks() {
 # hand --cpus-per-task on to srun. --wait, not --kill-on-bad-exit: ranks that end together with code 75 must not be
 # shot while they do.
 choose_launch() {
+    local kinds=
     if [ -n "$in_slurm" ] && [ "$NTASKS" -gt "${SLURM_NTASKS:-1}" ]; then
         fail "NTASKS is $NTASKS, but the job has ${SLURM_NTASKS:-1} tasks; submit it with --ntasks=$NTASKS"
     fi
-    if [ -n "$in_slurm" ] && srun --mpi=list 2>&1 | grep -qw pmix; then
+    # Not in a pipe: grep may end before srun has written all, and a srun killed for that counts as none.
+    [ -z "$in_slurm" ] || kinds=$(srun --mpi=list 2>&1) || true
+    if grep -qw pmix <<<"$kinds"; then
         export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
         launch=(srun --mpi=pmix --ntasks="$NTASKS" --wait=60)
         # Where each task has GPUs of its own, srun hands them out as the job has them.

@@ -8,7 +8,7 @@ export PATH=$work/bin:$PATH LONGHAUL=$work/bin/program CORPUS=corpus MODEL=model
 export SLURM_JOB_ID=7 SLURM_NTASKS=2
 cat >"$work/bin/srun" <<'END'
 #!/bin/sh
-[ "$1" != --mpi=list ] || exec echo pmix
+[ "$1" != --mpi=list ] || { echo pmix && seq 100000; } # a list that fills a pipe
 END
 printf '#!/bin/sh\n' >"$work/bin/program"
 cat >"$work/bin/scontrol" <<'END'
