@@ -12,9 +12,9 @@
 # as one Slurm job, or here and now.
 #
 #   export MODEL=models/x.gguf HAYSTACK=books OUT=out/needle LENGTHS="1k 2k 4k 8k" TASKS="niah passkey"
-#   job=$(sbatch --parsable --array=0-3 jobs/needle.sh)              # a length each, in OUT/part-LENGTH
-#   sbatch --dependency=afterany:"$job" jobs/needle.sh               # takes the parts over, does what is missing
-#   NTASKS=2 jobs/needle.sh                                          # all of it here and now
+#   job=$(sbatch --parsable --array=0-3 jobs/needle.sh)                        # a length each, in OUT/part-LENGTH
+#   sbatch --dependency=afterany:"$job" --output=needle-%j.log jobs/needle.sh  # takes the parts over, does the rest
+#   NTASKS=2 jobs/needle.sh                                                    # all of it here and now
 #
 # Submit the same line again and it goes on with what is left. Two minutes before the time limit the program
 # ends the trials it has begun, and the job queues itself again, unless it has done none. What is not set is left to
