@@ -169,6 +169,9 @@ int durable_make_directories(const char *path, struct error *err)
 
 static int lock_refused(int fd, const char *directory, struct error *err)
 {
+    if (errno == ENOSYS || errno == ENOTSUP || errno == ENOLCK)
+        return error_errno(err, "cannot lock %s/.lock: its file system needs flock (Lustre: mount -o flock)",
+                           directory);
     if (errno != EWOULDBLOCK)
         return error_errno(err, "cannot lock %s/.lock", directory);
     char holder[128];
