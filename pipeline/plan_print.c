@@ -53,6 +53,7 @@ static int print_cuda(const struct plan *plan, FILE *out, struct error *err)
             all, weights, keys, all - weights - keys, (double)plan->place.gpu_memory / mib, device->model);
     if (memory->token_keys > 0)
         fprintf(out, "a token in full layers: %.1f KiB of keys and values\n", (double)memory->token_keys / 1024);
+    fprintf(out, "predicted time: none on GPUs; the run's first segments show their speed\n");
     return 0;
 }
 
