@@ -97,14 +97,14 @@ static const struct option_row rows[] = {
     {NULL, "min-p", 0, KIND_REAL, SUMMARIZE, 1, FIELD(min_p), 0, 1, "P", "0: all"},
     {NULL, "repeat-penalty", 0, KIND_REAL, SUMMARIZE, 1, FIELD(repeat_penalty), 0.01, 100, "X",
      "of tokens written before (default 1.1; 1: none)"},
-    {NULL, "seed", 0, KIND_COUNT, SUMMARIZE | NEEDLE, 1, FIELD(seed), 0, 9e15, "N", "of the random numbers"},
+    {NULL, "seed", 0, KIND_COUNT, SUMMARIZE | NEEDLE, 1, FIELD(seed), 0, 9e15, "N", "seed of the random numbers"},
 
     {"Machine", "ring", 0, KIND_COUNT, RUNS, 0, FIELD(ring), 1, 1e6, "RANKS",
      "ranks that share a chunk (default: the fewest that do)"},
     {NULL, "segment", 0, KIND_COUNT, RUNS, 0, FIELD(segment), 1, 1e9, "TOKENS",
      "carried through at a time (default 2048; GPUs: at most 16384)"},
     {NULL, "device", 0, KIND_CHOICE, RUNS, 0, FIELD(device), 0, 0, "auto|cpu|cuda",
-     "that computes (default: cuda where there is one)"},
+     "what computes (default: cuda where there is one)"},
     {NULL, "dtype", 0, KIND_CHOICE, RUNS, 1, FIELD(dtype), 0, 0, "auto|f32|bf16",
      "arithmetic (default: the faster)"},
     {NULL, "ranks", 0, KIND_COUNT, PLAN, 0, FIELD(ranks), 1, 1e6, "N",
@@ -117,7 +117,7 @@ static const struct option_row rows[] = {
     {NULL, "retry-failed", 0, KIND_FLAG, SUMMARIZE | SCORE, 0, FIELD(retry_failed), 0, 0, NULL,
      "also take documents that failed before"},
     {NULL, "max-error-rate", 0, KIND_REAL, SUMMARIZE | SCORE, 0, FIELD(max_error_rate), 0, 1, "X",
-     "give up when more of the documents fail (default 1)"},
+     "give up when more than this share has failed (default 1)"},
     {NULL, "log-level", 0, KIND_STRING, RUNS, 0, FIELD(log_level), 0, 0, "LEVEL", "error, warn, info or debug"},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
