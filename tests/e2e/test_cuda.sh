@@ -55,10 +55,6 @@ alike retrieval 2 llama-tied-f32 --policy retrieval:window=128,top=2 --against f
 
 grep -q "attention kernel cuda-" "$work/llama-cuda/logs/rank-0000.log" || fail "the log does not name the GPU's kernel"
 
-# What was begun in f32 stays on the CPU, and says why.
-"$longhaul" score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/llama-cpu" --ring 1 --segment 100 >/dev/null 2>"$work/said"
-grep -q "computing on the CPU: $work/llama-cpu was begun in f32" "$work/said" || fail "no warning: $(cat "$work/said")"
-
 # Where segments decide what is kept they are as long as on a CPU; elsewhere as long as the text, here.
 planned() {
     "$longhaul" plan "$source/LICENSE" -m "$tiny/llama-tied-f32.gguf" --device cuda --strategy whole "${@:2}" >"$work/said"
