@@ -47,6 +47,19 @@ struct far_keys8 retrieve_keys(const struct retrieve_stage *stage, int64_t block
     return keys;
 }
 
+/* Candidates lie anywhere in the memory: the next one's keys are fetched while one is scored. */
+static void fetch_ahead(const struct retrieve_stage *stage, int64_t block)
+{
+    enum { LINE = 64 };
+    const int dim = stage->retrieve->options.dim;
+    const struct far_record_parts parts =
+        far_record_parts(far_record(stage->call->far, stage->kv_head, block), dim);
+    for (int at = 0; at < FAR_BLOCK * dim / 2; at += LINE)
+        __builtin_prefetch(parts.keys + at);
+    for (int at = 0; at < 2 * dim; at += LINE / (int)sizeof(bf16)) /* low, and the steps behind it */
+        __builtin_prefetch(parts.low + at);
+}
+
 static void score_column(const struct retrieve_stage *stage, int64_t group, int64_t column,
                          const struct far_keys8 *keys)
 {
@@ -89,8 +102,11 @@ static void score_group_item(void *context, int64_t item, int thread)
 {
     const struct retrieve_stage *stage = context;
     const struct retrieve *r = stage->retrieve;
-    for (int64_t column = 0; column < r->n_columns[item]; column++) {
-        const struct far_keys8 keys = retrieve_keys(stage, retrieve_columns(r, item)[column], thread, 0);
+    const int64_t *columns = retrieve_columns(r, item), n = r->n_columns[item];
+    for (int64_t column = 0; column < n; column++) {
+        const struct far_keys8 keys = retrieve_keys(stage, columns[column], thread, 0);
+        if (column + 1 < n)
+            fetch_ahead(stage, columns[column + 1]);
         score_column(stage, item, column, &keys);
     }
 }
