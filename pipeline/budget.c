@@ -7,6 +7,7 @@
 
 #include "attention/blocks.h"
 #include "attention/far_record.h"
+#include "pipeline/layers.h"
 
 enum unit { TOKENS, BYTES };
 
@@ -42,7 +43,7 @@ static double token_bytes(const struct options *options, const struct model *mod
         policy_past(spec) == PAST_BLOCKS ? (double)model->shape.heads * model->shape.dim * sizeof(float) : 0;
     int layers = 0;
     for (int layer = 0; layer < model->shape.layers; layer++)
-        layers += !model_layer_is_local(model, layer);
+        layers += !layers_is_own(model, layer);
     return layers * (model->shape.kv_heads * of_head + found_by / BLOCK_TOKENS);
 }
 

@@ -119,12 +119,16 @@ static int read_table(struct layers_table *table, const char *lines, struct erro
 
 /* ---- the choice ---- */
 
+bool layers_is_own(const struct model *model, int layer)
+{
+    return model->shape.window > 0 && model_layer_is_local(model, layer);
+}
+
 /* What the model was trained with. */
 static struct policy_spec own_policy(const struct model *model, int layer)
 {
-    return model->shape.window > 0 && model_layer_is_local(model, layer)
-               ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
-               : (struct policy_spec){.kind = POLICY_FULL};
+    return layers_is_own(model, layer) ? (struct policy_spec){.kind = POLICY_WINDOW, .window = model->shape.window}
+                                       : (struct policy_spec){.kind = POLICY_FULL};
 }
 
 /* What a trained compression asks of the model. */
@@ -185,7 +189,7 @@ int layers_choose(const struct policy_spec *general, const char *lines, const st
 bool layers_all_own(const struct model *model)
 {
     for (int layer = 0; layer < model->shape.layers; layer++)
-        if (own_policy(model, layer).kind == POLICY_FULL)
+        if (!layers_is_own(model, layer))
             return false;
     return true;
 }

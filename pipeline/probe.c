@@ -117,7 +117,8 @@ static int prepare(struct probe *p, const struct probe_options *options, struct 
         linear_pack(p->linear, p->stack->parts, p->stack->n_parts, err) != 0)
         return -1;
     /* in numbers; as queries of eight bits for search_item, too */
-    _Static_assert(ATTN_QUERY_ROWS * sizeof(float) >= FAR_TILES * FAR_LANES, "no room for the queries of a search");
+    _Static_assert(16 * ATTN_QUERY_ROWS * sizeof(float) >= FAR_TILES * FAR_LANES * (16 + sizeof(int32_t)),
+                   "no room for the queries of a search");
     const int64_t x = i64_max(LINEAR_TILE_ROWS * p->stack->n_in, (int64_t)ATTN_QUERY_ROWS * shape->dim);
     const int64_t y = i64_max(LINEAR_TILE_ROWS * p->stack->n_out, (int64_t)ATTN_QUERY_ROWS * (shape->dim + 2));
     const size_t of_linear = linear_scratch_bytes(p->linear), of_kernel = p->kernel->scratch_bytes(shape->dim);
