@@ -57,7 +57,8 @@ static size_t shared_bytes(const struct bounded_options *o)
     const size_t rows = ATTN_QUERY_ROWS * ((size_t)o->dim * (sizeof(float) + dtype_size(o->kernel->dtype)));
     return (size_t)tiles * (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim) +
            2 * (size_t)o->kv_heads * (size_t)most.kept * bounded_row_bytes(o) + most.stage +
-           (size_t)pool_threads(o->pool) * (rows + o->kernel->scratch_bytes(o->dim));
+           (size_t)pool_threads(o->pool) * (rows + o->kernel->scratch_bytes(o->dim)) +
+           (size_t)o->kv_heads * (size_t)most.slots * sizeof(struct slot_recipe);
 }
 
 static int check_options(const struct bounded_options *o, struct error *err)

@@ -59,17 +59,19 @@ static int check_options(const struct rope_options *options, struct error *err)
     return 0;
 }
 
+size_t rope_bytes(const struct rope_options *options)
+{
+    const int64_t rows = LOW_ROWS + i64_ceil_div(options->max_positions, LOW_ROWS);
+    return (size_t)rows * (size_t)options->dims * sizeof(float);
+}
+
 struct rope *rope_create(const struct rope_options *options, struct error *err)
 {
     if (check_options(options, err) < 0 || position_method_check(&options->method, options->dims, err) < 0)
         return NULL;
-    const int64_t high_rows = i64_ceil_div(options->max_positions, LOW_ROWS);
-    const size_t row = (size_t)options->dims;
-    size_t elements, bytes;
     struct rope *rope = calloc(1, sizeof *rope);
-    if (!rope || !size_mul((size_t)high_rows + LOW_ROWS, row, &elements) ||
-        !size_mul(elements, sizeof *rope->table, &bytes) || !(rope->table = malloc(bytes)) ||
-        !(rope->thetas = calloc(row / 2, sizeof *rope->thetas))) {
+    if (!rope || !(rope->table = malloc(rope_bytes(options))) ||
+        !(rope->thetas = calloc((size_t)options->dims / 2, sizeof *rope->thetas))) {
         rope_free(rope);
         error_set(err, ERROR_RESOURCE, "positions: no memory for tables of %lld positions",
                   (long long)options->max_positions);
@@ -80,7 +82,7 @@ struct rope *rope_create(const struct rope_options *options, struct error *err)
     rope->method = options->method;
     rope->base = (struct position_base){options->dims, options->base, options->divisors};
     rope->max_positions = i64_max(ROPE_LEAST, options->max_positions);
-    rope->high_rows = high_rows;
+    rope->high_rows = i64_ceil_div(options->max_positions, LOW_ROWS);
     fill_tables(rope);
     return rope;
 }

@@ -32,6 +32,9 @@ struct rope_options {
 
 struct rope;
 
+/* Bytes of its tables: two numbers for each of ROPE_LEAST positions and for every ROPE_LEAST-th one, and pair. */
+size_t rope_bytes(const struct rope_options *options);
+
 /* Borrows what the options point to. Its length is 0 at first. ERROR_INPUT for options that make no sense. */
 struct rope *rope_create(const struct rope_options *options, struct error *err);
 void rope_free(struct rope *rope);

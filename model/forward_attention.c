@@ -84,26 +84,18 @@ static int create_ring(struct forward_attention *a, struct error *err)
                : -1;
 }
 
-/* Positions that the layers ask for, those of one rope and of the other alike. */
-static int64_t most_positions(const struct forward_attention *a)
-{
-    int64_t most = a->options->max_tokens;
-    for (int i = 0; i < a->bounded_layers; i++)
-        most = i64_max(most, policy_positions(&a->bounded_specs[i], a->options->max_tokens));
-    return most;
-}
-
 static int create_ropes(struct forward_attention *a, struct error *err)
 {
     const struct model *model = a->options->model;
-    struct rope_options rope = model_rope_options(model, most_positions(a));
+    const int64_t positions = forward_attention_positions(a->options, a->bounded_specs, a->bounded_layers);
+    struct rope_options rope = model_rope_options(model, positions);
     if (a->options->positions)
         rope.method = *a->options->positions;
     if (!(a->rope = rope_create(&rope, err)))
         return -1;
     if (model->shape.local_rope_base == 0)
         return 0;
-    const struct rope_options local = model_local_rope_options(model, most_positions(a));
+    const struct rope_options local = model_local_rope_options(model, positions);
     return (a->local_rope = rope_create(&local, err)) ? 0 : -1;
 }
 

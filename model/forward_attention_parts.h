@@ -23,6 +23,9 @@ struct ring_options forward_attention_ring_options(const struct forward_options 
 /* The policies of the bounded layers, to be freed; none keeps more than there can be tokens. NULL: out of memory.
  */
 struct policy_spec *forward_attention_bounded_specs(const struct forward_options *options, struct error *err);
+/* Positions that the layers ask for, those of one rope and of the other alike. */
+int64_t forward_attention_positions(const struct forward_options *options, const struct policy_spec *bounded,
+                                    int layers);
 /* Without offsets and the decoder, which count nothing. */
 struct bounded_options forward_attention_bounded_options(const struct forward_options *options,
                                                          const struct policy_spec *specs);

@@ -204,6 +204,24 @@ static int ring_memory_bytes(const struct forward_options *options, struct forwa
     return status;
 }
 
+int64_t forward_attention_positions(const struct forward_options *options, const struct policy_spec *bounded,
+                                    int layers)
+{
+    int64_t most = options->max_tokens;
+    for (int i = 0; i < layers; i++)
+        most = i64_max(most, policy_positions(&bounded[i], options->max_tokens));
+    return most;
+}
+
+static size_t ropes_bytes(const struct forward_options *options, const struct policy_spec *bounded, int layers)
+{
+    const struct model *model = options->model;
+    const int64_t positions = forward_attention_positions(options, bounded, layers);
+    const struct rope_options rope = model_rope_options(model, positions),
+                              local = model_local_rope_options(model, positions);
+    return rope_bytes(&rope) + (model->shape.local_rope_base == 0 ? 0 : rope_bytes(&local));
+}
+
 int forward_attention_bytes(const struct forward_options *options, struct forward_memory *out, struct error *err)
 {
     size_t of_bounded = 0, of_decoder = 0;
@@ -215,9 +233,10 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
     int status = decoder_bytes(&decoder, &of_decoder, err);
     if (status == 0 && bounded.layers > 0)
         status = bounded_bytes(&bounded, &of_bounded, err);
+    const size_t of_ropes = ropes_bytes(options, specs, bounded.layers);
     free(specs);
     if (status != 0 || ring_memory_bytes(options, out, err) != 0)
         return -1;
-    out->host += of_bounded + of_decoder;
+    out->host += of_bounded + of_decoder + of_ropes;
     return 0;
 }

@@ -47,7 +47,9 @@ static size_t linear_scratch(const struct model *model)
 static struct forward_memory cpu_bytes(const struct forward_options *options)
 {
     const size_t element = dtype_size(options->kernel->dtype);
-    const size_t per_thread = element * scratch_in(options->model) + sizeof(float) * scratch_out(options);
+    /* The scratch of products has rows of the widest, too; what oneDNN takes beside them are some hundred bytes. */
+    const size_t tile = element * scratch_in(options->model) + sizeof(float) * scratch_out(options);
+    const size_t per_thread = tile / LINEAR_TILE_ROWS * (LINEAR_TILE_ROWS + LINEAR_LEAST_ROWS);
     return (struct forward_memory){.host = per_thread * (size_t)pool_threads(options->pool)};
 }
 

@@ -13,12 +13,11 @@ extern void omp_set_num_threads(int threads);
 
 enum {
     KERNELS = 3,
-    LEAST_ROWS = 16, /* fewer are padded */
     PANEL_ROWS = 192 /* rows unpacked at a time: a multiple of every block size of oneDNN's layouts */
 };
 
 /* Largest first. Each size sums a row in the same order, which does not hold for every size on every CPU. */
-static const int kernel_rows[KERNELS] = {LINEAR_TILE_ROWS, 64, LEAST_ROWS};
+static const int kernel_rows[KERNELS] = {LINEAR_TILE_ROWS, 64, LINEAR_LEAST_ROWS};
 
 /* The product for a fixed number of rows. */
 struct kernel {
@@ -264,16 +263,16 @@ int linear_pack(const struct linear *linear, const struct tensor *const *parts, 
 
 /* ---- applying ---- */
 
-/* Scratch: oneDNN's scratchpad, then LEAST_ROWS rows of x, then of y. */
+/* Scratch: oneDNN's scratchpad, then LINEAR_LEAST_ROWS rows of x, then of y. */
 static size_t padded_x_bytes(const struct linear_shape *shape)
 {
-    return align_up(LEAST_ROWS * (size_t)shape->n_in * dtype_size(shape->dtype));
+    return align_up(LINEAR_LEAST_ROWS * (size_t)shape->n_in * dtype_size(shape->dtype));
 }
 
 size_t linear_scratch_bytes(const struct linear *linear)
 {
     return align_up(linear->scratchpad_bytes) + padded_x_bytes(&linear->shape) +
-           align_up(LEAST_ROWS * (size_t)linear->shape.n_out * sizeof(float));
+           align_up(LINEAR_LEAST_ROWS * (size_t)linear->shape.n_out * sizeof(float));
 }
 
 /* What the products of one linear_apply have in common. */
@@ -313,7 +312,7 @@ static dnnl_status_t run_padded(const struct application *a, const struct linear
     char *x = a->scratch + align_up(a->linear->scratchpad_bytes);
     float *y = (float *)(void *)(x + padded_x_bytes(shape));
     memcpy(x, rest->x, rows * x_row);
-    memset(x + rows * x_row, 0, (LEAST_ROWS - rows) * x_row);
+    memset(x + rows * x_row, 0, (LINEAR_LEAST_ROWS - rows) * x_row);
     dnnl_status_t status = kernel_run(a, &a->linear->kernels[KERNELS - 1], x, y);
     if (status == dnnl_success)
         memcpy(rest->y, y, rows * (size_t)shape->n_out * sizeof *y);

@@ -22,6 +22,7 @@
 
 enum {
     LINEAR_TILE_ROWS = 192, /* a good size for a work item: its x and y stay in a core's L2 cache */
+    LINEAR_LEAST_ROWS = 16, /* fewer are padded, in scratch */
     LINEAR_ALIGN = 64       /* bytes, of packed memory and of scratch */
 };
 
