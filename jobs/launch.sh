@@ -94,7 +94,7 @@ finished() {
 run_program() {
     local before job=${SLURM_JOB_ID:-none}
     # The task of an array that starts last has the array's id for its own, and by that Slurm would requeue all of them.
-    [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     warn_of_few_tasks
     choose_launch
     before=$(finished)
