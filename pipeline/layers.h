@@ -25,7 +25,8 @@ bool layers_are_lines(const char *lines);
 int layers_choose(const struct policy_spec *general, const char *lines, const struct model *model,
                   struct policy_spec *policies, struct error *err);
 
-/* Whether the layer has a window of its own, so that a general policy is not for it; and whether every layer has. */
+/* Whether the layer has a window of its own, so that a general policy is not for it; and whether every layer has.
+ */
 bool layers_is_own(const struct model *model, int layer);
 bool layers_all_own(const struct model *model);
 
