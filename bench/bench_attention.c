@@ -8,7 +8,6 @@
  * and the shares are of that rate.
  */
 #include <getopt.h>
-#include <immintrin.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,35 +149,13 @@ static enum instructions instructions_of(const struct attn_kernel *kernel)
     return strncmp(kernel->name, "avx2", 4) == 0 ? AVX2_FMA : PLAIN;
 }
 
-/* peak_of_core() knows the widest multiply-adds only; this is for the kernels that use narrower ones. */
-__attribute__((target("avx2,fma"))) static double probe_avx2(void)
-{
-    enum { SUMS = 12, STEPS = 20000, LANES = 8 };
-    __m256 sum[SUMS], one = _mm256_set1_ps(1.0f);
-    double best = 0;
-    for (int run = 0; run < 8; run++) {
-        for (int i = 0; i < SUMS; i++)
-            sum[i] = one;
-        double start = seconds_now(CLOCK_MONOTONIC);
-        for (int step = 0; step < STEPS; step++)
-            for (int i = 0; i < SUMS; i++) {
-                sum[i] = _mm256_fmadd_ps(sum[i], one, one);
-                __asm__ volatile("" : "+x"(sum[i]));
-            }
-        best = fmax(best, 1e-9 * 2 * LANES * SUMS * STEPS / (seconds_now(CLOCK_MONOTONIC) - start));
-    }
-    return best;
-}
-
 static void probe(struct peaks *peaks)
 {
-    struct cpu_features features = cpu_features();
+    const struct cpu_features features = cpu_features();
     if (features.avx512)
         peaks->of[AVX512_FMA] = fmax(peaks->of[AVX512_FMA], peak_of_core(DTYPE_F32));
-    if (features.avx512_bf16)
-        peaks->of[AVX512_DOT] = fmax(peaks->of[AVX512_DOT], peak_of_core(DTYPE_BF16));
-    if (features.avx2_fma)
-        peaks->of[AVX2_FMA] = fmax(peaks->of[AVX2_FMA], probe_avx2());
+    peaks->of[AVX512_DOT] = fmax(peaks->of[AVX512_DOT], peak_of_core(DTYPE_BF16));
+    peaks->of[AVX2_FMA] = fmax(peaks->of[AVX2_FMA], peak_of_avx2());
 }
 
 static struct rates measure(struct bench *bench, struct pool *pool, struct peaks *peaks)

@@ -52,10 +52,9 @@ static int write_tokens(struct bench *b, struct forward *forward, double *second
 static double limit(const struct bench *b, int64_t length)
 {
     const struct model_shape *s = &b->model->shape;
-    const double of_f32 = peak_of_core(DTYPE_F32), of_bf16 = peak_of_core(DTYPE_BF16);
     const double flops =
         2.0 * (double)model_linear_weights(b->model) + 2.0 * s->layers * s->heads * s->dim * (double)length;
-    return (of_f32 > of_bf16 ? of_f32 : of_bf16) * 1e9 * pool_threads(b->pool) * b->world.size / flops;
+    return peak_of_fastest() * 1e9 * pool_threads(b->pool) * b->world.size / flops;
 }
 
 static int measure(struct bench *b, int64_t length, struct error *err)

@@ -88,9 +88,8 @@ static double limit(const struct bench *b, const struct policy_spec *spec)
     const double far = spec->far > 0 && (double)spec->far < n / 2 ? (double)spec->far : n / 2;
     const double products = policy_past(spec) == PAST_FAR ? n * retrieve_products(far) * of_layers : 0;
     const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
-    const double of_f32 = peak_of_core(DTYPE_F32), of_bf16 = peak_of_core(DTYPE_BF16);
-    const double peak = 1e9 * (of_f32 > of_bf16 ? of_f32 : of_bf16);
-    return ((2 * weights * n + 4 * of_layers * seen) / peak + products / (1e9 * peak_of_bytes())) /
+    return ((2 * weights * n + 4 * of_layers * seen) / (1e9 * peak_of_fastest()) +
+            products / (1e9 * peak_of_bytes())) /
            (pool_threads(b->pool) * b->world.size);
 }
 

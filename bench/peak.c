@@ -1,5 +1,7 @@
 #include "bench/peak.h"
 
+#include <math.h>
+
 #include "base/clock.h"
 #include "base/cpu.h"
 
@@ -94,7 +96,17 @@ double peak_of_core(enum dtype dtype)
         return features.avx512_bf16 ? rate(run_avx512_bf16, ZMM_ACCUMULATORS * 64) : 0;
     if (features.avx512)
         return rate(run_avx512_fma, ZMM_ACCUMULATORS * 32);
-    return features.avx2_fma ? rate(run_avx2_fma, YMM_ACCUMULATORS * 16) : rate(run_sse, YMM_ACCUMULATORS * 4);
+    return features.avx2_fma ? peak_of_avx2() : rate(run_sse, YMM_ACCUMULATORS * 4);
+}
+
+double peak_of_fastest(void)
+{
+    return fmax(peak_of_core(DTYPE_F32), peak_of_core(DTYPE_BF16));
+}
+
+double peak_of_avx2(void)
+{
+    return cpu_features().avx2_fma ? rate(run_avx2_fma, YMM_ACCUMULATORS * 16) : 0;
 }
 
 double peak_of_bytes(void)
