@@ -12,10 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/retrieve.h"
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "bench/peak.h"
+#include "bench/limit.h"
 #include "io/document.h"
 #include "io/gguf.h"
 #include "model/forward.h"
@@ -79,18 +78,10 @@ static double nats(const struct bench *b, int64_t first, int64_t end)
 }
 
 /* The seconds that all of it takes at this machine's limit, the same policy in all layers. */
-static double limit(const struct bench *b, const struct policy_spec *spec)
+static double limit(const struct bench *b)
 {
-    const struct model_shape *s = &b->model->shape;
-    const double n = (double)b->length, of_layers = (double)s->layers * s->heads * s->dim;
-    const double most = (double)(policy_near_reach(spec) + policy_kept(spec));
-    const double seen = spec->kind == POLICY_FULL || n <= most ? n * n / 2 : n * most - most * most / 2;
-    const double far = spec->far > 0 && (double)spec->far < n / 2 ? (double)spec->far : n / 2;
-    const double products = policy_past(spec) == PAST_FAR ? n * retrieve_products(far) * of_layers : 0;
-    const double weights = (double)model_linear_weights(b->model) + (double)s->width * s->vocab;
-    return ((2 * weights * n + 4 * of_layers * seen) / (1e9 * peak_of_fastest()) +
-            products / (1e9 * peak_of_bytes())) /
-           (pool_threads(b->pool) * b->world.size);
+    const struct limit limit = limit_of(b->model, b->policies, b->length, SEGMENT);
+    return limit_seconds(&limit) / (pool_threads(b->pool) * b->world.size);
 }
 
 static void print_row(const struct bench *b, const char *name, const struct forward *forward, double seconds)
@@ -101,8 +92,7 @@ static void print_row(const struct bench *b, const char *name, const struct forw
     for (int i = 0; i < EIGHTHS; i++)
         printf(" %6.3f", nats(b, PASSAGE + prose * i / EIGHTHS, PASSAGE + prose * (i + 1) / EIGHTHS));
     printf("  %6.3f %9.1f %8.0f %5.0f%%\n", nats(b, PASSAGE, distance - 1),
-           (double)forward_resident(forward) / (1 << 20), (double)b->length / seconds,
-           100 * limit(b, b->policies) / seconds);
+           (double)forward_resident(forward) / (1 << 20), (double)b->length / seconds, 100 * limit(b) / seconds);
     fflush(stdout);
 }
 
