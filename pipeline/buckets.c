@@ -6,10 +6,11 @@
 
 int64_t buckets_width(int64_t end)
 {
-    int64_t width = BUCKETS_LEAST_WIDTH;
-    while (i64_ceil_div(end, width) > BUCKETS_MOST)
-        width *= 2;
-    return width;
+    static const int64_t steps[] = {1, 2, 5};
+    for (int64_t decade = BUCKETS_LEAST_WIDTH;; decade *= 10)
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+            if (i64_ceil_div(end, steps[i] * decade) <= BUCKETS_MOST)
+                return steps[i] * decade;
 }
 
 int64_t buckets_fill(const struct result_score *score, struct result_bucket out[BUCKETS_MOST])

@@ -1,8 +1,10 @@
 /* Perplexity by position: a score's predictions in buckets of as many positions each, so that one can see whether a
  * text gets harder to predict the further the model has read.
  *
- * A bucket is 1,024 * 2^k positions wide, k the least with which BUCKETS_MOST buckets hold them all. Bucket b is of
- * the positions b * width .. (b + 1) * width - 1 of the document; the last one ends with the document.
+ * A bucket is 1, 2 or 5 times a power of ten wide, the least of at least BUCKETS_LEAST_WIDTH with which
+ * BUCKETS_MOST buckets hold them all: 1,000, 2,000, 5,000, ... positions. Bucket b is of the positions b * width ..
+ * (b + 1) * width
+ * - 1 of the document; the last one ends with the document.
  */
 #ifndef LONGHAUL_PIPELINE_BUCKETS_H
 #define LONGHAUL_PIPELINE_BUCKETS_H
@@ -11,7 +13,7 @@
 
 #include "io/results.h"
 
-enum { BUCKETS_MOST = 16, BUCKETS_LEAST_WIDTH = 1024 };
+enum { BUCKETS_MOST = 16, BUCKETS_LEAST_WIDTH = 1000 };
 
 /* The width for positions 0 .. end - 1. */
 int64_t buckets_width(int64_t end);
