@@ -124,7 +124,7 @@ static int judge_settings(struct needles *n, struct policy_spec *policies, struc
         return -1;
     const bool bounded = !layers_any_full(policies, layers);
     asked_warn(options, model, bounded);
-    const bool differs = layers_lossy(policies, model) || positions_differ(model);
+    const bool differs = !layers_untouched(policies, model) || positions_differ(model);
     out->untouched = differs ? model->file_context : 0;
     out->asked = options->context ? options->context : bounded ? INT64_MAX : model->context;
     layers_describe(policies, layers, n->policy[NEEDLE_ASKED], POLICY_TEXT);
@@ -272,6 +272,7 @@ static int open_run(struct needles *n, struct error *err)
     const struct progress_totals totals = {.documents = counts.trials,
                                            .tokens = {counts.tokens_left, counts.answers_left}};
     const int groups = s->world.size / s->setup.ring;
+    char described[DESCRIBED + 256];
     struct progress_options options;
     progress_defaults(&options, stderr);
     options.unit = "trial";
@@ -282,11 +283,13 @@ static int open_run(struct needles *n, struct error *err)
         (struct needle_identity){n->config, n->model, dtype_name((enum dtype)s->setup.dtype), LONGHAUL_VERSION};
     if (*n->parts)
         progress_note(n->progress, "%s", n->parts);
-    progress_note(n->progress,
-                  "%" PRId64 " trials (%" PRId64 " done before), %" PRId64
-                  " tokens; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s",
-                  counts.trials, counts.done, counts.tokens_left, s->world.size, groups, s->setup.ring,
-                  s->setup.threads, n->lines.dtype, n->described[NEEDLE_ASKED]);
+    snprintf(described, sizeof described,
+             "%" PRId64 " trials (%" PRId64 " done before), %" PRId64
+             " tokens; %d ranks in %d ring groups of %d, %d threads a rank, %s, %s",
+             counts.trials, counts.done, counts.tokens_left, s->world.size, groups, s->setup.ring, s->setup.threads,
+             n->lines.dtype, n->described[NEEDLE_ASKED]);
+    progress_note(n->progress, "%s", described);
+    log_info("%s", described);
     needle_run_open(n->run, n->log, &n->lines, n->meter);
     return 0;
 }

@@ -202,6 +202,16 @@ bool layers_any_full(const struct policy_spec *policies, int layers)
     return false;
 }
 
+bool layers_untouched(const struct policy_spec *policies, const struct model *model)
+{
+    for (int layer = 0; layer < model->shape.layers; layer++) {
+        const struct policy_spec own = own_policy(model, layer);
+        if (!policy_same(&policies[layer], &own))
+            return false;
+    }
+    return true;
+}
+
 bool layers_lossy(const struct policy_spec *policies, const struct model *model)
 {
     for (int layer = 0; layer < model->shape.layers; layer++) {

@@ -33,7 +33,8 @@ bool layers_all_own(const struct model *model);
 /* Whether some layer keeps every token: then the context is bounded by positions and by memory. */
 bool layers_any_full(const struct policy_spec *policies, int layers);
 
-/* Whether some layer sees or keeps less than in the model's own pattern. */
+/* Whether every layer is as in the model's own pattern; and whether some layer sees or keeps less than in it. */
+bool layers_untouched(const struct policy_spec *policies, const struct model *model);
 bool layers_lossy(const struct policy_spec *policies, const struct model *model);
 
 /* Of the first n tokens of a text, read in segments of so many: how many from its beginning see all that they see

@@ -63,6 +63,19 @@ static void a_models_own_windows_are_not_lossy_whatever_lies_between_their_field
     const struct policy_spec other[] = {own[0], filled(9, "window:window=7")};
     assert_false(layers_lossy(own, &model));
     assert_true(layers_lossy(other, &model));
+    assert_true(layers_untouched(own, &model));
+    assert_false(layers_untouched(other, &model));
+}
+
+static void windows_that_are_lifted_cost_nothing_and_are_not_the_models_own(void **state)
+{
+    (void)state;
+    const struct arch arch = {.name = "toy"};
+    struct layer layers[2] = {0};
+    const struct model model = {.arch = &arch, .shape = {.layers = 2, .window = 8}, .layers = layers};
+    const struct policy_spec lifted[] = {filled(7, "window:window=8"), filled(9, "full")};
+    assert_false(layers_lossy(lifted, &model));
+    assert_false(layers_untouched(lifted, &model));
 }
 
 /* Of 10,000 tokens in segments of 1,000, under a general policy of a model of one layer. */
@@ -117,6 +130,7 @@ int main(void)
         cmocka_unit_test(a_policy_differs_by_any_field),
         cmocka_unit_test(layers_are_described_together_whatever_lies_between_their_fields),
         cmocka_unit_test(a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields),
+        cmocka_unit_test(windows_that_are_lifted_cost_nothing_and_are_not_the_models_own),
         cmocka_unit_test(tokens_are_intact_until_something_leaves_the_memory),
         cmocka_unit_test(far_keys_are_searched_once_there_are_some),
     };
