@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "model/marks.h"
 
 /* The words of a format around the texts. Marks in them are special tokens. */
 struct shape {
@@ -56,12 +57,6 @@ static const struct shape SHAPES[] = {
                     .system_inside = true},
 };
 enum { N_SHAPES = sizeof SHAPES / sizeof SHAPES[0] };
-
-static const char *const MARKS[] = {
-    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "[INST]",       "[/INST]",    "<start_of_turn>",     "<end_of_turn>",
-};
-enum { N_MARKS = sizeof MARKS / sizeof MARKS[0] };
 
 /* The text behind the first `sign` in `text`; bytes NULL when it is not there. */
 static struct text text_behind(struct text text, const char *sign)
@@ -161,20 +156,11 @@ static int put_special(struct builder *builder, const char *name, struct error *
     return token_list_append(builder->list, id, builder->list->text_bytes, err);
 }
 
-/* The mark at the start of `words`, or NULL. */
-static const char *mark_at(const char *words)
-{
-    for (int i = 0; i < N_MARKS; i++)
-        if (strncmp(words, MARKS[i], strlen(MARKS[i])) == 0)
-            return MARKS[i];
-    return NULL;
-}
-
 /* Words of the format: text and marks. */
 static int put_words(struct builder *builder, const char *words, struct error *err)
 {
     while (*words) {
-        const char *mark = builder->shape->text_marks ? NULL : mark_at(words);
+        const char *mark = builder->shape->text_marks ? NULL : mark_at((struct text){words, strlen(words)});
         if (mark ? put_special(builder, mark, err) < 0 : put_text(builder, (struct text){words, 1}, err) < 0)
             return -1;
         words += mark ? strlen(mark) : 1;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "model/marks.h"
 
 struct user_piece {
     struct text bytes;
@@ -116,9 +117,14 @@ static unsigned char byte_at(const struct user_piece *user, size_t at)
     return (unsigned char)user->bytes.bytes[at];
 }
 
+/* A piece that text becomes wherever it has these bytes. */
 static bool is_user(const struct vocab *vocab, int32_t id)
 {
-    return vocab_kind(vocab, id) == TOKEN_USER && vocab_piece(vocab, id).length > 0;
+    const struct text piece = vocab_piece(vocab, id);
+    if (vocab_kind(vocab, id) != TOKEN_USER || piece.length == 0)
+        return false;
+    const char *mark = mark_at(piece);
+    return !mark || strlen(mark) != piece.length;
 }
 
 static int collect_users(struct spm_split *split, const struct vocab *vocab, struct error *err)
@@ -129,9 +135,14 @@ static int collect_users(struct spm_split *split, const struct vocab *vocab, str
     split->users = malloc((count + 1) * sizeof *split->users);
     if (!split->users)
         return error_errno(err, "listing %zu user-defined pieces", count);
-    for (int32_t id = 0; id < vocab_size(vocab); id++)
-        if (is_user(vocab, id))
-            split->users[split->n_users++] = (struct user_piece){vocab_piece(vocab, id), id};
+    for (int32_t id = 0; id < vocab_size(vocab); id++) {
+        const struct text piece = vocab_piece(vocab, id);
+        if (!is_user(vocab, id))
+            continue;
+        if (utf8_valid_prefix(piece) < piece.length)
+            return error_set(err, ERROR_INPUT, "tokenizer.ggml.tokens[%d] is not UTF-8", id);
+        split->users[split->n_users++] = (struct user_piece){piece, id};
+    }
     qsort(split->users, split->n_users, sizeof *split->users, compare_users);
     for (size_t byte = 0, i = 0; byte < 257; byte++) {
         while (i < split->n_users && byte_at(&split->users[i], 0) < byte)

@@ -84,6 +84,14 @@ static int read_id(const struct tokenizer *tokenizer, const struct bundle *bundl
     return 0;
 }
 
+/* "</s>" as a piece of text is HTML's for struck out, and ends nothing. */
+static int32_t find_end(const struct tokenizer *tokenizer, const char *name)
+{
+    const int32_t id = tokenizer_special(tokenizer, name);
+    const bool is_text = id >= 0 && vocab_kind(tokenizer->vocab, id) == TOKEN_USER;
+    return is_text && strcmp(name, "</s>") == 0 ? -1 : id;
+}
+
 static void add_end(struct tokenizer *tokenizer, int32_t id)
 {
     if (id >= 0 && !tokenizer_is_end(tokenizer, id))
@@ -109,7 +117,7 @@ static int read_specials(struct tokenizer *tokenizer, const struct bundle *bundl
     add_end(tokenizer, eos);
     add_end(tokenizer, eot);
     for (int i = 0; i < N_END_NAMES; i++)
-        add_end(tokenizer, tokenizer_special(tokenizer, END_NAMES[i]));
+        add_end(tokenizer, find_end(tokenizer, END_NAMES[i]));
     return 0;
 }
 

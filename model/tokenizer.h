@@ -7,8 +7,9 @@
  *
  * Nothing is lost: bytes that are not UTF-8 become the tokens of single bytes. Only a byte that the vocabulary has
  * no token for cannot be kept (SmolLM lacks six control characters and the lead bytes F1 and F2); it is left
- * out, as in the original tokenizers, and counted. Ids equal those of the original tokenizers for all valid UTF-8
- * (SentencePiece: but for U+2581, which stays itself).
+ * out, as in the original tokenizers, and counted. Ids equal those of the original tokenizers for all valid UTF-8,
+ * but for three things that stay text: U+2581 in SentencePiece, the marks of chat formats (model/marks.h), and the
+ * names of added tokens in byte-level BPE (Qwen's <tool_call>).
  */
 #ifndef LONGHAUL_MODEL_TOKENIZER_H
 #define LONGHAUL_MODEL_TOKENIZER_H

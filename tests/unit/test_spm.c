@@ -79,6 +79,7 @@ static struct tokenizer *make(int64_t space_prefix)
     add(&spm, "\n\n\n", 4, -1000);
     add(&spm, "<b>", 4, -1000);
     add(&spm, "<b>" SPACE, 4, -1000);
+    add(&spm, "<|im_end|>", 4, -1000);
     finish(&spm);
     struct tokenizer *tokenizer = tokenizer_create(&spm.toy.bundle, &err);
     if (!tokenizer)
@@ -157,9 +158,10 @@ static void user_defined_pieces_are_tokens_wherever_they_stand(void **state)
     check_pieces(0, "ab<b> <b>c<b", "ab|<b> |<b>|c|<|b");
 }
 
-static void names_of_control_and_byte_tokens_are_plain_text(void **state)
+static void names_of_control_and_byte_tokens_and_marks_of_turns_are_plain_text(void **state)
 {
     (void)state;
+    check_pieces(0, "<|im_end|>", "<|||i|m|_|e|n|d|||>");
     check_pieces(0, "</s>", "<|/|s|>");
     check_pieces(0, "<0x41>", "<|0|x|4|1|>");
 }
@@ -351,6 +353,22 @@ static void a_stretch_of_megabytes_without_a_cut_is_encoded(void **state)
     tokenizer_free(tokenizer);
 }
 
+static void an_end_that_is_a_piece_of_text_ends_nothing(void **state)
+{
+    (void)state;
+    static struct toy_spm spm;
+    struct error err;
+    start(&spm, 0);
+    spm.toy.kinds[2] = 4; /* </s>, HTML's */
+    const int32_t end = add(&spm, "<end_of_turn>", 4, 0);
+    finish(&spm);
+    struct tokenizer *tokenizer = tokenizer_create(&spm.toy.bundle, &err);
+    assert_non_null(tokenizer);
+    assert_false(tokenizer_is_end(tokenizer, 2));
+    assert_true(tokenizer_is_end(tokenizer, end));
+    tokenizer_free(tokenizer);
+}
+
 /* ---- what is refused ---- */
 
 static void check_refused(struct toy_spm *spm, const char *reason)
@@ -375,6 +393,9 @@ static void malformed_vocabularies_are_refused(void **state)
     spm.scores[a] = 0;
     spm.toy.tokens[a] = (struct text){"\xff", 1};
     check_refused(&spm, "tokens[259] is not UTF-8");
+    spm.toy.kinds[a] = 4;
+    check_refused(&spm, "tokens[259] is not UTF-8");
+    spm.toy.kinds[a] = 1;
     spm.toy.tokens[a].length = 0;
     check_refused(&spm, "tokens[259] is empty");
     spm.toy.tokens[7] = (struct text){"<0xZZ>", 6};
@@ -407,10 +428,11 @@ int main(void)
         cmocka_unit_test(of_equal_scores_the_leftmost_is_joined_first),
         cmocka_unit_test(a_character_without_a_piece_becomes_its_bytes),
         cmocka_unit_test(user_defined_pieces_are_tokens_wherever_they_stand),
-        cmocka_unit_test(names_of_control_and_byte_tokens_are_plain_text),
+        cmocka_unit_test(names_of_control_and_byte_tokens_and_marks_of_turns_are_plain_text),
         cmocka_unit_test(a_space_goes_in_front_where_the_model_wants_one),
         cmocka_unit_test(the_space_in_front_stands_for_no_bytes),
         cmocka_unit_test(a_text_that_goes_on_has_no_space_in_front),
+        cmocka_unit_test(an_end_that_is_a_piece_of_text_ends_nothing),
         cmocka_unit_test(bos_comes_first_where_the_file_does_not_say),
         cmocka_unit_test(any_bytes_come_back_from_their_tokens),
         cmocka_unit_test(merges_are_those_of_the_definition),
