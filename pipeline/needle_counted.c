@@ -6,6 +6,36 @@
 #include "pipeline/needle_draft.h"
 #include "pipeline/needle_words.h"
 
+/* ---- text that is only counted ---- */
+
+struct writing {
+    FILE *out; /* NULL: no memory */
+    char *text;
+    size_t length;
+};
+
+static FILE *begin_writing(struct writing *writing)
+{
+    return writing->out = open_memstream(&writing->text, &writing->length);
+}
+
+/* Ends the writing: the tokens of what was written, or -1. */
+static int64_t count_written(struct writing *writing, const struct tokenizer *tokenizer, struct error *err)
+{
+    struct token_list tokens = {0};
+    int status = -1;
+    if (!writing->out)
+        return error_set(err, ERROR_RESOURCE, "no memory for a text that is counted");
+    if (fclose(writing->out) != 0)
+        error_set(err, ERROR_RESOURCE, "no memory for a text that is counted");
+    else
+        status = tokenizer_encode(tokenizer, (struct text){writing->text, writing->length}, &tokens, err);
+    const int64_t count = tokens.count;
+    token_list_free(&tokens);
+    free(writing->text);
+    return status == 0 ? count : -1;
+}
+
 /* ---- vt: a chain of assignments among lines of noise ---- */
 
 enum { CHAIN = 5, VARIABLE = 6, EXAMPLE_TOKENS = 500 };
@@ -53,11 +83,11 @@ static void write_chain(struct draft *draft, const struct chain *chain, int64_t 
 
 static void lead_chain(const struct chain *chain, char *out, size_t size)
 {
-    snprintf(
-        out, size,
-        " Answer: According to the chain(s) of variable assignment in the text above, %d variables are assigned "
-        "the value %d, they are: ",
-        CHAIN, chain->value);
+    snprintf(out, size,
+             " Answer: According to the chain(s) of variable assignment in the text above, %d variables are "
+             "assgined " /* so */
+             "the value %d, they are: ",
+             CHAIN, chain->value);
 }
 
 /* A worked example of n lines, its chain of three-letter names, its answer. */
@@ -78,21 +108,10 @@ static void write_example(struct draft *draft, int64_t n, FILE *out)
 static int64_t example_tokens(const struct draft *draft, int64_t n, struct error *err)
 {
     struct draft trying = *draft;
-    struct token_list tokens = {0};
-    char *text = NULL;
-    size_t length;
-    FILE *out = open_memstream(&text, &length);
-    if (out)
-        write_example(&trying, n, out);
-    int status = -1;
-    if (!out || fclose(out) != 0)
-        error_set(err, ERROR_RESOURCE, "no memory for an example");
-    else
-        status = tokenizer_encode(draft->material->tokenizer, (struct text){text, length}, &tokens, err);
-    const int64_t count = tokens.count;
-    token_list_free(&tokens);
-    free(text);
-    return status == 0 ? count : -1;
+    struct writing writing;
+    if (begin_writing(&writing))
+        write_example(&trying, n, writing.out);
+    return count_written(&writing, draft->material->tokenizer, err);
 }
 
 int draft_vt(struct draft *draft, struct error *err)
@@ -153,25 +172,15 @@ static void write_item(int64_t number, int32_t word, bool pairs, FILE *out)
 
 int64_t draft_cwe_single_tokens(const struct needle_material *material, struct error *err)
 {
-    struct token_list tokens = {0};
-    char *text = NULL;
-    size_t length;
+    struct writing writing;
     int64_t number = 0;
-    FILE *out = open_memstream(&text, &length);
+    FILE *out = begin_writing(&writing);
     for (int32_t word = 0; word < SINGLE_WORDS && out; word++)
         for (int r = 0; r < (word < COMMON ? full.common : full.uncommon); r++) {
             fputs(number ? " " : "", out);
             write_item(++number, word, false, out);
         }
-    int status = -1;
-    if (!out || fclose(out) != 0)
-        error_set(err, ERROR_RESOURCE, "no memory for a list of words");
-    else
-        status = tokenizer_encode(material->tokenizer, (struct text){text, length}, &tokens, err);
-    const int64_t count = tokens.count;
-    token_list_free(&tokens);
-    free(text);
-    return status == 0 ? count : -1;
+    return count_written(&writing, material->tokenizer, err);
 }
 
 /* A list of n different words, the first COMMON of words among them the common ones. */

@@ -104,8 +104,8 @@ static int encode(const struct needle_material *material, const struct draft *dr
         return -1;
     int status = token_list_join(&chat.prefix, &chat.suffix, err);
     if (status == 0)
-        status = tokenizer_encode(material->tokenizer, (struct text){trial->lead, strlen(trial->lead)},
-                                  &chat.prefix, err);
+        status = tokenizer_continue(material->tokenizer, (struct text){trial->lead, strlen(trial->lead)},
+                                    &chat.prefix, err);
     if (status == 0) {
         trial->tokens = chat.prefix.ids;
         trial->n_tokens = chat.prefix.count;
