@@ -28,6 +28,7 @@ struct transport_nccl {
     double hop_seconds; /* a hop's deadline */
     bool connected;
     bool in_flight; /* also after a hop that failed */
+    char *bytes;    /* on the GPU: one to send, one to receive, of the first hop */
     double begun;   /* the hop, by clock_seconds() */
 };
 
@@ -73,15 +74,16 @@ static int nccl_start(struct transport *base, const struct transport_hop *hop, s
     self->in_flight = true;
     self->begun = clock_seconds();
     int status = 0;
+    struct error later; /* the first reason is the one to tell */
     if (hop->send_bytes > 0)
-        status |= nccl_check(ncclSend(hop->send, hop->send_bytes, ncclUint8, self->next, self->nccl, self->stream),
-                             "sending keys round the ring", err);
-    if (hop->receive_bytes > 0)
-        status |= nccl_check(
+        status = nccl_check(ncclSend(hop->send, hop->send_bytes, ncclUint8, self->next, self->nccl, self->stream),
+                            "sending round the ring", err);
+    if (status == 0 && hop->receive_bytes > 0)
+        status = nccl_check(
             ncclRecv(hop->receive, hop->receive_bytes, ncclUint8, self->previous, self->nccl, self->stream),
-            "receiving keys round the ring", err);
-    status |= nccl_check(ncclGroupEnd(), "a hop of the ring", err);
-    if (status < 0 || wait_queued(self, self->hop_seconds, err) < 0)
+            "receiving round the ring", err);
+    if (nccl_check(ncclGroupEnd(), "a hop of the ring", status == 0 ? err : &later) < 0 || status < 0 ||
+        wait_queued(self, self->hop_seconds, err) < 0)
         return -1;
     return gpu_check(cudaEventRecord(self->over, self->stream), "a hop of the ring", err);
 }
@@ -96,7 +98,7 @@ static int nccl_test(struct transport *base, bool *over, struct error *err)
     const cudaError_t code = cudaEventQuery(self->over);
     if (code == cudaErrorNotReady)
         return check_peers(self, &busy, err) < 0 ? -1 : check_deadline(self->begun, self->hop_seconds, err);
-    if (gpu_check(code, "moving keys round the ring", err) < 0)
+    if (gpu_check(code, "a hop of the ring", err) < 0)
         return -1;
     self->in_flight = false;
     *over = true;
@@ -130,6 +132,7 @@ static void nccl_free(struct transport *base)
         return;
     if (self->nccl)
         disconnect(self);
+    cudaFree(self->bytes);
     if (self->over)
         cudaEventDestroy(self->over);
     if (self->stream)
@@ -141,9 +144,18 @@ static void nccl_free(struct transport *base)
 static int take_parts(struct transport_nccl *self, const struct comm *group, ncclUniqueId *id, struct error *err)
 {
     if (gpu_check(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking), "a stream for NCCL", err) < 0 ||
-        gpu_check(cudaEventCreateWithFlags(&self->over, cudaEventDisableTiming), "an event for NCCL", err) < 0)
+        gpu_check(cudaEventCreateWithFlags(&self->over, cudaEventDisableTiming), "an event for NCCL", err) < 0 ||
+        gpu_check(cudaMalloc((void **)&self->bytes, 2), "two bytes for NCCL", err) < 0)
         return -1;
     return group->rank == 0 ? nccl_check(ncclGetUniqueId(id), "setting up NCCL", err) : 0;
+}
+
+/* NCCL makes its connections, and takes memory for them, in the first hop. So one is made while there is another
+ * way to go, and before the rest of the memory is given away. */
+static int try_hop(struct transport_nccl *self, struct error *err)
+{
+    const struct transport_hop hop = {self->bytes, 1, self->bytes + 1, 1};
+    return nccl_start(&self->base, &hop, err) == 0 ? nccl_finish(&self->base, err) : -1;
 }
 
 /* All ranks connect, or none: one that could not begin would be waited for in vain. self is NULL on a rank that had
@@ -155,9 +167,11 @@ static int connect_ranks(struct transport_nccl *self, const struct comm *group, 
     config.blocking = 0;
     if (comm_agree(group, self ? take_parts(self, group, &id, err) : -1, err) < 0 ||
         comm_broadcast(group, &id, sizeof id, 0, err) < 0 ||
-        nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
-                   "connecting the ring by NCCL", err) < 0 ||
-        wait_queued(self, CONNECT_SECONDS, err) < 0)
+        comm_agree(group,
+                   nccl_check(ncclCommInitRankConfig(&self->nccl, group->size, id, group->rank, &config),
+                              "connecting the ring by NCCL", err),
+                   err) < 0 ||
+        wait_queued(self, CONNECT_SECONDS, err) < 0 || try_hop(self, err) < 0)
         return -1;
     self->connected = true;
     return 0;
@@ -172,12 +186,14 @@ struct transport *transport_nccl_create_patient(const struct comm *group, double
                 {.name = "nccl", .start = nccl_start, .test = nccl_test, .finish = nccl_finish, .free = nccl_free},
             .next = (group->rank + 1) % group->size,
             .previous = (group->rank + group->size - 1) % group->size,
-            .hop_seconds = hop_seconds,
+            .hop_seconds = CONNECT_SECONDS,
         };
     else
         error_set(err, ERROR_RESOURCE, "no memory for the ring's transport");
-    if (connect_ranks(self, group, err) == 0)
+    if (connect_ranks(self, group, err) == 0) {
+        self->hop_seconds = hop_seconds;
         return &self->base;
+    }
     nccl_free((struct transport *)self);
     return NULL;
 }

@@ -104,13 +104,17 @@ ask_gemma=(summarize "${score_gemma[@]:1}" --max-new 8)
 read -r needed _ <<<"$(gpu_mib "${score_gemma[@]}")"
 [ -n "$needed" ] || exit 0
 
-# With a GPU each the ring goes by NCCL: the same bits. Where a peer is gone all ranks end, with a line and the code for it.
+# With a GPU each the ring goes by NCCL: the same bits. Where NCCL cannot make even its first hop, the ring goes through
+# the host; where a peer is gone later all ranks end, with a line and the code for it.
 ring=(score "$work/short.txt" -m "$tiny/llama-tied-f32.gguf" --device cuda --ring 3 --segment 100)
 SIMT_DEVICES=3 on_ranks 3 "${ring[@]}" -o "$work/nccl" >/dev/null 2>"$work/said"
 grep -q "^rings of 3 ranks on GPUs, keys travel by nccl$" "$work/said" || fail "not told: $(cat "$work/said")"
 grep -q "ring of 3 ranks on 3 GPUs of 1 nodes: nccl$" "$work/nccl/logs/rank-0000.log" || fail "a GPU each, but not by NCCL"
 "$longhaul" export "$work/nccl" --format csv | cmp - "$work/ring-cuda.csv" || fail "by NCCL: other answers"
-exit_code env SIMT_DEVICES=3 SIMT_NCCL_ERROR=now "$source/tests/mpi/run.sh" 3 "$longhaul" "${ring[@]}" -o "$work/broken" \
+SIMT_DEVICES=3 SIMT_NCCL_ERROR=0 on_ranks 3 "${ring[@]}" -o "$work/unconnected" >/dev/null 2>"$work/said"
+grep -q "keys travel by mpi through the host$" "$work/said" || fail "no way without NCCL: $(cat "$work/said")"
+"$longhaul" export "$work/unconnected" --format csv | cmp - "$work/ring-cuda.csv" || fail "without NCCL: other answers"
+exit_code env SIMT_DEVICES=3 SIMT_NCCL_ERROR=1 "$source/tests/mpi/run.sh" 3 "$longhaul" "${ring[@]}" -o "$work/broken" \
     >/dev/null 2>"$work/said"
 [ "$code" -eq 6 ] && grep -q "^longhaul: .*a rank of the ring: remote process exited" "$work/said" ||
     fail "a ring that breaks: code $code, $(cat "$work/said")"

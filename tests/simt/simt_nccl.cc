@@ -3,7 +3,7 @@
  * A communicator is a mesh of sockets, made while it is asked how it is. What a group sends and receives is queued
  * in a stream and done bit by bit whenever the stream is looked at, so that a hop is over only when its peers have
  * come. A peer that is gone shows as an error of the communicator, and what was queued is then never over. With
- * SIMT_NCCL_ERROR set, the next group finds its peers gone.
+ * SIMT_NCCL_ERROR=N, groups behind the first N of a process find their peers gone.
  */
 #include <nccl.h> /* before simt.h, whose gridDim it has for a name */
 
@@ -195,8 +195,11 @@ ncclResult_t ncclGroupEnd()
         return ncclInvalidUsage;
     if (--depth > 0 || group.empty())
         return ncclSuccess;
-    if (getenv("SIMT_NCCL_ERROR"))
+    static int groups;
+    const char *good = getenv("SIMT_NCCL_ERROR");
+    if (good && groups >= atoi(good))
         group.front().comm->state = ncclRemoteError;
+    groups++;
     const auto all = std::make_shared<std::vector<struct transfer>>();
     all->swap(group);
     simt::queue_until(all->front().stream, [all] { return move_all(*all); });
