@@ -167,23 +167,37 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
 
 /* What a GPU has no room for stays in the host's memory: rather the matrices, whose way to the GPU is hidden behind
  * computing, than the keys and values of the past, whose way is not; and both where neither alone makes room. */
+static const struct way {
+    bool streamed, keys_on_host;
+} ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+enum { WAYS = sizeof ways / sizeof ways[0] };
+
+/* ring: 0 is to be chosen. */
+static int try_way(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine, int way,
+                   int ring, bool *fits, struct error *err)
+{
+    setup->ring = ring;
+    setup->streamed = engine->streamed = ways[way].streamed;
+    setup->keys_on_host = engine->keys_on_host = ways[way].keys_on_host;
+    return (ring ? try_ring : try_rings)(setup, machine, engine, fits, err);
+}
+
+/* The first way for which there is room; where there is none, the first that the GPU has room for, or the last:
+ * what is refused then. */
 static int choose_way(struct setup *setup, const struct setup_machine *machine, struct engine_options *engine,
                       bool *fits, struct error *err)
 {
-    static const struct {
-        bool streamed, keys_on_host;
-    } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
-    const int ring = setup->ring; /* 0: to be chosen */
-    const size_t n = setup->cuda ? sizeof ways / sizeof ways[0] : 1;
-    for (size_t i = 0; i < n; i++) {
-        setup->streamed = engine->streamed = ways[i].streamed;
-        setup->keys_on_host = engine->keys_on_host = ways[i].keys_on_host;
-        if ((ring ? try_ring : try_rings)(setup, machine, engine, fits, err) != 0)
+    const int ring = setup->ring, n = setup->cuda ? WAYS : 1;
+    int refused = n - 1;
+    for (int way = 0; way < n; way++) {
+        if (try_way(setup, machine, engine, way, ring, fits, err) != 0)
             return -1;
-        if (fits_device(setup, machine, engine)) /* if it does not fit, it is the host that has no room */
-            break;
+        if (*fits)
+            return 0;
+        if (fits_device(setup, machine, engine))
+            refused = way < refused ? way : refused;
     }
-    return 0;
+    return refused < n - 1 ? try_way(setup, machine, engine, refused, ring, fits, err) : 0;
 }
 
 /* The ring that is asked for, else that of before, since another one adds up in another order; where there is none,
