@@ -42,11 +42,14 @@ static int gather_hosts(struct session *s, struct error *err)
 {
     char mine[HOST_NAME] = "";
     gethostname(mine, HOST_NAME - 1);
-    char(*names)[HOST_NAME] = calloc((size_t)s->world.size, sizeof *names);
-    if (!names)
-        return error_set(err, ERROR_RESOURCE, "no memory for the names of %d hosts", s->world.size);
-    int status = comm_check(MPI_Gather(mine, HOST_NAME, MPI_CHAR, names, HOST_NAME, MPI_CHAR, 0, s->world.mpi),
-                            "gathering host names", err);
+    char(*names)[HOST_NAME] = s->world.rank == 0 ? calloc((size_t)s->world.size, sizeof *names) : NULL;
+    int status = 0;
+    if (s->world.rank == 0 && !names)
+        status = error_set(err, ERROR_RESOURCE, "no memory for the names of %d hosts", s->world.size);
+    if (session_agree(s, status, err) != 0)
+        return -1;
+    status = comm_check(MPI_Gather(mine, HOST_NAME, MPI_CHAR, names, HOST_NAME, MPI_CHAR, 0, s->world.mpi),
+                        "gathering host names", err);
     if (status == 0 && s->world.rank == 0 &&
         !(s->hosts = hosts_join((const char(*)[HOST_NAME])names, s->world.size)))
         status = error_set(err, ERROR_RESOURCE, "no memory for the names of %d hosts", s->world.size);
