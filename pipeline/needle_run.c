@@ -233,20 +233,23 @@ static int give_result(void *context, struct job_result *result, struct error *e
     struct text answer;
     run->running--;
     meter_end(run->meter, result->id, result->tokens ? result->count : 0);
-    if (tokenizer_spell(run->options.tokenizer, result->tokens, result->count, &scratch, &answer, err) != 0)
-        return -1;
-    entry->state = result->failure.code == ERROR_NONE ? DONE : FAILED;
-    entry->dtype = dtype_of(run->identity->dtype);
-    entry->score = entry->state == DONE ? needle_score(&entry->now->trial, answer.bytes) : 0;
-    const int status = write_down(run, result, &answer, err);
+    int status = tokenizer_spell(run->options.tokenizer, result->tokens, result->count, &scratch, &answer, err);
+    if (status == 0) {
+        entry->state = result->failure.code == ERROR_NONE ? DONE : FAILED;
+        entry->dtype = dtype_of(run->identity->dtype);
+        entry->score = entry->state == DONE ? needle_score(&entry->now->trial, answer.bytes) : 0;
+        status = write_down(run, result, &answer, err);
+    }
     arena_free(&scratch);
+    if (status != 0)
+        return -1;
     if (entry->state == DONE)
         snprintf(outcome, sizeof outcome, "score %.2f", entry->score);
     else
         log_error("%s: %s", entry->now->title, result->failure.text);
     meter_document_done(run->meter, entry->now->title, outcome);
     drop_trial(entry);
-    return status;
+    return 0;
 }
 
 static void give_progress(void *context, const struct job_progress *progress)

@@ -29,12 +29,12 @@ void needle_run_free(struct needle_run *run);
 /* A trial of an earlier run; one that is not of the grid is passed over. As the log's visitor wants it. */
 void needle_run_note(void *run, const struct needle_record *record);
 
-/* Trials of the grid, those that are done, those that failed, and those of the longest length left to do under a
- * setting (0: none). */
 enum { NEEDLE_DTYPES = DTYPE_BF16 + 1 };
+
+/* Trials of the grid, and those of them that are done and that failed. */
 struct needle_counts {
     int64_t trials, done, failed;
-    int64_t longest[NEEDLE_SETTINGS];
+    int64_t longest[NEEDLE_SETTINGS];  /* length left to do under a setting; 0: none */
     int64_t tokens_left, answers_left; /* tokens to be read, and written at most */
     int64_t done_in[NEEDLE_DTYPES];    /* of those done, by enum dtype */
 };
