@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A 135M model with a context of 8,192 tokens reads the first 64k tokens of the King James Bible on 2 ranks with the
-# memory that the program takes by itself: it ends, and predicts their end as well as when it reads that alone. With a
-# memory far smaller than the text (24k tokens) so it does, and resident bytes stop growing; both within what was
-# planned. On 16k tokens first tokens and a window keep perplexity flat; the same window without them does not.
+# memory that the program takes by itself: it ends, and predicts their end as well as when it reads that alone; and it
+# summarises them whole, with a receipt. With a memory far smaller than the text (24k tokens) it ends, too, and resident
+# bytes stop growing; all within what was planned. On 16k tokens first tokens and a window keep perplexity flat; the same window without them does not.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/watched.sh"
 
@@ -17,6 +17,8 @@ head -c 55000 "$work/whole.txt" >"$work/16k.txt"
 watched default score "$work/64k.txt"
 within_plan default score "$work/64k.txt"
 flat_at_end default "$work/64k.txt"
+
+summarised summary "$work/64k.txt"
 
 # What the memory of the default is bounded to, far below the text: the second half of the run must not grow.
 budget=8192

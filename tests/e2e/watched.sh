@@ -90,3 +90,14 @@ flat_at_end() {
     echo "$name: perplexity of the last $n tokens $far, read by themselves $near"
     holds "$far < 1.1 * $near"
 }
+
+# summarised NAME TEXT: on 2 ranks the text becomes one summary of the whole, within its plan and with a receipt.
+summarised() {
+    watched "$1" summarize "$2"
+    within_plan "$1" summarize "$2"
+    answers "$work/$1" | tee "$work/$1.answers"
+    [ "$(grep -cP '\tok\t' "$work/$1.answers")" -eq 1 ] || fail "$1: not one summary"
+    "$longhaul" export "$work/$1" --format md | tee "$work/$1.md"
+    grep -q '^- strategy: whole, 1 chunks' "$work/$1.md" || fail "$1: not read whole"
+    grep -q '^- receipt: retrieval' "$work/$1.md" || fail "$1: no receipt"
+}

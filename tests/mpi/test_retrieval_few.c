@@ -2,7 +2,7 @@
  * chosen blocks and the near part, and nothing else. All queries of a choice look in one direction, other than
  * those of any other choice, and in each block that they are to choose one key has it: so which blocks are chosen
  * is clear, whatever eight bits round. Keys and values are such as four bits hold exactly, so the definition knows
- * nothing of records. */
+ * nothing of records. The policy is longhaul's own, so there is no other reference. */
 #include "tests/mpi/bounded_bed.h"
 
 enum {

@@ -1,7 +1,7 @@
 /* Retrieval on 1 to 4 ranks: the blocks that a group of queries looks for are found, whoever holds them. Each group
  * and kv head has a direction of its own, which all its queries share and which one key in each of TOP blocks has
  * too. Where all keys are noise, what is chosen is held against the definition in fp64, and against one rank's
- * choice.
+ * choice. The policy is longhaul's own, so the definition of attention/retrieve.h is the only reference.
  */
 #include "tests/mpi/mpi_test.h"
 
