@@ -8,6 +8,7 @@
 #include "attention/blocks.h"
 #include "attention/far_record.h"
 #include "base/num.h"
+#include "base/words.h"
 
 static const struct policy *const policies[POLICY_KINDS] = {
     [POLICY_FULL] = &policy_full,     [POLICY_WINDOW] = &policy_window,
@@ -57,25 +58,13 @@ static int find_kind(const char *name, size_t length, enum policy_kind *out, str
                      known);
 }
 
-/* The number of the word [length] among "a|b|c"; -1: it is not there. */
-static int64_t find_word(const char *words, const char *word, size_t length)
-{
-    for (int64_t i = 0; *words; i++) {
-        const size_t n = strcspn(words, "|");
-        if (n == length && memcmp(words, word, n) == 0)
-            return i;
-        words += n + (words[n] == '|');
-    }
-    return -1;
-}
-
 static int read_value(const struct policy *policy, const struct policy_parameter *p, const char *text,
                       size_t length, int64_t *out, struct error *err)
 {
     const int shown = (int)(length < 60 ? length : 60);
     char *end;
     if (p->words) {
-        *out = find_word(p->words, text, length);
+        *out = words_find(p->words, text, length);
         return *out >= 0 ? 0
                          : error_set(err, ERROR_USAGE, "policy %s: %s=%.*s is not one of %s", policy->name, p->name,
                                      shown, text, p->words);
@@ -128,14 +117,10 @@ int policy_parse(const char *text, struct policy_spec *out, struct error *err)
 
 static void describe_value(const struct policy_parameter *p, int64_t value, char *out, size_t size)
 {
-    const char *word = p->words;
-    if (!word) {
+    if (p->words)
+        words_copy(p->words, value, out, size);
+    else
         snprintf(out, size, "%lld", (long long)value);
-        return;
-    }
-    for (int64_t i = 0; i < value; i++)
-        word += strcspn(word, "|") + 1;
-    snprintf(out, size, "%.*s", (int)strcspn(word, "|"), word);
 }
 
 void policy_describe(const struct policy_spec *spec, char *out, size_t size)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/words.h"
 #include "pipeline/layers.h"
 
 enum kind { KIND_FLAG, KIND_COUNT, KIND_REAL, KIND_STRING, KIND_CHOICE, KIND_LIST };
@@ -30,7 +31,7 @@ struct option_row {
     char letter;
     enum kind kind;
     int commands;
-    int shapes_results; /* two runs that differ in it may not share an output folder */
+    bool shapes_results; /* two runs that differ in it may not share an output folder */
     size_t where;
     double least, most;
     const char *argument; /* its name in the help; of a choice: the words, by '|', in the order of the enum */
@@ -177,20 +178,6 @@ static int parse_number(const struct option_row *row, const char *text, double *
     return 0;
 }
 
-/* The index of `text` among the words of a choice, or -1. */
-static int64_t choice_find(const char *words, const char *text)
-{
-    size_t length = strlen(text);
-    for (int64_t i = 0;; i++) {
-        size_t word = strcspn(words, "|");
-        if (word == length && memcmp(words, text, length) == 0)
-            return i;
-        if (words[word] == '\0')
-            return -1;
-        words += word + 1;
-    }
-}
-
 static int list_add(struct string_list *list, const char *item, struct error *err)
 {
     const char **items = realloc(list->items, (size_t)(list->count + 1) * sizeof *items);
@@ -215,7 +202,7 @@ static int take(struct options *options, const struct option_row *row, const cha
     case KIND_LIST:
         return list_add(out, text, err);
     case KIND_CHOICE:
-        *(int64_t *)out = choice_find(row->argument, text);
+        *(int64_t *)out = words_find(row->argument, text, strlen(text));
         if (*(int64_t *)out < 0)
             return error_set(err, ERROR_USAGE, "--%s: \"%.60s\" is not one of %s", row->name, text, row->argument);
         return 0;
@@ -413,17 +400,14 @@ void options_help(enum command command, FILE *out)
 }
 
 /* A choice by its word. */
-static int add_choice(cJSON *json, const struct option_row *row, int64_t chosen)
+static bool add_choice(cJSON *json, const struct option_row *row, int64_t chosen)
 {
-    const char *word = row->argument;
-    for (int64_t i = 0; i < chosen; i++)
-        word += strcspn(word, "|") + 1;
     char name[32];
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "|"), word);
+    words_copy(row->argument, chosen, name, sizeof name);
     return cJSON_AddStringToObject(json, row->name, name) != NULL;
 }
 
-static int add_json(cJSON *json, const struct options *options, const struct option_row *row)
+static bool add_json(cJSON *json, const struct options *options, const struct option_row *row)
 {
     const char *at = (const char *)options + row->where;
     int64_t integer;
@@ -448,7 +432,7 @@ static int add_json(cJSON *json, const struct options *options, const struct opt
 char *options_json(const struct options *options, const char *positions)
 {
     cJSON *json = cJSON_CreateObject();
-    int complete = json && cJSON_AddStringToObject(json, "command", command_name(options->command)) != NULL;
+    bool complete = json && cJSON_AddStringToObject(json, "command", command_name(options->command)) != NULL;
     for (int i = 0; i < N_ROWS && complete; i++)
         if (rows[i].shapes_results && rows[i].commands & 1 << options->command)
             complete = add_json(json, options, &rows[i]);
