@@ -1,4 +1,5 @@
-/* A transport moves packed keys one hop round the ring: to the next rank, from the one before.
+/* A transport moves a buffer (packed keys, queries, partial sums) one hop round the ring: to the next rank, from
+ * the one before.
  *
  * transport->start() posts the send and the receive of a hop and returns at once; test() pushes the transfer on
  * and says whether it is over (call it between tiles: Open MPI moves nothing by itself); finish() waits.

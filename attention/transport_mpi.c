@@ -40,7 +40,7 @@ static int post_piece(struct transport_mpi *self, int way, struct error *err)
         code = MPI_Isend(stream->at, bytes, MPI_BYTE, self->next, TAG, self->mpi, &self->requests[SEND]);
     else
         code = MPI_Irecv(stream->at, bytes, MPI_BYTE, self->previous, TAG, self->mpi, &self->requests[RECEIVE]);
-    return comm_check(code, way == SEND ? "sending keys round the ring" : "receiving keys round the ring", err);
+    return comm_check(code, way == SEND ? "sending round the ring" : "receiving round the ring", err);
 }
 
 static int mpi_start(struct transport *base, const struct transport_hop *hop, struct error *err)
@@ -58,10 +58,10 @@ static int piece_over(struct transport_mpi *self, int way, const MPI_Status *sta
 {
     if (way == RECEIVE) {
         int bytes = 0;
-        if (comm_check(MPI_Get_count(status, MPI_BYTE, &bytes), "receiving keys round the ring", err) < 0)
+        if (comm_check(MPI_Get_count(status, MPI_BYTE, &bytes), "receiving round the ring", err) < 0)
             return -1;
         if ((size_t)bytes != self->receive.piece)
-            return error_set(err, ERROR_CLUSTER, "rank %d of the ring sent %d bytes of keys where %zu were due",
+            return error_set(err, ERROR_CLUSTER, "rank %d of the ring sent %d bytes where %zu were due",
                              self->previous, bytes, self->receive.piece);
     }
     return post_piece(self, way, err);
@@ -80,7 +80,7 @@ static int mpi_test(struct transport *base, bool *over, struct error *err)
     *over = is_over(self);
     if (*over)
         return 0;
-    if (comm_check(MPI_Testany(2, self->requests, &way, &done, &status), "moving keys round the ring", err) < 0)
+    if (comm_check(MPI_Testany(2, self->requests, &way, &done, &status), "a hop of the ring", err) < 0)
         return -1;
     if (done && way != MPI_UNDEFINED && piece_over(self, way, &status, err) < 0)
         return -1;
@@ -94,7 +94,7 @@ static int mpi_finish(struct transport *base, struct error *err)
     while (!is_over(self)) {
         MPI_Status status;
         int way;
-        if (comm_check(MPI_Waitany(2, self->requests, &way, &status), "moving keys round the ring", err) < 0 ||
+        if (comm_check(MPI_Waitany(2, self->requests, &way, &status), "a hop of the ring", err) < 0 ||
             piece_over(self, way, &status, err) < 0)
             return -1;
     }

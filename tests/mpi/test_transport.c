@@ -64,7 +64,7 @@ static void a_short_message_is_an_error(void **state)
     assert_int_equal(transport->start(transport, &way, &err), 0);
     assert_int_equal(transport->finish(transport, &err), -1);
     assert_int_equal(err.code, ERROR_CLUSTER);
-    assert_non_null(strstr(err.text, "sent 50 bytes of keys where 100 were due"));
+    assert_non_null(strstr(err.text, "sent 50 bytes where 100 were due"));
     assert_int_equal(comm_barrier(&world, &err), 0);
     transport->free(transport);
 }
