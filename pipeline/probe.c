@@ -1,5 +1,6 @@
 #include "pipeline/probe.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "attention/far_score.h"
@@ -27,6 +28,7 @@ struct probe {
     char *scratch;
     float *y;
     size_t scratch_bytes, y_floats; /* of one thread */
+    atomic_flag failed;             /* a thread has written err */
     struct error err;
 };
 
@@ -36,7 +38,8 @@ static void linear_item(void *context, int64_t item, int thread)
     struct probe *p = context;
     const struct linear_rows rows = {p->x, p->y + (size_t)thread * p->y_floats, LINEAR_TILE_ROWS};
     struct error err;
-    if (linear_apply(p->linear, &rows, p->scratch + (size_t)thread * p->scratch_bytes, &err) != 0 && thread == 0)
+    if (linear_apply(p->linear, &rows, p->scratch + (size_t)thread * p->scratch_bytes, &err) != 0 &&
+        !atomic_flag_test_and_set(&p->failed))
         p->err = err;
 }
 
