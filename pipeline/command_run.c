@@ -78,7 +78,7 @@ static struct progress_totals totals(const struct plan *plan)
         for (int64_t c = 0; c < work->chunks.count; c++) {
             const int64_t n = work->chunks.items[c].end_token - work->chunks.items[c].first_token;
             totals.tokens[PROGRESS_PREFILL] += n;
-            totals.dearer += forecast_dearer(plan, work->setting, n);
+            totals.extra += forecast_extra(plan, work->setting, n);
         }
         if (plan->task->job == JOB_GENERATE)
             totals.tokens[PROGRESS_DECODE] += work->n_nodes * plan->limits.max_new;

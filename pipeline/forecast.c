@@ -73,7 +73,7 @@ static double operations(const struct plan *plan, int setting, int64_t n)
     return probe_seconds(&even, &reading);
 }
 
-double forecast_dearer(const struct plan *plan, int setting, int64_t n)
+double forecast_extra(const struct plan *plan, int setting, int64_t n)
 {
     n -= n % 2; /* or two halves would be a token less */
     double whole = operations(plan, setting, n), half = operations(plan, setting, n / 2);

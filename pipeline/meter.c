@@ -17,7 +17,7 @@ struct meter {
     struct under_way *jobs; /* [groups] */
     int64_t documents_done;
     int64_t done[PROGRESS_PHASES]; /* of jobs that have ended */
-    double dearer_done;
+    double extra_done;
 };
 
 struct meter *meter_create(struct progress *progress, int groups, const struct progress_totals *totals,
@@ -53,16 +53,16 @@ static struct under_way *find(struct meter *meter, int64_t id)
 }
 
 /* How much more a token takes than the first rises with the tokens before it. */
-static double dearer_done(const struct under_way *job)
+static double extra_done(const struct under_way *job)
 {
     const double share = (double)job->done[PROGRESS_PREFILL] / (double)i64_max(1, job->job.reads);
-    return job->job.dearer * share * share;
+    return job->job.extra * share * share;
 }
 
 /* The phase shown is that of most groups. */
 static void show(struct meter *meter, const char *document)
 {
-    struct progress_state state = {.documents_done = meter->documents_done, .dearer_done = meter->dearer_done};
+    struct progress_state state = {.documents_done = meter->documents_done, .extra_done = meter->extra_done};
     int decoding = 0, busy = 0;
     for (int phase = 0; phase < PROGRESS_PHASES; phase++)
         state.tokens_done[phase] = meter->done[phase];
@@ -75,7 +75,7 @@ static void show(struct meter *meter, const char *document)
         document = document ? document : job->job.document;
         for (int phase = 0; phase < PROGRESS_PHASES; phase++)
             state.tokens_done[phase] += job->done[phase];
-        state.dearer_done += dearer_done(job);
+        state.extra_done += extra_done(job);
     }
     state.document = document ? document : "";
     state.phase = 2 * decoding > busy ? PROGRESS_DECODE : PROGRESS_PREFILL;
@@ -87,7 +87,7 @@ void meter_begin(struct meter *meter, const struct meter_job *job)
     if (!job->foreseen) {
         meter->totals.tokens[PROGRESS_PREFILL] += job->reads;
         meter->totals.tokens[PROGRESS_DECODE] += job->writes;
-        meter->totals.dearer += job->dearer;
+        meter->totals.extra += job->extra;
         progress_set_totals(meter->progress, &meter->totals);
     }
     for (int i = 0; i < meter->groups; i++)
@@ -114,7 +114,7 @@ void meter_end(struct meter *meter, int64_t id, int64_t written)
     if (!job)
         return;
     meter->done[PROGRESS_PREFILL] += job->job.reads;
-    meter->dearer_done += job->job.dearer;
+    meter->extra_done += job->job.extra;
     meter->done[PROGRESS_DECODE] += written;
     meter->totals.tokens[PROGRESS_DECODE] -= job->job.writes - written;
     job->used = false;

@@ -21,7 +21,7 @@ void meter_free(struct meter *meter);
 /* A job begins: `reads` tokens of material, at most `writes` of answer. `foreseen`: the totals count it already. */
 struct meter_job {
     int64_t id, reads, writes;
-    double dearer; /* what its later tokens take longer to read than its first, in tokens */
+    double extra; /* what its later tokens take longer to read than its first, in tokens */
     bool foreseen;
     const char *document; /* borrowed until the job ends */
 };

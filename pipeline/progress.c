@@ -16,7 +16,7 @@ static const double memory_seconds = 300; /* what is older weighs less than 1/e 
 
 /* Tokens, with what later ones count for more, and the seconds they took. */
 struct rate {
-    double tokens, dearer, seconds;
+    double tokens, extra, seconds;
 };
 
 struct progress {
@@ -108,25 +108,23 @@ static double rate_of(const struct rate *rate)
 }
 
 /* Seconds that so many tokens and what they count for more take; the rate is not 0. */
-static double seconds_for(const struct rate *rate, double tokens, double dearer)
+static double seconds_for(const struct rate *rate, double tokens, double extra)
 {
-    return (tokens + dearer) * rate->seconds / (rate->tokens + rate->dearer);
+    return (tokens + extra) * rate->seconds / (rate->tokens + rate->extra);
 }
 
 /* Share the time since the counts last changed between the phases they changed in. Where both did, at once on
  * several groups of ranks, by what each would have taken at its rate so far. */
 static void measure(struct progress *progress, const struct progress_state *state, double now)
 {
-    const double dearer[] = {
-        [PROGRESS_PREFILL] = state->dearer_done - progress->state.dearer_done, [PROGRESS_DECODE] = 0};
+    const double extra[] = {
+        [PROGRESS_PREFILL] = state->extra_done - progress->state.extra_done, [PROGRESS_DECODE] = 0};
     double tokens[PROGRESS_PHASES], expected[PROGRESS_PHASES], sum = 0;
     const double seconds = now - progress->changed;
     for (int i = 0; i < PROGRESS_PHASES; i++) {
         tokens[i] = (double)(state->tokens_done[i] - progress->state.tokens_done[i]);
         const struct rate *rate = &progress->rates[i];
-        expected[i] = tokens[i] <= 0      ? 0
-                      : rate_of(rate) > 0 ? seconds_for(rate, tokens[i], dearer[i])
-                                          : seconds / 2;
+        expected[i] = tokens[i] <= 0 ? 0 : rate_of(rate) > 0 ? seconds_for(rate, tokens[i], extra[i]) : seconds / 2;
         sum += expected[i];
     }
     if (sum <= 0)
@@ -135,7 +133,7 @@ static void measure(struct progress *progress, const struct progress_state *stat
         struct rate *rate = &progress->rates[i];
         const double share = seconds * expected[i] / sum, keep = exp(-share / memory_seconds);
         rate->tokens = rate->tokens * keep + (expected[i] > 0 ? tokens[i] : 0);
-        rate->dearer = rate->dearer * keep + (expected[i] > 0 ? dearer[i] : 0);
+        rate->extra = rate->extra * keep + (expected[i] > 0 ? extra[i] : 0);
         rate->seconds = rate->seconds * keep + share;
     }
     progress->changed = now;
@@ -144,15 +142,15 @@ static void measure(struct progress *progress, const struct progress_state *stat
 /* Seconds left; *all is false when a phase with work left has no rate yet. */
 static double time_left(const struct progress *progress, bool *all)
 {
-    const double dearer[] = {
-        [PROGRESS_PREFILL] = progress->totals.dearer - progress->state.dearer_done, [PROGRESS_DECODE] = 0};
+    const double extra[] = {
+        [PROGRESS_PREFILL] = progress->totals.extra - progress->state.extra_done, [PROGRESS_DECODE] = 0};
     double left = 0;
     *all = true;
     for (int i = 0; i < PROGRESS_PHASES; i++) {
         const int64_t tokens = progress->totals.tokens[i] - progress->state.tokens_done[i];
         const struct rate *rate = &progress->rates[i];
         if (tokens > 0 && rate_of(rate) > 0)
-            left += seconds_for(rate, (double)tokens, dearer[i]);
+            left += seconds_for(rate, (double)tokens, extra[i]);
         else if (tokens > 0)
             *all = false;
     }

@@ -36,7 +36,7 @@ struct progress_options {
 struct progress_totals {
     int64_t documents;
     int64_t tokens[PROGRESS_PHASES]; /* the best that is known */
-    double dearer;                   /* what later tokens take longer to read than first ones, in tokens */
+    double extra;                    /* what later tokens take longer to read than first ones, in tokens */
 };
 
 struct progress_state {
@@ -44,7 +44,7 @@ struct progress_state {
     const char *document;      /* its id; borrowed during the call */
     int64_t documents_done;
     int64_t tokens_done[PROGRESS_PHASES];
-    double dearer_done; /* of the totals' */
+    double extra_done; /* of the totals' */
 };
 
 struct progress;

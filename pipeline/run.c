@@ -235,7 +235,7 @@ static void begin_metering(struct run *run, int64_t document, int64_t node, cons
         .id = job->id,
         .reads = reads,
         .writes = job->kind == JOB_GENERATE ? job->max_new : 0,
-        .dearer = foreseen ? forecast_dearer(run->plan, work->setting, reads) : 0,
+        .extra = foreseen ? forecast_extra(run->plan, work->setting, reads) : 0,
         .foreseen = foreseen,
         .document = run->plan->documents[document].id,
     };

@@ -38,10 +38,10 @@ static const char *shown(double seconds, int64_t id, int64_t prefilled, int64_t 
 static void late_tokens_of_a_long_text_count_for_more(void **state)
 {
     (void)state;
-    const struct progress_totals totals = {.documents = 1, .tokens = {1000, 0}, .dearer = 3000};
+    const struct progress_totals totals = {.documents = 1, .tokens = {1000, 0}, .extra = 3000};
     open_meter(&totals);
     meter_begin(meter,
-                &(struct meter_job){.id = 7, .reads = 1000, .dearer = 3000, .foreseen = true, .document = "a.txt"});
+                &(struct meter_job){.id = 7, .reads = 1000, .extra = 3000, .foreseen = true, .document = "a.txt"});
     /* 500 + 3000/4 of 1000 + 3000 */
     assert_string_equal(shown(10, 7, 500, 0), "prefill  document 1/1  tokens 500/1.00k  50/s  22s left  a.txt\n");
     /* 800 + 3000 * 16/25 */
@@ -54,7 +54,7 @@ static void what_was_not_foreseen_adds_to_the_totals(void **state)
     const struct progress_totals totals = {.documents = 1, .tokens = {1000, 0}};
     open_meter(&totals);
     meter_begin(meter, &(struct meter_job){.id = 1, .reads = 1000, .foreseen = true, .document = "a.txt"});
-    meter_begin(meter, &(struct meter_job){.id = 2, .reads = 500, .dearer = 100, .document = "a.txt"});
+    meter_begin(meter, &(struct meter_job){.id = 2, .reads = 500, .extra = 100, .document = "a.txt"});
     shown(10, 1, 1000, 0);
     assert_non_null(strstr(shown(10, 2, 250, 0), "tokens 1.25k/1.50k"));
 }
