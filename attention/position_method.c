@@ -148,28 +148,51 @@ static void llama3(const struct position_method *m, const struct position_base *
     }
 }
 
+static void interpolate(const struct position_method *m, const struct position_base *b, double *thetas)
+{
+    for (int i = 0; i < b->dims / 2; i++)
+        thetas[i] /= m->factor;
+}
+
+static void longrope(const struct position_method *m, const struct position_base *b, int64_t length, double *thetas)
+{
+    const float *factors = length > m->trained ? m->long_factors : m->short_factors;
+    for (int i = 0; i < b->dims / 2; i++)
+        thetas[i] /= (double)factors[i];
+}
+
+static double base_of(const struct position_method *m, const struct position_base *b, int64_t length)
+{
+    switch (m->kind) {
+    case POSITION_NTK:
+        return ntk_base(b, m->factor);
+    case POSITION_DYNAMIC:
+        return ntk_base(b, dynamic_scale(m, length));
+    default:
+        return b->base;
+    }
+}
+
 void position_method_thetas(const struct position_method *m, const struct position_base *b, int64_t length,
                             double *thetas)
 {
-    const float *factors = length > m->trained ? m->long_factors : m->short_factors;
+    plain(b, base_of(m, b, length), thetas);
     switch (m->kind) {
-    case POSITION_NTK:
-        plain(b, ntk_base(b, m->factor), thetas);
+    case POSITION_PI:
+        interpolate(m, b, thetas);
         return;
-    case POSITION_DYNAMIC:
-        plain(b, ntk_base(b, dynamic_scale(m, length)), thetas);
+    case POSITION_YARN:
+        yarn(m, b, thetas);
+        return;
+    case POSITION_LLAMA3:
+        llama3(m, b, thetas);
+        return;
+    case POSITION_LONGROPE:
+        longrope(m, b, length, thetas);
         return;
     default:
-        plain(b, b->base, thetas);
+        return;
     }
-    for (int i = 0; m->kind == POSITION_PI && i < b->dims / 2; i++)
-        thetas[i] /= m->factor;
-    for (int i = 0; m->kind == POSITION_LONGROPE && i < b->dims / 2; i++)
-        thetas[i] /= (double)factors[i];
-    if (m->kind == POSITION_YARN)
-        yarn(m, b, thetas);
-    if (m->kind == POSITION_LLAMA3)
-        llama3(m, b, thetas);
 }
 
 /* ---- temperature ---- */
@@ -179,15 +202,23 @@ static double yarn_mscale(double factor, double mscale)
     return 0.1 * mscale * log(factor) + 1;
 }
 
+static double yarn_temperature(const struct position_method *m)
+{
+    if (m->mscale > 0 && m->mscale_all_dim > 0)
+        return yarn_mscale(m->factor, m->mscale) / yarn_mscale(m->factor, m->mscale_all_dim);
+    return yarn_mscale(m->factor, 1);
+}
+
 double position_method_attention_factor(const struct position_method *m)
 {
     if (m->attention_factor > 0)
         return m->attention_factor;
-    if (m->kind != POSITION_YARN && m->kind != POSITION_LONGROPE)
-        return 1;
-    if (m->kind == POSITION_LONGROPE)
+    switch (m->kind) {
+    case POSITION_YARN:
+        return yarn_temperature(m);
+    case POSITION_LONGROPE:
         return sqrt(1 + log(m->factor) / log((double)m->trained));
-    if (m->mscale > 0 && m->mscale_all_dim > 0)
-        return yarn_mscale(m->factor, m->mscale) / yarn_mscale(m->factor, m->mscale_all_dim);
-    return yarn_mscale(m->factor, 1);
+    default:
+        return 1;
+    }
 }
