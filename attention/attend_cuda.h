@@ -26,26 +26,30 @@ extern "C" {
 
 #include "base/error.h"
 
+enum { ATTEND_PAGE = 64 }; /* rows of a page of keys */
+
 /* Keys first <= index < end are seen; first >= end: none. */
 struct attend_span {
     int32_t first, end;
 };
 
 struct attend_cuda {
-    int kv_heads, group, dim; /* group: query heads of a kv head; dim: 64, 80, 96, 128 or 256 */
+    int kv_heads, group, dim; /* group: query heads of a kv head; dim: see supported() */
     int64_t tokens;           /* queries */
     int64_t key_rows;         /* rows of k and v between one kv head and the next, a multiple of ATTN_KEY_TILE */
     const void *q;            /* [kv_heads][tokens][group][dim] bf16, rotated, times scale * log2(e) */
     const void *k, *v;        /* [kv_heads][key_rows][dim] bf16, keys rotated */
-    const int32_t *pages;     /* NULL: key i is row i. Else key i is row 64 * pages[i / 64] + i % 64 of its head */
-    const float *bias;        /* NULL, or [keys]: added to all scores of a key, in base 2 (compressed memory) */
+    const int32_t *pages; /* NULL: key i is row i. Else row ATTEND_PAGE * pages[i / ATTEND_PAGE] + i % ATTEND_PAGE
+                             of its head */
+    const float *bias;    /* NULL, or [keys]: added to all scores of a key, in base 2 (compressed memory) */
     const struct attend_span *spans; /* [tokens] */
     float *o, *m, *l;                /* [kv_heads][tokens][group][dim], and without dim: the state */
 };
 
 struct attend_cuda_kernel {
-    const char *name;                           /* "cuda-sm80" */
-    bool (*supported)(int capability, int dim); /* capability: 80, 90 */
+    const char *name; /* "cuda-sm80" */
+    /* capability: 80, 90. Plain: dim a multiple of 16 up to 256; the others: 64, 80, 96, 128 or 256. */
+    bool (*supported)(int capability, int dim);
     int (*attend)(const struct attend_cuda *call, cudaStream_t stream, struct error *err);
 };
 

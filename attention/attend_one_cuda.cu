@@ -105,7 +105,7 @@ static __device__ void multiply(const struct rope_tables &tables, const struct a
             const int64_t index = min(first + k * AT_ONCE, call.n - 1);
             const struct rotate_angles<V> angles = rotate_angles_at<V>(tables, call.positions[index], i);
             const struct rotate_pairs<V> x =
-                rotate_key<V>(tables, keys + index * call.dim, offset, call.still, angles, i);
+                rotate_key<V>(tables, keys + index * call.dim, offset, call.slow_cosine, angles, i);
 #pragma unroll
             for (int g = 0; g < GROUP; g++)
 #pragma unroll
@@ -116,7 +116,7 @@ static __device__ void multiply(const struct rope_tables &tables, const struct a
     for (int e = 2 * tables.half + lane; e < call.dim; e += LANES)
         for (int k = 0; k < KEYS; k++) {
             const int64_t index = min(first + k * AT_ONCE, call.n - 1);
-            const float x = rotate_key_rest(keys + index * call.dim, offset, call.still, e);
+            const float x = rotate_key_rest(keys + index * call.dim, offset, call.slow_cosine, e);
 #pragma unroll
             for (int g = 0; g < GROUP; g++)
                 dots[k][g] += x * part.q[g * call.dim + e];
@@ -339,7 +339,7 @@ int attend_one_cuda(const struct rope_cuda *rope, const struct attend_one_cuda *
     const int parts = parts_of(call);
     const bool fours = rotate_in_fours(rope->tables, call->dim) && gpu_in_fours(call->q, call->dim) &&
                        gpu_in_fours((const __nv_bfloat16 *)call->keys, call->dim) &&
-                       gpu_in_fours(call->offset, call->dim) && gpu_in_fours(call->still, call->dim);
+                       gpu_in_fours(call->offset, call->dim) && gpu_in_fours(call->slow_cosine, call->dim);
     if (parts > 0 && (fours ? launch<4> : launch<1>)(rope->tables, call, parts, stream, err) != 0)
         return -1;
     GPU_LAUNCH(merge_kernel, (unsigned)call->heads, MERGE_THREADS, 4 * MERGE_THREADS * sizeof(float), stream, *call,

@@ -30,7 +30,7 @@ struct attend_one_cuda {
     const void *values;       /* the same */
     const int64_t *positions; /* [n] */
     const float *offset;      /* as in rotate_cuda_keys: [kv_heads][dim] or NULL, ... */
-    const float *still;       /* ... and [dim] */
+    const float *slow_cosine; /* ... and [dim] */
     float *parts;             /* room of attend_one_cuda_parts() numbers */
     float *out;               /* [heads][dim]; 0 where there is no key */
     float *lse; /* [heads]: the natural log-sum-exp of the scaled scores, -inf where there is no key */

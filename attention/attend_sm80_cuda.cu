@@ -217,13 +217,12 @@ template <int DIM>
 static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream, struct error *err)
 {
     void (*const kernel)(const struct attend_cuda) = attend_tiles<DIM>;
-    const struct attend_cuda copy = *call; /* the launch outlives *call */
     const int shared_bytes = shape<DIM>::SHARED_BYTES;
     if (gpu_check(
             cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
             "attention on the GPU", err) != 0)
         return -1;
-    GPU_LAUNCH(kernel, dim3(attend_grid(call, ROWS), (unsigned)parts), THREADS, shared_bytes, stream, copy);
+    GPU_LAUNCH(kernel, dim3(attend_grid(call, ROWS), (unsigned)parts), THREADS, shared_bytes, stream, *call);
     return gpu_check_launch("attention on the GPU", err);
 }
 

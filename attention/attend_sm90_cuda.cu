@@ -336,7 +336,6 @@ template <int DIM>
 static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream, struct error *err)
 {
     void (*const kernel)(const struct attend_cuda, const struct maps) = attend_tiles<DIM>;
-    const struct attend_cuda copy = *call; /* the launch outlives *call */
     const int shared_bytes = shape<DIM>::SHARED_BYTES;
     struct maps maps;
     if (describe(&maps.q, call->q, call, call->tokens * call->group, err) != 0 ||
@@ -347,7 +346,7 @@ static int launch(const struct attend_cuda *call, int parts, cudaStream_t stream
             "attention on the GPU", err) != 0)
         return -1;
     const dim3 grid(attend_grid(call, shape<DIM>::ROWS), (unsigned)parts);
-    GPU_LAUNCH(kernel, grid, shape<DIM>::THREADS, shared_bytes, stream, copy, maps);
+    GPU_LAUNCH(kernel, grid, shape<DIM>::THREADS, shared_bytes, stream, *call, maps);
     return gpu_check_launch("attention on the GPU", err);
 }
 

@@ -4,8 +4,11 @@
 
 #include "base/gpu.cuh"
 #include "base/gpu.h"
+#include "base/gpu_rows.cuh"
 
-enum { WARP = 32, WARPS = 4, KEY_TILE = 64, PART_TILES = 8, MAX_PARTS = 128, BLOCKS_PER_SM = 2 };
+/* A part has PART_TILES tiles of keys at least, or merging costs more than it spares; blocks are made until each
+ * multiprocessor has BLOCKS_PER_SM. */
+enum { WARPS = 4, PART_TILES = 8, MAX_PARTS = 128, BLOCKS_PER_SM = 2 };
 
 /* ---- the states of the parts ---- */
 
@@ -22,9 +25,9 @@ static __global__ void begin_states(float *m, float *l, int64_t n)
  */
 static __global__ void merge_states(const struct attend_cuda call, const struct attend_cuda part, int parts)
 {
-    const int lane = threadIdx.x % WARP;
+    const int lane = threadIdx.x % GPU_WARP;
     const int64_t rows = call.kv_heads * call.tokens * call.group;
-    const int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
+    const int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / GPU_WARP;
     if (row >= rows)
         return;
     const float m = call.m[row];
@@ -37,7 +40,7 @@ static __global__ void merge_states(const struct attend_cuda call, const struct 
     for (int p = 0; p < parts; p++)
         l += part.l[p * rows + row] * gpu_exp2(part.m[p * rows + row] - high);
     const float factor = gpu_exp2(m - high);
-    for (int d = lane; d < call.dim; d += WARP) {
+    for (int d = lane; d < call.dim; d += GPU_WARP) {
         float o = m == -INFINITY ? 0.0f : call.o[row * call.dim + d] * factor;
         for (int p = 0; p < parts; p++)
             if (part.m[p * rows + row] != -INFINITY)
@@ -59,7 +62,7 @@ static int parts_of(const struct attend_cuda *call, int tile_rows)
     const int multiprocessors = gpu_multiprocessors();
     const int64_t tiles = (call->tokens * call->group + tile_rows - 1) / tile_rows * call->kv_heads;
     const int64_t room = (int64_t)BLOCKS_PER_SM * multiprocessors / tiles;
-    const int64_t most = min((int64_t)MAX_PARTS, call->key_rows / (KEY_TILE * PART_TILES));
+    const int64_t most = min((int64_t)MAX_PARTS, call->key_rows / (ATTEND_PAGE * PART_TILES));
     return 2 * tiles > multiprocessors ? 1 : (int)max((int64_t)1, min(room, most));
 }
 
@@ -87,14 +90,15 @@ struct split {
 static int run_parts(const struct attend_cuda *call, const struct split *split, cudaStream_t stream,
                      struct error *err)
 {
-    const struct attend_cuda whole = *call, part = split->call; /* launches outlive what is pointed to */
+    const struct attend_cuda whole = *call, part = split->call;
     const int parts = split->parts;
     const int64_t rows = whole.kv_heads * whole.tokens * whole.group, states = parts * rows;
-    const unsigned blocks = (unsigned)((states + WARPS * WARP - 1) / (WARPS * WARP));
-    GPU_LAUNCH(begin_states, blocks, WARPS * WARP, 0, stream, part.m, part.l, states);
+    const unsigned blocks = (unsigned)((states + WARPS * GPU_WARP - 1) / (WARPS * GPU_WARP));
+    GPU_LAUNCH(begin_states, blocks, WARPS * GPU_WARP, 0, stream, part.m, part.l, states);
     if (gpu_check_launch("attention on the GPU", err) != 0 || split->launch(&part, parts, stream, err) != 0)
         return -1;
-    GPU_LAUNCH(merge_states, (unsigned)((rows + WARPS - 1) / WARPS), WARPS * WARP, 0, stream, whole, part, parts);
+    GPU_LAUNCH(merge_states, (unsigned)((rows + WARPS - 1) / WARPS), WARPS * GPU_WARP, 0, stream, whole, part,
+               parts);
     return gpu_check_launch("attention on the GPU", err);
 }
 

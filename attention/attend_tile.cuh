@@ -13,8 +13,7 @@
 #include <math.h>
 
 #include "base/gpu.cuh"
-
-enum { ATTEND_PAGE = 64, ATTEND_WARP = 32 };
+#include "base/gpu_rows.cuh"
 
 /* The rows [first, first + its size) of a kv head's [tokens][group]. */
 struct attend_tile {
@@ -61,14 +60,14 @@ attend_seen(const struct attend_cuda &call, const struct attend_tile &tile, int 
         if (span.first < span.end)
             seen = {min(seen.first, span.first), max(seen.end, span.end)};
     }
-    for (int step = ATTEND_WARP / 2; step > 0; step /= 2) {
+    for (int step = GPU_WARP / 2; step > 0; step /= 2) {
         seen.first = min(seen.first, __shfl_xor_sync(~0u, seen.first, step));
         seen.end = max(seen.end, __shfl_xor_sync(~0u, seen.end, step));
     }
-    found[threadIdx.x / ATTEND_WARP * 2] = seen.first;
-    found[threadIdx.x / ATTEND_WARP * 2 + 1] = seen.end;
+    found[threadIdx.x / GPU_WARP * 2] = seen.first;
+    found[threadIdx.x / GPU_WARP * 2 + 1] = seen.end;
     __syncthreads();
-    for (unsigned warp = 0; warp < blockDim.x / ATTEND_WARP; warp++)
+    for (unsigned warp = 0; warp < blockDim.x / GPU_WARP; warp++)
         seen = {min(seen.first, found[2 * warp]), max(seen.end, found[2 * warp + 1])};
     return seen;
 }
@@ -105,7 +104,7 @@ static __device__ __forceinline__ struct attend_rows attend_rows_load(const stru
         rows.m[h] = rows.width[h] ? call.m[rows.at + 8 * h] : -INFINITY;
         rows.l[h] = rows.width[h] && threadIdx.x % 4 == 0 ? call.l[rows.at + 8 * h] : 0.0f;
     }
-    for (int step = 4; step < ATTEND_WARP; step *= 2) { /* four lanes have the same rows */
+    for (int step = 4; step < GPU_WARP; step *= 2) { /* four lanes have the same rows */
         rows.all.first = max(rows.all.first, __shfl_xor_sync(~0u, rows.all.first, step));
         rows.all.end = min(rows.all.end, __shfl_xor_sync(~0u, rows.all.end, step));
     }

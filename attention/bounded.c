@@ -61,19 +61,9 @@ static size_t shared_bytes(const struct bounded_options *o)
            (size_t)o->kv_heads * (size_t)most.slots * sizeof(struct slot_recipe);
 }
 
-static int check_options(const struct bounded_options *o, struct error *err)
-{
-    if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads != 0 || o->heads / o->kv_heads > ATTN_QUERY_ROWS)
-        return error_set(err, ERROR_INPUT, "attention with %d heads over %d key heads is not supported", o->heads,
-                         o->kv_heads);
-    if (o->dim < 16 || o->dim % 16 != 0 || o->dim > ATTN_MAX_DIM)
-        return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", o->dim);
-    return 0;
-}
-
 int bounded_bytes(const struct bounded_options *options, size_t *out, struct error *err)
 {
-    if (check_options(options, err) < 0)
+    if (attn_check_heads(options->heads, options->kv_heads, options->dim, err) < 0)
         return -1;
     size_t total = shared_bytes(options);
     for (int i = 0; i < options->layers; i++) {
@@ -166,7 +156,7 @@ static int create_shared(struct bounded *b, struct error *err)
 
 struct bounded *bounded_create(const struct bounded_options *options, struct error *err)
 {
-    if (check_options(options, err) < 0)
+    if (attn_check_heads(options->heads, options->kv_heads, options->dim, err) < 0)
         return NULL;
     struct bounded *b = calloc(1, sizeof *b);
     if (!b || !(b->layers = calloc((size_t)options->layers, sizeof *b->layers))) {
@@ -258,7 +248,8 @@ size_t bounded_resident(const struct bounded *b)
     return far + 2 * rows * (size_t)b->options.kv_heads * bounded_row_bytes(&b->options);
 }
 
-/* Tokens of the past that a layer holds at most, or now, beside the first. */
+/* Past tokens that a layer can still reach, beside the sinks: what a far memory or blocks have room for, what slots
+ * hold now. */
 static int64_t tokens_kept(const struct bounded_layer *layer)
 {
     const struct policy_spec *spec = &layer->spec;

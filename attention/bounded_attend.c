@@ -36,8 +36,7 @@ static void *tile_at(const struct bounded *b, char *packed, int64_t tiles, int k
 
 static const float *head_offset(const struct pass *pass, int kv_head)
 {
-    const float *offset = pass->layer->key_offset;
-    return offset ? offset + kv_head * pass->bounded->options.dim : NULL;
+    return key_offset_of(pass->layer->key_offset, kv_head, pass->bounded->options.dim);
 }
 
 static bool retrieves(const struct pass *pass)

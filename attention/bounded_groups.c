@@ -4,6 +4,7 @@
 #include "attention/bounded_parts.h"
 #include "attention/pack.h"
 #include "attention/ring.h"
+#include "attention/rows.h"
 
 /* ---- sizes and life ------------------------------------------------------------------------------------- */
 
@@ -132,13 +133,12 @@ size_t bounded_copy_sinks(const struct bounded *b, const struct bounded_layer *l
 void bounded_pack(const struct bounded_packing *packing, const struct bounded_raw *raw, int kv_head, char *tile)
 {
     const struct bounded_options *o = &packing->bounded->options;
-    const float *offset = packing->layer->key_offset;
     for (int64_t first = 0; first < raw->n; first += ATTN_KEY_TILE, tile += o->kernel->tile_bytes(o->dim))
         pack_tile(&(struct pack_rows){.kernel = o->kernel,
                                       .rope = packing->rope,
                                       .keys = raw->keys + (size_t)first * bounded_row_bytes(o),
                                       .values = raw->values + (size_t)first * bounded_row_bytes(o),
-                                      .key_offset = offset ? offset + kv_head * o->dim : NULL,
+                                      .key_offset = key_offset_of(packing->layer->key_offset, kv_head, o->dim),
                                       .first_position = first * raw->step,
                                       .step = raw->step,
                                       .n = (int)i64_min(ATTN_KEY_TILE, raw->n - first),

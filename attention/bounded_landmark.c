@@ -89,7 +89,7 @@ static void attend_head(const struct pass *pass, int64_t position, int head, con
         .dtype = o->kernel->dtype,
         .keys = near_keys(&layer->near, kv_head, layer->near.first),
         .values = near_values(&layer->near, kv_head, layer->near.first),
-        .key_offset = layer->key_offset ? layer->key_offset + kv_head * o->dim : NULL,
+        .key_offset = key_offset_of(layer->key_offset, kv_head, o->dim),
         .n = position + 1 - layer->near.first,
         .dim = o->dim,
         .block = layer->spec.rate - 1,

@@ -65,7 +65,7 @@ static struct nearest_rows rows_of(const struct bounded *b, const struct bounded
         .dtype = b->options.kernel->dtype,
         .keys = view->keys + at,
         .values = view->values + at,
-        .key_offset = layer->key_offset ? layer->key_offset + kv_head * b->options.dim : NULL,
+        .key_offset = key_offset_of(layer->key_offset, kv_head, b->options.dim),
         .dim = b->options.dim,
     };
 }

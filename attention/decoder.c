@@ -5,6 +5,7 @@
 
 #include "attention/decode.h"
 #include "attention/layout.h"
+#include "attention/rows.h"
 
 /* All memory of a decoder is one block; here is where its parts begin. */
 struct decoder_plan {
@@ -54,11 +55,8 @@ static bool plan_make(const struct decoder_options *o, struct decoder_plan *plan
 
 static int check_options(const struct decoder_options *o, struct decoder_plan *plan, struct error *err)
 {
-    if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads != 0)
-        return error_set(err, ERROR_INPUT, "decoding with %d heads over %d key heads is not supported", o->heads,
-                         o->kv_heads);
-    if (o->dim < 16 || o->dim % 16 != 0 || o->dim > ATTN_MAX_DIM)
-        return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", o->dim);
+    if (attn_check_heads(o->heads, o->kv_heads, o->dim, err) < 0)
+        return -1;
     if (o->max_keys < 0 || !plan_make(o, plan))
         return error_set(err, ERROR_RESOURCE, "decoding over %lld keys takes too many bytes to be counted",
                          (long long)o->max_keys);
@@ -203,17 +201,17 @@ static void score_run(const struct call *call, const struct decoder_part *part, 
                                                  .dim = o->dim});
     for (int kv_head = 0; kv_head < o->kv_heads; kv_head++) {
         const size_t row = (size_t)kv_head * (size_t)decoder->heads_per_kv;
-        decoder->variant->scores[o->dtype](&(struct decode_run){
-            .keys = row_at(decoder, part, part->keys, kv_head, run.first),
-            .values = row_at(decoder, part, part->values, kv_head, run.first),
-            .offsets = scratch->offsets,
-            .angles = floats_at(decoder, decoder->plan.angles),
-            .key_offset = part->key_offset ? part->key_offset + (size_t)kv_head * (size_t)o->dim : NULL,
-            .q = q + row * 2 * (size_t)o->dim,
-            .scores = scratch->scores + row * DECODE_STRIDE + at,
-            .n = (int)(run.end - run.first),
-            .rows = decoder->heads_per_kv,
-            .dim = o->dim});
+        decoder->variant->scores[o->dtype](
+            &(struct decode_run){.keys = row_at(decoder, part, part->keys, kv_head, run.first),
+                                 .values = row_at(decoder, part, part->values, kv_head, run.first),
+                                 .offsets = scratch->offsets,
+                                 .angles = floats_at(decoder, decoder->plan.angles),
+                                 .key_offset = key_offset_of(part->key_offset, kv_head, o->dim),
+                                 .q = q + row * 2 * (size_t)o->dim,
+                                 .scores = scratch->scores + row * DECODE_STRIDE + at,
+                                 .n = (int)(run.end - run.first),
+                                 .rows = decoder->heads_per_kv,
+                                 .dim = o->dim});
     }
 }
 

@@ -53,6 +53,16 @@ const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name,
     return NULL;
 }
 
+int attn_check_heads(int heads, int kv_heads, int dim, struct error *err)
+{
+    if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0 || heads / kv_heads > ATTN_QUERY_ROWS)
+        return error_set(err, ERROR_INPUT, "attention with %d heads over %d key heads is not supported", heads,
+                         kv_heads);
+    if (dim < 16 || dim % 16 != 0 || dim > ATTN_MAX_DIM)
+        return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", dim);
+    return 0;
+}
+
 void attn_state_reset(const struct attn_state *state, int rows, int dim)
 {
     memset(state->o, 0, (size_t)rows * (size_t)dim * sizeof *state->o);

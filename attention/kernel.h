@@ -99,18 +99,23 @@ void attn_observe(const struct attn_kernel *kernel, const struct attn_tile *tile
  * dtype behind it. */
 const struct attn_kernel *const *attn_kernels(int *n_out);
 
-/* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose). For bf16 a few
- * milliseconds go into measuring which instructions are faster. Kernels pack keys differently: ranks that send each
+/* The fastest kernel of that dtype that this CPU can run, or the one called `name` (NULL: choose, for
+ * bf16 its dot products only where this CPU is fast at them). Kernels pack keys differently: ranks that send each
  * other packed keys need the same one.
- * Fails with ERROR_USAGE when the name is unknown or the CPU lacks it. */
+ * NULL with ERROR_USAGE when the name is unknown or the CPU lacks it, ERROR_INTERNAL when there is none for dtype.
+ */
 const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name, struct error *err);
 
 /* How keys are packed for a GPU: tile_bytes and dtype alone; NULL in a program that was built without CUDA. All
  * else is that of attention/attend_cuda.h. */
 const struct attn_kernel *attn_kernel_cuda(void);
 
-/* The name of the kernel of attention/attend_cuda.h that the card in use has for heads of that dimension. */
+/* The name of the kernel of attention/attend_cuda.h that the card in use has for heads of that dimension; NULL
+ * where it has none. */
 const char *attn_kernel_cuda_name(int dim);
+
+/* Whether attention can be computed with so many query heads, kv heads and elements of a head; else ERROR_INPUT. */
+int attn_check_heads(int heads, int kv_heads, int dim, struct error *err);
 
 /* m = -inf, l = 0, o = 0 */
 void attn_state_reset(const struct attn_state *state, int rows, int dim);

@@ -37,9 +37,7 @@ static float score_at(const struct landmark_rows *rows, const struct landmark_qu
                       int64_t token, int64_t position)
 {
     float cosines[ATTN_MAX_DIM / 2], sines[ATTN_MAX_DIM / 2], key[ATTN_MAX_DIM], sum = 0;
-    row_to_f32(rows->dtype, (const char *)rows->keys + row_at(rows, token), key, rows->dim);
-    for (int e = 0; e < rows->dim && rows->key_offset; e++)
-        key[e] += rows->key_offset[e];
+    key_to_f32(rows->dtype, (const char *)rows->keys + row_at(rows, token), rows->key_offset, key, rows->dim);
     rope_angles(query->rope, position, cosines, sines);
     rope_rotate(query->rope, cosines, sines, key, key, rows->dim, 1);
     for (int e = 0; e < rows->dim; e++)

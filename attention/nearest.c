@@ -59,9 +59,7 @@ static void load(const struct nearest_rows *keys, int64_t first, int64_t n, floa
     rope_angles(keys->rope, 0, cosines, sines);
     memset(columns, 0, nearest_scratch_bytes(keys->dim));
     for (int64_t j = 0; j < n; j++) {
-        row_to_f32(keys->dtype, row_of(keys, keys->keys, first + j), key, keys->dim);
-        for (int e = 0; e < keys->dim && keys->key_offset; e++)
-            key[e] += keys->key_offset[e];
+        key_to_f32(keys->dtype, row_of(keys, keys->keys, first + j), keys->key_offset, key, keys->dim);
         rope_rotate(keys->rope, cosines, sines, key, key, keys->dim, 1);
         for (int e = 0; e < keys->dim; e++)
             columns[e][j] = key[e];

@@ -10,9 +10,8 @@ void pack_tile(const struct pack_rows *rows, void *tile)
     float keys[ATTN_KEY_TILE * ATTN_MAX_DIM];
     for (int i = 0; i < rows->n; i++) {
         float *key = keys + i * dim;
-        row_to_f32(rows->kernel->dtype, (const char *)rows->keys + (size_t)i * row_bytes, key, dim);
-        for (int e = 0; rows->key_offset && e < dim; e++)
-            key[e] += rows->key_offset[e];
+        key_to_f32(rows->kernel->dtype, (const char *)rows->keys + (size_t)i * row_bytes, rows->key_offset, key,
+                   dim);
         if (i == 0 || rows->step != 0)
             rope_angles(rows->rope, rows->first_position + i * rows->step, cosines, sines);
         rope_rotate(rows->rope, cosines, sines, key, key, dim, 1.0f);

@@ -44,11 +44,8 @@ static int settle(const struct ring_options *options, struct ring_options *o, st
     *o = *options;
     if (o->max_piece == 0)
         o->max_piece = PIECE_TOKENS;
-    if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads != 0 || o->heads / o->kv_heads > ATTN_QUERY_ROWS)
-        return error_set(err, ERROR_INPUT, "attention with %d heads over %d key heads is not supported", o->heads,
-                         o->kv_heads);
-    if (o->dim < 16 || o->dim % 16 != 0 || o->dim > ATTN_MAX_DIM)
-        return error_set(err, ERROR_INPUT, "attention heads of %d dimensions are not supported", o->dim);
+    if (attn_check_heads(o->heads, o->kv_heads, o->dim, err) < 0)
+        return -1;
     if (o->max_block < 0 || o->max_shard < 0 || o->max_piece < 1 || !plan_make(o, plan))
         return error_set(err, ERROR_RESOURCE, "a ring for %lld tokens a rank is too large to count its bytes",
                          (long long)o->max_shard);
@@ -156,7 +153,8 @@ void ring_poll(struct ring *ring)
         o->poll(o->poll_context);
 }
 
-/* A transport through the host's memory brings what is sent there before it returns. */
+/* The transport through the host's memory copies what is sent to the host before start() returns: time that counts
+ * as waiting. */
 int ring_hop_start(struct ring *ring, const struct transport_hop *hop, struct error *err)
 {
     ring->hop_started = clock_seconds();
@@ -327,32 +325,33 @@ static int go_round(struct ring_round *round, struct ring_message_source *source
     return 0;
 }
 
-/* What all keys of the layer have in common is taken off again after rotation where this hardly moves it; found
- * only where there is such a thing. Elements that turn by less than a radian in STILL_TURN positions: one position
- * moves hardly anything of them into their partner. still [dim]: what rotation multiplies them by, 0 for the
- * others. */
-static void find_still(const struct memory *memory, int layer, const struct rope *rope, float *still)
+/* Where the keys of a layer share an offset (the bias of their projection), slow_cosine [dim] is what of it is
+ * taken off again after rotation: the cosine of one position for elements that turn by less than 1 / SLOW_TURN
+ * radian a position, 0 for the others. There the rotated offset adds nearly the same to all scores of a query,
+ * which the softmax does not see, and a key without it is rounded more finely. */
+static void find_slow_cosine(const struct memory *memory, int layer, const struct rope *rope, float *slow_cosine)
 {
-    enum { STILL_TURN = 16384 };
+    enum { SLOW_TURN = 16384 };
     if (!memory_key_offset(memory, layer, 0))
         return;
     float sine[ATTN_MAX_DIM];
-    rope_element_angles(rope, 1, memory->shape.dim, still, sine);
+    rope_element_angles(rope, 1, memory->shape.dim, slow_cosine, sine);
     for (int e = 0; e < memory->shape.dim; e++)
-        if (fabsf(sine[e]) >= 1.0f / STILL_TURN)
-            still[e] = 0;
+        if (fabsf(sine[e]) >= 1.0f / SLOW_TURN)
+            slow_cosine[e] = 0;
 }
 
 int ring_attend(struct ring *ring, const struct memory *memory, int layer, const struct ring_queries *queries,
                 struct error *err)
 {
     const struct ring_share own = {memory->length, queries->tokens, ring->rates};
-    float still[ATTN_MAX_DIM];
+    float slow_cosine[ATTN_MAX_DIM];
     if (check_call(ring, memory, layer, queries, err) < 0 || gather_shares(ring, &own, ring->shares, err) < 0)
         return -1;
     ring->window = queries->window;
-    find_still(memory, layer, queries->rope, still);
-    struct ring_message_source source = {.memory = memory, .rope = queries->rope, .still = still, .layer = layer};
+    find_slow_cosine(memory, layer, queries->rope, slow_cosine);
+    struct ring_message_source source = {
+        .memory = memory, .rope = queries->rope, .slow_cosine = slow_cosine, .layer = layer};
     struct ring_round round = {
         .ring = ring,
         .block = ring_block_at(&ring->options, ring->memory + ring->plan.blocks[0], queries->tokens),
@@ -370,13 +369,14 @@ int ring_attend_one(struct ring *ring, const struct memory *memory, int layer, c
 {
     const struct ring_queries none = {.rope = one->rope};
     const double start = clock_seconds();
-    float still[ATTN_MAX_DIM];
+    float slow_cosine[ATTN_MAX_DIM];
     if (check_call(ring, memory, layer, &none, err) < 0)
         return -1;
     if (one->k && memory->length == 0)
         return error_set(err, ERROR_INTERNAL, "a token to be kept in a memory that was not extended by it");
-    find_still(memory, layer, one->rope, still);
-    const struct ring_message_source source = {.memory = memory, .rope = one->rope, .still = still, .layer = layer};
+    find_slow_cosine(memory, layer, one->rope, slow_cosine);
+    const struct ring_message_source source = {
+        .memory = memory, .rope = one->rope, .slow_cosine = slow_cosine, .layer = layer};
     if (ring->arithmetic->attend_one(ring, &source, one, err) < 0)
         return -1;
     ring->stats.attend_seconds += clock_seconds() - start;

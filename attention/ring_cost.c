@@ -4,7 +4,7 @@
 
 #include "base/num.h"
 
-/* Below these a measurement is of waking up. */
+/* Smaller samples mostly time the waking of threads. */
 static const size_t LEAST_BYTES = (size_t)64 << 10;
 static const double LEAST_FLOPS = 1e7;
 

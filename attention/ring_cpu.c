@@ -66,12 +66,10 @@ static void rotate_key(const struct ring_options *options, const struct ring_mes
     const int dim = options->dim;
     const float *offset = memory_key_offset(source->memory, source->layer, place->head);
     float *key = s->keys + place->index * dim;
-    row_to_f32(source->memory->shape.dtype, place->raw, s->raw, dim);
-    for (int e = 0; offset && e < dim; e++)
-        s->raw[e] += offset[e];
+    key_to_f32(source->memory->shape.dtype, place->raw, offset, s->raw, dim);
     rope_rotate(source->rope, s->cosines[place->index], s->sines[place->index], s->raw, key, dim, 1.0f);
     for (int e = 0; offset && e < dim; e++)
-        key[e] -= offset[e] * source->still[e];
+        key[e] -= offset[e] * source->slow_cosine[e];
 }
 
 /* What the work items that pack a message see. */

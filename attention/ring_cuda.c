@@ -19,10 +19,10 @@ enum { MOST_ROPES = 2 };
 
 /* Where the parts of the ring's scratch begin, which is the device's memory. */
 struct gpu_plan {
-    size_t spans;  /* [max_block] */
-    size_t offset; /* [kv_heads][dim] */
-    size_t still;  /* [dim] */
-    size_t parts;  /* attend_one_cuda_parts() numbers */
+    size_t spans;       /* [max_block] */
+    size_t offset;      /* [kv_heads][dim] */
+    size_t slow_cosine; /* [dim] */
+    size_t parts;       /* attend_one_cuda_parts() numbers */
     size_t total;
 };
 
@@ -91,7 +91,7 @@ static bool plan_make(const struct ring_options *o, struct gpu_plan *plan)
     size_t total = 0;
     const bool fits = layout_reserve(&total, (size_t)o->max_block, sizeof(struct attend_span), &plan->spans) &&
                       layout_reserve(&total, (size_t)o->kv_heads, row, &plan->offset) &&
-                      layout_reserve(&total, 1, row, &plan->still) &&
+                      layout_reserve(&total, 1, row, &plan->slow_cosine) &&
                       layout_reserve(&total, attend_one_cuda_parts(o->heads, o->dim), sizeof(float), &plan->parts);
     plan->total = total;
     return fits;
@@ -220,7 +220,7 @@ static int upload_offset(struct ring *ring, const struct ring_message_source *so
         return 0;
     if (upload(ring, scratch_at(ring, plan->offset), on_host, (size_t)o->kv_heads * row, err) != 0)
         return -1;
-    return upload(ring, scratch_at(ring, plan->still), source->still, row, err);
+    return upload(ring, scratch_at(ring, plan->slow_cosine), source->slow_cosine, row, err);
 }
 
 static int gpu_pack(struct ring *ring, const struct ring_message *message, const struct ring_message_source *source,
@@ -244,7 +244,7 @@ static int gpu_pack(struct ring *ring, const struct ring_message *message, const
         .values = memory_values(memory, source->layer, 0),
         .positions = message->positions,
         .offset = offset,
-        .still = scratch_at(ring, gpu_of(ring)->plan.still),
+        .slow_cosine = scratch_at(ring, gpu_of(ring)->plan.slow_cosine),
         .key_rows = key_rows(message),
         .k = message->packed,
         .v = values_of(ring, message),
@@ -357,7 +357,7 @@ static int gpu_attend_one(struct ring *ring, const struct ring_message_source *s
         .keys = (const bf16 *)memory_keys(memory, source->layer, 0) + before,
         .values = (const bf16 *)memory_values(memory, source->layer, 0) + before,
         .positions = memory->device_positions + first,
-        .still = scratch_at(ring, plan->still),
+        .slow_cosine = scratch_at(ring, plan->slow_cosine),
         .parts = scratch_at(ring, plan->parts),
         .out = one->o,
         .lse = one->lse,

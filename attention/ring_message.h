@@ -35,7 +35,7 @@ void *ring_message_run(const struct ring_message *message, int kv_head, int64_t 
 struct ring_message_source {
     const struct memory *memory;
     const struct rope *rope;
-    const float *still; /* [dim] what rotation multiplies an element by where it hardly moves it, else 0 */
+    const float *slow_cosine; /* [dim] what rotation multiplies an element by where it hardly moves it, else 0 */
     int layer;
     int64_t first; /* index in memory of the message's first token */
 };

@@ -138,7 +138,7 @@ static __device__ void rotate_key_of(const struct rope_tables &tables, const str
     const int64_t to = (head * call.key_rows + blockIdx.x) * call.dim;
     const float *offset = call.offset ? call.offset + (int64_t)head * call.dim : NULL;
     const struct rotate_pairs<V> x = rotate_key<V>(tables, (const __nv_bfloat16 *)call.keys + from, offset,
-                                                   call.still, angles_of<V>(tables, cosines, i), i);
+                                                   call.slow_cosine, angles_of<V>(tables, cosines, i), i);
     rotate_store(tables, x, (__nv_bfloat16 *)call.k + to, i);
 }
 
@@ -147,7 +147,7 @@ static __device__ void keep_element(const struct rotate_cuda_keys &call, int hea
 {
     const int64_t from = (head * call.capacity + call.first + blockIdx.x) * call.dim;
     const float *offset = call.offset ? call.offset + (int64_t)head * call.dim : NULL;
-    const float key = rotate_key_rest((const __nv_bfloat16 *)call.keys + from, offset, call.still, e);
+    const float key = rotate_key_rest((const __nv_bfloat16 *)call.keys + from, offset, call.slow_cosine, e);
     ((__nv_bfloat16 *)call.k)[(head * call.key_rows + blockIdx.x) * call.dim + e] = __float2bfloat16_rn(key);
 }
 
@@ -201,7 +201,7 @@ int rotate_cuda_keys(const struct rope_cuda *rope, const struct rotate_cuda_keys
     const bool fours = rotate_in_fours(rope->tables, dim) && gpu_in_fours((const __nv_bfloat16 *)call->keys, dim) &&
                        gpu_in_fours((const __nv_bfloat16 *)call->values, dim) &&
                        gpu_in_fours((__nv_bfloat16 *)call->k, dim) && gpu_in_fours((__nv_bfloat16 *)call->v, dim) &&
-                       gpu_in_fours(call->offset, dim) && gpu_in_fours(call->still, dim);
+                       gpu_in_fours(call->offset, dim) && gpu_in_fours(call->slow_cosine, dim);
     const auto rotate_keys = fours ? rotate_keys_kernel<4> : rotate_keys_kernel<1>;
     GPU_LAUNCH(rotate_keys, (unsigned)i64_round_up(call->n, ATTN_KEY_TILE),
                token_threads(rope, call->kv_heads, fours ? 4 : 1), 2 * (size_t)rope->tables.half * sizeof(float),

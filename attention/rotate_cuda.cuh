@@ -98,17 +98,18 @@ static __device__ __forceinline__ rotate_pairs<V> rotate_query(const struct rope
     return rotate_turn(x, angles);
 }
 
-/* The pairs i .. i + V of a raw key, rotated. offset [dim], unless NULL, is added before, and offset * still [dim]
- * taken off again after. */
+/* The pairs i .. i + V of a raw key, rotated. offset [dim], unless NULL, is added before, and offset * slow_cosine
+ * [dim] taken off again after. */
 template <int V>
 static __device__ __forceinline__ rotate_pairs<V>
-rotate_key(const struct rope_tables &tables, const __nv_bfloat16 *key, const float *offset, const float *still,
-           const struct rotate_angles<V> &angles, int i)
+rotate_key(const struct rope_tables &tables, const __nv_bfloat16 *key, const float *offset,
+           const float *slow_cosine, const struct rotate_angles<V> &angles, int i)
 {
     struct rotate_pairs<V> x = rotate_load<V>(tables, key, i);
     if (!offset)
         return rotate_turn(x, angles);
-    const struct rotate_pairs<V> more = rotate_load<V>(tables, offset, i), rest = rotate_load<V>(tables, still, i);
+    const struct rotate_pairs<V> more = rotate_load<V>(tables, offset, i),
+                                 rest = rotate_load<V>(tables, slow_cosine, i);
     for (int k = 0; k < V; k++)
         x.a[k] += more.a[k], x.b[k] += more.b[k];
     x = rotate_turn(x, angles);
@@ -119,10 +120,10 @@ rotate_key(const struct rope_tables &tables, const __nv_bfloat16 *key, const flo
 
 /* Element e of a raw key that does not turn. */
 static __device__ __forceinline__ float rotate_key_rest(const __nv_bfloat16 *key, const float *offset,
-                                                        const float *still, int e)
+                                                        const float *slow_cosine, int e)
 {
     const float x = __bfloat162float(key[e]);
-    return offset ? (x + offset[e]) - offset[e] * still[e] : x;
+    return offset ? (x + offset[e]) - offset[e] * slow_cosine[e] : x;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* What goes round block attention on a GPU (attend_cuda.h): positions turned into rotations and spans, queries and
+/* The steps around block attention on a GPU (attend_cuda.h): positions turned into rotations and spans, queries and
  * keys rotated, values moved, the state finished.
  *
  * A segment in one layer: memory_cuda_put keeps its raw keys and values; rotate_cuda_queries begins the state;
@@ -70,7 +70,7 @@ struct rotate_cuda_keys {
     const void *keys, *values; /* [kv_heads][capacity][dim] bf16, keys not rotated */
     const int64_t *positions;  /* [n] of the keys first .. first + n */
     const float *offset;       /* [kv_heads][dim] or NULL: added to keys before they are rotated ... */
-    const float *still;        /* [dim], with offset: offset * still is taken off again after */
+    const float *slow_cosine;  /* [dim], with offset: offset * slow_cosine is taken off again after */
     int64_t key_rows;          /* at least n rounded up to ATTN_KEY_TILE */
     void *k, *v;               /* [kv_heads][key_rows][dim] bf16 */
 };

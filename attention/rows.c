@@ -21,3 +21,10 @@ void row_to_f32(enum dtype dtype, const void *in, float *out, int64_t n)
     for (int64_t i = 0; i < n; i++)
         out[i] = bf16_to_f32(kept[i]);
 }
+
+void key_to_f32(enum dtype dtype, const void *in, const float *offset, float *out, int dim)
+{
+    row_to_f32(dtype, in, out, dim);
+    for (int e = 0; offset && e < dim; e++)
+        out[e] += offset[e];
+}

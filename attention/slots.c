@@ -145,7 +145,7 @@ static void make_slot(struct slots *slots, const struct keep *keep, const struct
     const size_t to = (size_t)((int64_t)head * slots->held + own) * row;
     const enum pooling how = (enum pooling)keep->spec->pool;
     if (how == POOL_CONVOLUTION && !is_slot) {
-        const float *offset = source->key_offset ? source->key_offset + head * slots->shape.dim : NULL;
+        const float *offset = key_offset_of(source->key_offset, head, slots->shape.dim);
         convolve_rows(slots, &source->convolutions->keys, view->keys + from, offset, slots->keys + to);
         convolve_rows(slots, &source->convolutions->values, view->values + from, NULL, slots->values + to);
     } else {

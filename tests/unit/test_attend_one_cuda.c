@@ -31,7 +31,7 @@ struct bed {
     const struct problem *problem;
     struct rope *rope;
     struct rope_cuda copy;
-    float *q, *offset, *still;
+    float *q, *offset, *slow_cosine;
     bf16 *keys, *values;
     int64_t *positions;
     struct attend_one_cuda call;
@@ -67,7 +67,7 @@ static void make_host(struct bed *bed)
     assert_non_null(bed->rope = rope_create(&rope, &on_gpu.err));
     bed->q = random_numbers(KV_HEADS * p->group * p->dim, 3);
     bed->offset = random_numbers(KV_HEADS * p->dim, 5);
-    bed->still = random_numbers(p->dim, 1);
+    bed->slow_cosine = random_numbers(p->dim, 1);
     bed->keys = random_rows(KV_HEADS * capacity_of(p) * p->dim);
     bed->values = random_rows(KV_HEADS * capacity_of(p) * p->dim);
     assert_non_null(bed->positions = malloc((size_t)capacity_of(p) * sizeof *bed->positions));
@@ -95,7 +95,7 @@ static void make_device(struct bed *bed)
         .values = gpu_copy(bed->values, key_bytes),
         .positions = gpu_copy(bed->positions, (size_t)capacity_of(p) * sizeof *bed->positions),
         .offset = p->offset ? gpu_copy(bed->offset, KV_HEADS * row) : NULL,
-        .still = gpu_copy(bed->still, row),
+        .slow_cosine = gpu_copy(bed->slow_cosine, row),
         .parts = gpu_room(attend_one_cuda_parts(heads, p->dim) * sizeof(float)),
         .out = gpu_copy(bed->q, (size_t)heads * row), /* what is there before does not matter */
         .lse = gpu_room((size_t)heads * sizeof(float)),
@@ -107,7 +107,7 @@ static void bed_free(struct bed *bed)
     free(bed->positions);
     free(bed->values);
     free(bed->keys);
-    free(bed->still);
+    free(bed->slow_cosine);
     free(bed->offset);
     free(bed->q);
     rope_cuda_free(&bed->copy);
@@ -127,7 +127,7 @@ static void dense_key(const struct bed *bed, int kv_head, int64_t index, float *
     rope_angles(bed->rope, bed->positions[index], cosines, sines);
     rope_rotate(bed->rope, cosines, sines, key, out, p->dim, 1);
     for (int e = 0; p->offset && e < p->dim; e++)
-        out[e] -= offset[e] * bed->still[e];
+        out[e] -= offset[e] * bed->slow_cosine[e];
 }
 
 /* scores [n] of a head. */

@@ -126,7 +126,7 @@ static void queries_are_rotated_and_their_state_begun(void **state)
 /* A memory of one layer and what becomes of a piece of it. */
 static bf16 raw_keys[KV_HEADS * CAPACITY * 256], raw_values[KV_HEADS * CAPACITY * 256];
 static bf16 k[KV_HEADS * KEY_ROWS * 256], v[KV_HEADS * KEY_ROWS * 256];
-static float offset[KV_HEADS * 256], still[256];
+static float offset[KV_HEADS * 256], slow_cosine[256];
 static int64_t key_positions[KEYS];
 
 static void fill_memory(int dim)
@@ -137,7 +137,7 @@ static void fill_memory(int dim)
     }
     fill(offset, KV_HEADS * dim, 100);
     for (int e = 0; e < dim; e++)
-        still[e] = e % 3 == 0 ? 1 : 0;
+        slow_cosine[e] = e % 3 == 0 ? 1 : 0;
     for (int i = 0; i < KEYS; i++)
         key_positions[i] = i * 67;
 }
@@ -154,7 +154,7 @@ static void check_key(const struct fixture *f, int head, int index, bool with_of
     rotate(f, key_positions[index], raw, expected, 1);
     for (int e = 0; e < dim; e++) {
         if (with_offset)
-            expected[e] -= offset[head * dim + e] * still[e];
+            expected[e] -= offset[head * dim + e] * slow_cosine[e];
         assert_rounded(key[e], expected[e], with_offset ? 100 : 2);
     }
     assert_memory_equal(value, raw_values + from, (size_t)dim * sizeof *value);
@@ -178,7 +178,7 @@ static void check_keys(const struct fixture *f, int n, bool with_offset)
         .values = gpu_copy(raw_values, memory_bytes),
         .positions = gpu_copy(key_positions, sizeof key_positions),
         .offset = with_offset ? gpu_copy(offset, (size_t)(KV_HEADS * dim) * sizeof *offset) : NULL,
-        .still = with_offset ? gpu_copy(still, (size_t)dim * sizeof *still) : NULL,
+        .slow_cosine = with_offset ? gpu_copy(slow_cosine, (size_t)dim * sizeof *slow_cosine) : NULL,
         .key_rows = KEY_ROWS,
         .k = gpu_copy(k, bytes),
         .v = gpu_copy(v, bytes)};
