@@ -38,6 +38,7 @@ struct blocks {
 size_t blocks_record_bytes(const struct blocks_shape *shape);
 size_t blocks_bytes(const struct blocks_shape *shape, int ranks);
 
+/* ERROR_RESOURCE. blocks_free also after a blocks_create that failed. */
 int blocks_create(struct blocks *blocks, const struct blocks_shape *shape, const struct comm *group,
                   const struct device *device, struct error *err);
 void blocks_free(struct blocks *blocks);

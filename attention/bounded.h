@@ -42,14 +42,15 @@ struct bounded_options {
 };
 
 /* Bytes that bounded_create will allocate on a rank, small change aside; of the group only its size is looked at.
- * ERROR_INPUT for heads that the kernels cannot do. */
+ * ERROR_INPUT for heads that the kernels cannot do, ERROR_RESOURCE for more bytes than can be counted. */
 int bounded_bytes(const struct bounded_options *options, size_t *out, struct error *err);
 
+/* NULL with one of these errors, or ERROR_RESOURCE where there is no memory. */
 struct bounded *bounded_create(const struct bounded_options *options, struct error *err);
 void bounded_free(struct bounded *bounded);
 void bounded_reset(struct bounded *bounded);
 
-/* The next segment [first, end), in every layer. */
+/* The next segment [first, end), in every layer. ERROR_INTERNAL where it is longer than max_segment. */
 int bounded_begin(struct bounded *bounded, int64_t first, int64_t end, struct error *err);
 
 /* Keys and values [kv_heads][dim] f32 of the token at `position`. Different tokens from different threads at once.
@@ -65,12 +66,15 @@ struct bounded_queries {
     const struct rope *rope;
     void *out;
 };
+
+/* Attention of this rank's block in that layer, which then takes in what leaves the near part. Collective;
+ * ERROR_CLUSTER, ERROR_RESOURCE. */
 int bounded_attend(struct bounded *bounded, int layer, const struct bounded_queries *queries, struct error *err);
 
 /* One token more, in every layer. */
 int bounded_begin_one(struct bounded *bounded, struct error *err);
 
-/* The query of that token, the same on every rank. */
+/* The query of that token, the same on every rank; its result is the decoder's. Collective; the same errors. */
 int bounded_attend_one(struct bounded *bounded, int layer, const struct decoder_query *query, struct error *err);
 
 /* Bytes of keys and values that the layers hold now, for the log and the receipts. */

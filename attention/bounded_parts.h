@@ -76,8 +76,8 @@ struct bounded_blocks {
 
 /* What the layers that are observed share. */
 struct bounded_observe {
-    int64_t *runs,
-        *totals; /* [threads] x run: what the keys of a run get from a tile; of candidates, on all ranks */
+    int64_t *runs;   /* [threads] x run: what the keys of a run get from a tile */
+    int64_t *totals; /* what candidates got on all ranks */
     size_t run;
     double *scores; /* [kv_heads][candidates] */
 };
@@ -162,14 +162,21 @@ void bounded_take_sinks(struct bounded *bounded, struct bounded_layer *layer, in
 /* The sinks and slots of a layer, together, to bounded->kept_keys and kept_values. Collective. */
 int bounded_gather_kept(struct bounded *bounded, struct bounded_layer *layer, struct error *err);
 
-/* Layers whose groups of queries choose. Most groups of all ranks in a segment; sizes, life; the groups of b->first
- * .. b->end; the own group, from 0, of the query at `position`; the run of an own group. */
+/* ---- groups of queries that choose together (bounded_groups.c) ---- */
+
+/* Most groups of all ranks in a segment; 0: no layer chooses. */
 int64_t bounded_groups_most(const struct bounded_options *options);
 size_t bounded_groups_bytes(const struct bounded_options *options);
 int bounded_groups_create(struct bounded *bounded, struct error *err);
 void bounded_groups_free(struct bounded *bounded);
+
+/* The groups of the segment in hand. */
 void bounded_groups_find(struct bounded *bounded);
+
+/* The own group, from 0, of the query at `position`. */
 int64_t bounded_groups_own(const struct bounded *bounded, int64_t position);
+
+/* The packed run of an own group. */
 char *bounded_groups_run(const struct bounded *bounded, int64_t own, int kv_head);
 
 /* Rows of one kv head on their way into a run: keys and values [n][dim], row i at position i * step. */
@@ -182,66 +189,91 @@ struct bounded_packing {
     const struct bounded_layer *layer;
     const struct rope *rope;
 };
+
 /* The first n sinks to the beginning of `to`; returns the bytes of their keys. */
 size_t bounded_copy_sinks(const struct bounded *bounded, const struct bounded_layer *layer, int kv_head, int64_t n,
                           const struct bounded_raw *to);
+
 /* The rows become tiles from `tile` on. */
 void bounded_pack(const struct bounded_packing *packing, const struct bounded_raw *raw, int kv_head, char *tile);
 
-/* Layers that retrieve. Sizes, life; of a segment: what leaves goes into the far memory, and each group's choice is
- * packed; the run of a group for the token at `first`, and its number of rows beside the sinks. Of one token: the
- * choice is made anew every few tokens, and this rank's share of it lies in layer->one_keys. The near part is
- * complete, and queries are the layer's. Collective. */
+/* ---- layers that retrieve from a far memory (bounded_far.c) ---- */
+
 int bounded_far_bytes(const struct bounded_options *options, size_t *out, struct error *err);
 int bounded_far_create(struct bounded *bounded, struct error *err);
 void bounded_far_free(struct bounded *bounded);
+
+/* Of a segment, whose near part is complete: what leaves goes into the far memory, and each group's choice is
+ * packed. Collective. */
 int bounded_far_choose(struct bounded *bounded, struct bounded_layer *layer, const struct bounded_queries *queries,
                        struct error *err);
+
+/* The run of the group of the token at `first`; *rows: beside the sinks. */
 const void *bounded_far_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *rows);
+
+/* Of one token: the choice is made anew every few tokens, and this rank's share of it lies in layer->one_keys.
+ * Collective. */
 int bounded_far_choose_one(struct bounded *bounded, struct bounded_layer *layer, const struct decoder_query *query,
                            int64_t position, struct error *err);
 
-/* Layers with blocks. Sizes, life; of a segment: each group's choice is packed, and so are the tokens before the
- * window; the run of the group of the token at `first`, and its rows beside the sinks; the other run. At its end
- * what leaves becomes blocks. Of one token: this rank's share of its choice lies in blocks.one. Collective but for
- * runs. */
+/* ---- layers that choose raw blocks (bounded_blocks.c) ---- */
+
 size_t bounded_blocks_bytes(const struct bounded_options *options);
 int bounded_blocks_create(struct bounded *bounded, struct error *err);
 void bounded_blocks_free(struct bounded *bounded);
+
+/* Of a segment: each group's choice is packed, and so are the tokens before the window. Collective. */
 int bounded_blocks_choose(struct bounded *bounded, struct bounded_layer *layer,
                           const struct bounded_queries *queries, struct error *err);
+
+/* The run of the group of the token at `first`; *slots: its rows beside the sinks. Then that of the tokens before
+ * the window. */
 const void *bounded_blocks_run(const struct bounded *bounded, int kv_head, int64_t first, int64_t *slots);
 const void *bounded_blocks_rest(const struct bounded *bounded, int kv_head);
+
+/* Of one token: this rank's share of its choice lies in blocks.one. Collective. */
 int bounded_blocks_choose_one(struct bounded *bounded, struct bounded_layer *layer,
                               const struct decoder_query *query, struct error *err);
+
+/* At the end of a segment: near tokens before position `leave` become blocks. Collective. */
 int bounded_blocks_keep(struct bounded *bounded, struct bounded_layer *layer, int64_t leave, struct error *err);
+
+/* ---- layers whose queries attend to their nearest slots only, spec.nearest (bounded_nearest.c) ---- */
 
 /* A tile of query rows of one kv head, in the thread's scratch memory: its q, rotated. */
 struct bounded_tile {
     int kv_head, rows, thread;
 };
 
-/* Layers whose queries attend to their nearest slots only (spec.nearest). Sizes, life; a tile's state becomes that
- * over the kept rows; one token's result over this rank's share of the slots, its query at `position`, or NULL with
- * an error. The last is collective, and its result lives until the next call. */
 size_t bounded_nearest_bytes(const struct bounded_options *options);
 int bounded_nearest_create(struct bounded *bounded, struct error *err);
 void bounded_nearest_free(struct bounded *bounded);
+
+/* The tile's state becomes that over the kept rows. */
 void bounded_nearest_attend(const struct bounded *bounded, const struct bounded_layer *layer,
                             const struct rope *rope, const struct bounded_tile *tile);
+
+/* One token's result over this rank's share of the slots, its query at `position`, until the next call; or NULL
+ * with an error. Collective. */
 const struct decoder_result *bounded_nearest_one(struct bounded *bounded, const struct bounded_layer *layer,
                                                  const struct decoder_query *query, int64_t position,
                                                  struct error *err);
 
-/* Layers with landmarks. Sizes, life; this rank's block, and one token, over the near part. Every rank works out
- * the whole of one token's result. */
+/* ---- layers with landmarks (bounded_landmark.c) ---- */
+
 size_t bounded_landmark_bytes(const struct bounded_options *options);
 int bounded_landmark_create(struct bounded *bounded, struct error *err);
 void bounded_landmark_free(struct bounded *bounded);
+
+/* This rank's block over the near part. */
 void bounded_landmark_attend(struct bounded *bounded, const struct bounded_layer *layer,
                              const struct bounded_queries *queries);
+
+/* One token over the near part; every rank works out the whole of its result. */
 void bounded_landmark_attend_one(struct bounded *bounded, const struct bounded_layer *layer,
                                  const struct decoder_query *query, int64_t position);
+
+/* ---- layers whose keys are kept or found by the attention they get (bounded_observe.c) ---- */
 
 /* A run of packed keys that a tile's rows have attended to: what they get goes to the places from `place` on,
  * `counts` times. */
@@ -252,24 +284,32 @@ struct bounded_run {
     int64_t place, counts;
 };
 
-/* Layers whose keys are kept or found by the attention they get. Sizes, life. Before a segment's attention, begin;
- * of each tile, run. At its end, with the near part and kept rows still in place: what slots and the near tokens
- * that leave have got on all ranks, [kv_heads][classes][slots, then leaving] until the next call; or the same as a
- * rule's scores, near tokens from position `first` on, and when it has chosen the sums move with what was kept.
- * Drop what was near before `leave`. The two that return errors are collective. */
 size_t bounded_observe_bytes(const struct bounded_options *options);
 int bounded_observe_create(struct bounded *bounded, struct error *err);
 void bounded_observe_free(struct bounded *bounded);
 void bounded_observe_reset(struct bounded_layer *layer);
+
+/* Before a segment's attention, and then of each tile of it. */
 void bounded_observe_begin(struct bounded_layer *layer);
 void bounded_observe_run(struct bounded *bounded, const struct bounded_layer *layer, const struct attn_tile *rows,
                          const struct bounded_run *run);
+
+/* At its end, with the near part and kept rows still in place: what slots and the near tokens that leave have got
+ * on all ranks, [kv_heads][classes][slots, then leaving] until the next call. Collective. */
 const int64_t *bounded_observed(struct bounded *bounded, const struct bounded_layer *layer, struct stretch leaving,
                                 struct error *err);
+
+/* The same as a rule's scores, near tokens from position `first` on. Collective. */
 int bounded_observe_score(struct bounded *bounded, const struct bounded_layer *layer, int64_t first,
                           struct keep *keep, struct error *err);
+
+/* Once the rule has chosen: the sums move with what was kept. */
 void bounded_observe_kept(struct bounded_layer *layer, int64_t first, const struct keep *keep);
+
+/* Drop the sums of what was near before position `leave`. */
 void bounded_observe_drop(struct bounded_layer *layer, int64_t leave);
+
+/* ---- bounded_attend.c ---- */
 
 /* The attention of this rank's block; near and kept rows are in place. */
 void bounded_attend_block(struct bounded *bounded, struct bounded_layer *layer,

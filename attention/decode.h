@@ -45,7 +45,7 @@ struct decode_run {
     int n, rows, dim;
 };
 
-/* The scores of a stretch become weights, and these the state of its rows (kernel.h), from nothing. */
+/* Turn a stretch's scores into weights and compute the state of its rows (kernel.h), from nothing. */
 struct decode_sums {
     const void *values; /* [n][dim] */
     float *scores;      /* [rows][DECODE_STRIDE] */

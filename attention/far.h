@@ -2,9 +2,8 @@
  * FAR_BLOCK tokens that are shared out evenly over a ring group: block b is held by rank b % ranks.
  *
  * Block b holds the tokens first_token + b * FAR_BLOCK and on. A query sees at most the last `capacity` blocks
- * before its near part: far_first_seen. What a segment adds is there before its first queries have chosen, so
- * beside these `ahead` blocks have room, or they would push out what the first queries may see. What is older
- * leaves.
+ * before its near part: far_first_seen. A segment's own blocks are there before its first queries have chosen;
+ * `ahead` more places keep them from pushing out blocks that these queries may still see. What is older leaves.
  *
  * far_create, sized once; per segment far_append, far_fetch for records that others hold, and far_settle when all
  * its queries have what they see; far_reset before the next chunk; far_free.
@@ -35,7 +34,10 @@ struct far {
     char *records;  /* [kv_heads][held] */
 };
 
+/* Bytes of the records that a rank has room for; false where they cannot be counted. */
 bool far_bytes(const struct far_shape *shape, int ranks, size_t *out);
+
+/* ERROR_RESOURCE. far_free also after a far_create that failed. */
 int far_create(struct far *far, const struct far_shape *shape, const struct comm *group,
                const struct device *device, struct error *err);
 void far_free(struct far *far);
@@ -74,7 +76,7 @@ struct far_wants {
     void *stage, *records;
 };
 
-/* Collective. */
+/* Bring them. Collective; ERROR_CLUSTER, or ERROR_RESOURCE for the counts of the ranks. */
 int far_fetch(const struct far *far, const struct comm *group, const struct far_wants *wanted, struct error *err);
 
 #endif

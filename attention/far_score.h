@@ -27,14 +27,15 @@ static inline size_t far_lanes_bytes(int dim)
     return (size_t)FAR_LANES * ((size_t)dim + sizeof(int32_t));
 }
 
-/* Of the rows of some tiles [tiles][FAR_LANES]: what products are times, beside the keys' scale, to be scores;
- * their largest scores, or nearly; and what each row counts. */
+/* Of the rows of some tiles, each [tiles][FAR_LANES]. */
 struct far_rows {
-    const float *scales, *most, *factors;
+    const float *scales;  /* times the keys' scale and a product: the score */
+    const float *most;    /* a row's largest score, or nearly */
+    const float *factors; /* a row's weight in the group's sum */
 };
 
-/* A block's keys, ready for products: all FAR_BLOCK of them, or its FAR_REPRESENTATIVES. They are not negative, as
- * the instructions want one side. */
+/* A block's keys, ready for products: all FAR_BLOCK of them, or its FAR_REPRESENTATIVES. Stored unsigned,
+ * 128 larger: the instructions multiply signed by unsigned. */
 struct far_keys8 {
     int dim, n;
     uint8_t *k; /* [n][dim], key = scale * (k - 128) */

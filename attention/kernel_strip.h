@@ -82,8 +82,8 @@ struct strip_arithmetic {
 /* Units of ATTN_UNIT in a weight. */
 #define STRIP_UNITS ((float)(1 / ATTN_UNIT))
 
-/* Fetch into the second-level cache what panel of scores number `panel` of the strip is to fetch. The next block
- * comes from far away; fetched a few lines at a time behind the arithmetic it costs nothing. */
+/* Prefetch into the second-level cache this panel's share of the next block: a few lines at a time, behind the
+ * arithmetic, cost nothing. */
 static inline void strip_fetch_ahead(const struct strip *strip, int panel)
 {
     size_t part = strip->ahead_bytes / (STRIP_KEYS / STRIP_PANEL);

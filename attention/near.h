@@ -30,6 +30,7 @@ struct near {
 /* Bytes of keys and values; false where they cannot be counted. */
 bool near_bytes(const struct near_shape *shape, size_t *out);
 
+/* ERROR_RESOURCE. near_free also after a near_create that failed. */
 int near_create(struct near *near, const struct near_shape *shape, const struct device *device, struct error *err);
 void near_free(struct near *near);
 void near_reset(struct near *near);

@@ -1,8 +1,8 @@
 /* compressive: the last `window` tokens before a segment, and `slots` compressed ones before these, each made of
  * `rate` consecutive tokens by taking the mean or the largest of their raw keys and values, element by element, the
  * one of them that has got most attention so far (form=used), or a convolution whose weights the model's file has
- * (form=conv, attention/convolution.h); the oldest slots leave first, and the memory
- * reaches window + rate * slots tokens back. (Compressive Transformer: Rae et al. 2019, arXiv:1911.05507,
+ * (form=conv, attention/convolution.h); the oldest slots leave first, and the memory reaches window + rate * slots
+ * tokens back. (Compressive Transformer: Rae et al. 2019, arXiv:1911.05507,
  * section 3.1: pooling with kernel and stride `rate`, FIFO memories, one position to a slot.)
  *
  * weigh=1 adds ln(rate) to a slot's logit, so that it counts for the tokens it stands for; the paper has no such

@@ -10,9 +10,8 @@
  * and blocks are cut after each segment. In decode every token chooses. The code has the one distance at window -
  * 1, the paper at `window`, and so have we. The code's mask shows tokens that leave the window during a chunk to
  * all of its queries, twice where they are still in a query's window; here, as in the paper, every token is seen
- * once. With these two as the code has them, a restatement
- * in Python of the definition in tests/mpi/test_infllm.c gave its answers, for chunks of 128. Blocks are kept raw,
- * at most `memory` tokens of them, the last. */
+ * once. With these two as the code has them, a restatement in Python of the definition in tests/mpi/test_infllm.c
+ * gave its answers, for chunks of 128. Blocks are kept raw, at most `memory` tokens of them, the last. */
 #include "attention/blocks.h"
 #include "attention/policy.h"
 

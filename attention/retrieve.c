@@ -28,14 +28,15 @@ static int64_t sampled(int64_t count, int64_t s)
                       : other / BETWEEN * RETRIEVE_COARSE + RETRIEVE_SAMPLE * (1 + other % BETWEEN);
 }
 
-static char *card_of(const struct retrieve *r, int64_t group)
+static char *packed_of(const struct retrieve *r, int64_t group)
 {
-    return r->memory + r->plan.cards + (size_t)group * r->plan.card_bytes;
+    return r->memory + r->plan.packed + (size_t)group * r->plan.packed_bytes;
 }
 
 int8_t *retrieve_lanes(const struct retrieve *r, int64_t group, int kv_head, int tile)
 {
-    return (int8_t *)card_of(r, group) + (size_t)(kv_head * r->plan.tiles + tile) * far_lanes_bytes(r->options.dim);
+    return (int8_t *)packed_of(r, group) +
+           (size_t)(kv_head * r->plan.tiles + tile) * far_lanes_bytes(r->options.dim);
 }
 
 float *retrieve_scales(const struct retrieve *r, int64_t group, int kv_head, int tile)
@@ -66,9 +67,10 @@ static bool plan_make(const struct retrieve_options *o, struct retrieve_plan *pl
     const int64_t sample = plan->max_columns / (ranks % RETRIEVE_GLANCE == 0 ? 1 : RETRIEVE_GLANCE) + 1;
     const int64_t glance = retrieve_tiles(&shape, o->max_count, true) * sample;
     plan->board = i64_max(fine, o->max_blocks > RETRIEVE_CANDIDATES ? glance : 0) * FAR_LANES;
-    plan->card_bytes = (size_t)(o->kv_heads * plan->tiles) * (far_lanes_bytes(o->dim) + FAR_LANES * sizeof(float));
+    plan->packed_bytes =
+        (size_t)(o->kv_heads * plan->tiles) * (far_lanes_bytes(o->dim) + FAR_LANES * sizeof(float));
     const size_t best = groups * RETRIEVE_CANDIDATES * sizeof(struct retrieve_entry);
-    const bool fits = layout_reserve(&total, groups, plan->card_bytes, &plan->cards) &&
+    const bool fits = layout_reserve(&total, groups, plan->packed_bytes, &plan->packed) &&
                       layout_reserve(&total, groups * columns, sizeof(int64_t), &plan->columns) &&
                       layout_reserve(&total, groups, (size_t)plan->board * sizeof(float), &plan->scores) &&
                       layout_reserve(&total, groups * lanes, sizeof(float), &plan->most) &&
@@ -167,11 +169,11 @@ static void write_item(void *context, int64_t item, int thread)
     }
 }
 
-/* The cards of all ranks to all ranks; groups are in order of ranks. */
+/* The packed queries of all ranks to all ranks; groups are in order of ranks. */
 static int share_queries(struct retrieve *r, const struct retrieve_call *call, struct error *err)
 {
     const struct comm *group = r->options.group;
-    MPI_Datatype card;
+    MPI_Datatype packed;
     if (group->size == 1 || call->groups[0].rank == RETRIEVE_EVERY)
         return 0;
     int *counts = calloc(2 * (size_t)group->size, sizeof *counts), *places = counts + group->size;
@@ -181,12 +183,12 @@ static int share_queries(struct retrieve *r, const struct retrieve_call *call, s
         counts[call->groups[g].rank]++;
     for (int rank = 1; rank < group->size; rank++)
         places[rank] = places[rank - 1] + counts[rank - 1];
-    int status = comm_record_type(r->plan.card_bytes, "queries", &card, err);
+    int status = comm_record_type(r->plan.packed_bytes, "queries", &packed, err);
     if (status == 0) {
         status = comm_check(
-            MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, card_of(r, 0), counts, places, card, group->mpi),
+            MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, packed_of(r, 0), counts, places, packed, group->mpi),
             "sharing queries", err);
-        MPI_Type_free(&card);
+        MPI_Type_free(&packed);
     }
     free(counts);
     return status;

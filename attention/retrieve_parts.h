@@ -19,8 +19,8 @@ struct retrieve_entry {
 
 /* All memory is one block; here is where its parts begin. */
 struct retrieve_plan {
-    size_t
-        cards; /* [groups] x card_bytes: lanes [kv_heads][tiles], then their scales [kv_heads][tiles][FAR_LANES] */
+    size_t packed;  /* [groups] x packed_bytes of queries: lanes [kv_heads][tiles], scales
+                       [kv_heads][tiles][FAR_LANES] */
     size_t columns; /* [groups][max_columns] int64: blocks of this rank that are scored */
     size_t scores;  /* [groups] x board floats: [tiles][columns][FAR_LANES] */
     size_t most;    /* [groups][tiles][FAR_LANES] f32 */
@@ -31,7 +31,7 @@ struct retrieve_plan {
     size_t best;    /* [ranks][groups][candidates] entries; merged in the places of rank 0 */
     size_t merged;  /* [ranks][candidates] entries */
     size_t keys;    /* [threads][RETRIEVE_KEYS][dim] uint8 */
-    size_t card_bytes, total;
+    size_t packed_bytes, total;
     int64_t board, max_columns;
     int tiles; /* of the rows of a group, at most */
 };
@@ -68,9 +68,9 @@ float *retrieve_scales(const struct retrieve *retrieve, int64_t group, int kv_he
 /* The blocks of this rank that group g scores. */
 int64_t *retrieve_columns(const struct retrieve *retrieve, int64_t group);
 
-/* They become what this rank has and the group sees, of all blocks or of those that are multiples of `step`. Groups
- * begin and end at different ones: column i of a group is column i + skipped of all groups together, of which there
- * are so many as is returned. */
+/* Fill the columns of every group with the blocks of this rank that the group sees, all of them or those that are
+ * multiples of `step`. Groups begin and end at different ones: column i of a group is column i + skipped of all
+ * groups together; returned is how many these are. */
 int64_t retrieve_list(const struct retrieve_stage *stage, int64_t step);
 
 /* A glance samples one block of so many, a prime, so that ranks have even shares. */
@@ -95,9 +95,10 @@ void retrieve_run(const struct retrieve *retrieve, int64_t items, void (*work)(v
 /* Scores of the listed columns, and of all ranks together the largest and the factors. Collective. */
 int retrieve_board_weigh(const struct retrieve_stage *stage, struct error *err);
 
-/* The `keep` best columns of all ranks for every group, in any order, behind block -1 nothing: entries of group g
- * at g * stage->keep of the result, which lives until the next call. Of the listed columns by their exact weights;
- * and of all there are by a glance, which lists them itself. NULL with an error. Collective. */
+/* The stage->keep best columns of all ranks for every group, in any order; block -1 ends the list. Entries of group
+ * g begin at g * stage->keep of the result, which lives until the next call. retrieve_board_best takes the listed
+ * columns by their exact weights; retrieve_glance lists all that there are and takes them by a glance. NULL with an
+ * error. Collective. */
 const struct retrieve_entry *retrieve_board_best(const struct retrieve_stage *stage, struct error *err);
 const struct retrieve_entry *retrieve_glance(struct retrieve_stage *stage, struct error *err);
 

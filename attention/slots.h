@@ -37,7 +37,10 @@ struct rows_view {
     size_t head_bytes;
 };
 
+/* Bytes that a rank has for its slots; false where they cannot be counted. */
 bool slots_bytes(const struct slots_shape *shape, int ranks, size_t *out);
+
+/* ERROR_RESOURCE. slots_free also after a slots_create that failed. */
 int slots_create(struct slots *slots, const struct slots_shape *shape, const struct comm *group,
                  const struct device *device, struct error *err);
 void slots_free(struct slots *slots);
@@ -46,7 +49,7 @@ void slots_reset(struct slots *slots);
 /* How many of the slots this rank holds. */
 int64_t slots_own(const struct slots *slots);
 
-/* All slots to `out`, on every rank. stage: slots_stage_bytes(). Collective. */
+/* All slots to `out`, on every rank. stage: slots_stage_bytes(). Collective; ERROR_CLUSTER. */
 int slots_gather(const struct slots *slots, const struct comm *group, const struct rows_view *out, void *stage,
                  struct error *err);
 size_t slots_stage_bytes(const struct slots_shape *shape, int ranks);

@@ -47,8 +47,8 @@ static double token_bytes(const struct options *options, const struct model *mod
     return layers * (model->shape.kv_heads * of_head + found_by / BLOCK_TOKENS);
 }
 
-/* The parameter with which so many tokens are held at most: what is held in blocks is held in whole ones, and the
- * first of a window's may begin before it. */
+/* The parameter with which so many tokens are held at most: whole blocks only, and a window of landmark blocks may
+ * begin up to rate - 1 tokens early. */
 static int64_t whole_blocks(const struct policy_spec *spec, int64_t tokens)
 {
     const int64_t block = i64_max(1, policy_block_tokens(spec));

@@ -2,7 +2,8 @@
  *
  * The leader of a group (its rank 0) asks, works, answers and asks again. World rank 0 leads a group, too, and
  * serves the other leaders between the steps of its own work: dealer_poll is cheap and is called from deep inside
- * the forward pass. So no thread waits for messages, and no group waits longer than one layer takes.
+ * the forward pass. So no thread waits for messages, and no group waits longer than a tile of attention or a
+ * publication takes.
  *
  * Rank 0: dealer_create, then dealer_poll often, dealer_stop once no work is left, dealer_free.
  * Other leaders: deal_ask, deal_answer, deal_report.

@@ -1,7 +1,7 @@
 /* longhaul: reads whole documents through a language model and writes down what they say.
  *
- * main reads the command line, hands over to the subcommand (pipeline/commands.h), and is the only place that turns
- * an error into a message and an exit code.
+ * main reads the command line, hands over to the subcommand (pipeline/commands.h), and turns an error into a
+ * message and an exit code. (Once the ranks work together, a failing one ends the job by comm_abort.)
  */
 #include <locale.h>
 #include <stdio.h>

@@ -139,8 +139,9 @@ static void end_document(struct plan_document *document, enum result_status stat
     error_shorten(reason, document->reason, sizeof document->reason);
 }
 
-/* What is wrong with a document is its end, but for a lack of memory: that is the machine's, and would be recorded
- * for good. -1 then. */
+/* A bad document is recorded as failed. A lack of memory is not: the record would stay when there is enough. -1
+ * then.
+ */
 static int fail_document(struct plan_document *document, struct error *err)
 {
     if (err->code == ERROR_RESOURCE)

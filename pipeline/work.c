@@ -1,5 +1,6 @@
 #include "pipeline/work.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,11 +48,8 @@ static int64_t node_add(struct work *work, const struct node *node, struct error
 
 /* ---- planning ---- */
 
-static void refuse(struct work *work, enum error_code code, const char *reason, int64_t has, int64_t room)
-{
-    work->failed = true;
-    error_set(&work->failure, code, reason, (long long)has, (long long)room);
-}
+/* In tokens: the least material that is worth its prompt; about what stands between two answers. */
+enum { LEAST_ROOM = 16, BETWEEN_ANSWERS = 4 };
 
 /* The role whose prompt a chunk's material has to fit. */
 static enum prompt_role chunk_role(enum strategy strategy)
@@ -62,13 +60,40 @@ static enum prompt_role chunk_role(enum strategy strategy)
 /* Tokens of an answer and what stands between two of them. */
 static int64_t answer_tokens(const struct work_limits *limits)
 {
-    return limits->max_new + 4;
+    return limits->max_new + BETWEEN_ANSWERS;
 }
 
 /* How many answers a reduction takes; work_plan sees to it that there are two at least. */
 static int64_t reduction_fit(const struct work_limits *limits)
 {
     return limits->room[ROLE_REDUCE] / answer_tokens(limits);
+}
+
+/* Whether the document can be done under these limits; where not, work->failure has the reason. */
+static bool can_be_done(struct work *work, const struct task *task, const struct work_limits *limits, int64_t room)
+{
+    struct error *failure = &work->failure;
+    const int64_t tokens = work->n_tokens - work->dropped;
+    const bool reduces = task->job == JOB_GENERATE && work->strategy == STRATEGY_MAP_REDUCE && tokens > room;
+    int status = 0;
+    if (work->strategy == STRATEGY_WHOLE && tokens > room)
+        status = error_set(failure, ERROR_INPUT,
+                           "%" PRId64 " tokens are more than the %" PRId64 " that fit the context as a whole",
+                           tokens, room);
+    else if (room < LEAST_ROOM)
+        status = error_set(failure, ERROR_USAGE,
+                           "a context of %" PRId64 " tokens leaves %" PRId64 " beside the prompt and the answer",
+                           limits->context, room);
+    else if (limits->overlap_asked && tokens > room && limits->overlap >= room / 2)
+        status = error_set(failure, ERROR_USAGE,
+                           "an overlap of %" PRId64 " tokens is not less than half of a chunk of %" PRId64,
+                           limits->overlap, room);
+    else if (reduces && reduction_fit(limits) < 2)
+        status = error_set(failure, ERROR_USAGE,
+                           "summaries of %" PRId64 " tokens cannot be put together in a room of %" PRId64,
+                           limits->max_new, limits->room[ROLE_REDUCE]);
+    work->failed = status != 0;
+    return status == 0;
 }
 
 /* Settles strategy, chunk length and, where the user allows it, how much is left out. */
@@ -166,21 +191,7 @@ int work_plan(struct work *work, const struct task *task, const struct work_limi
               const struct chunk_text *text, struct error *err)
 {
     int64_t room = choose(work, task, limits);
-    const int64_t tokens = work->n_tokens - work->dropped;
-    const bool reduces = task->job == JOB_GENERATE && work->strategy == STRATEGY_MAP_REDUCE && tokens > room;
-    if (work->strategy == STRATEGY_WHOLE && tokens > room)
-        refuse(work, ERROR_INPUT, "%lld tokens are more than the %lld that fit the context as a whole", tokens,
-               room);
-    else if (room < 16)
-        refuse(work, ERROR_USAGE, "a context of %lld tokens leaves %lld beside the prompt and the answer",
-               limits->context, room);
-    else if (limits->overlap_asked && tokens > room && limits->overlap >= room / 2)
-        refuse(work, ERROR_USAGE, "an overlap of %lld tokens is not less than half of a chunk of %lld",
-               limits->overlap, room);
-    else if (reduces && reduction_fit(limits) < 2)
-        refuse(work, ERROR_USAGE, "summaries of %lld tokens cannot be put together in a room of %lld",
-               limits->max_new, limits->room[ROLE_REDUCE]);
-    if (work->failed)
+    if (!can_be_done(work, task, limits, room))
         return 0;
     if (make_chunks(work, room, choose_overlap(task, limits), text, err) != 0 || first_nodes(work, task, err) != 0)
         return -1;

@@ -90,12 +90,13 @@ struct work {
     int64_t forgotten; /* of what was read of its chunks, out of every layer's reach once a chunk had been read */
 };
 
-/* Takes the tokens over. `text`, with the tokens' end offsets, is only looked at by work_plan. */
+/* Takes the tokens over. */
 void work_init(struct work *work, int32_t *tokens, int64_t n_tokens);
 void work_clear(struct work *work);
 
 /* Choose the strategy, cut the chunks, make the first nodes. A document that cannot be done under these limits is
- * marked failed with the reason; that is not an error. -1: out of memory. */
+ * marked failed with the reason; that is not an error. `text`, with the tokens' end offsets, is borrowed for the
+ * call. -1: out of memory. */
 int work_plan(struct work *work, const struct task *task, const struct work_limits *limits,
               const struct chunk_text *text, struct error *err);
 
