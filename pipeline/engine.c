@@ -377,6 +377,16 @@ fail:
     return -1;
 }
 
+/* The longest job's tokens, and its result. */
+static size_t job_bytes(const struct engine_options *options)
+{
+    const size_t of_score = options->scores ? sizeof(float) + sizeof(int32_t) : 0;
+    int64_t longest = 0;
+    for (int i = 0; i < options->n_settings; i++)
+        longest = i64_max(longest, options->settings[i].max_tokens);
+    return (size_t)longest * (sizeof(int32_t) + of_score + (options->compares ? sizeof(float) : 0));
+}
+
 int engine_memory(const struct engine_options *options, int ring, struct engine_memory *out, struct error *err)
 {
     struct engine planned = {.options = *options};
@@ -389,7 +399,7 @@ int engine_memory(const struct engine_options *options, int ring, struct engine_
         !(planned.pool = pool_create(options->threads, err)))
         return -1;
     int status = 0;
-    *out = (struct engine_memory){0};
+    *out = (struct engine_memory){.forward = job_bytes(options)};
     if (options->device->host_visible)
         out->weights = weights;
     else

@@ -41,6 +41,7 @@ struct engine_options {
     const struct device *device;
     enum dtype dtype; /* bf16 on a GPU */
     bool scores;      /* JOB_SCORE will be asked */
+    bool compares;    /* ... under two settings */
     int threads;
     bool streamed;     /* on a GPU: the matrices of two layers at a time */
     bool keys_on_host; /* on a GPU: keys and values of full layers lie beside it */
@@ -67,9 +68,9 @@ int engine_run(struct engine *engine, const struct job *job, struct job_result *
 
 /* What a rank needs, in bytes, before anything is allocated; `model` need not be packed. */
 struct engine_memory {
-    size_t weights;                     /* packed, per node */
-    size_t forward;                     /* per rank: keys, values, activations, ring buffers */
-    size_t device;                      /* per rank, on a GPU: weights and all that is computed there */
+    size_t weights; /* packed, per node */
+    size_t forward; /* per rank: keys, values, activations, ring buffers, a job and its result */
+    size_t device;  /* per rank, on a GPU: weights and all that is computed there */
     size_t device_weights, device_keys; /* of these: weights; keys and values of the past */
     size_t token_keys;                  /* keys and values of a token in full layers, of the setting with most */
 };

@@ -139,9 +139,7 @@ static void end_document(struct plan_document *document, enum result_status stat
     error_shorten(reason, document->reason, sizeof document->reason);
 }
 
-/* A bad document is recorded as failed. A lack of memory is not: the record would stay when there is enough. -1
- * then.
- */
+/* A bad document is recorded as failed. A lack of memory is not, as the record would outlive it: -1 then. */
 static int fail_document(struct plan_document *document, struct error *err)
 {
     if (err->code == ERROR_RESOURCE)
@@ -356,6 +354,18 @@ static int choose_settings(struct plan *plan, struct error *err)
     return 0;
 }
 
+/* What rank 0 has of the documents, the positions of a score counted that is being written down. */
+static int64_t documents_bytes(const struct plan *plan)
+{
+    size_t bytes = 0;
+    int64_t longest = 0;
+    for (int64_t i = 0; i < plan->n_documents; i++) {
+        bytes += work_bytes(&plan->documents[i].work);
+        longest = i64_max(longest, plan->documents[i].work.score_end);
+    }
+    return (int64_t)bytes + longest * (int64_t)sizeof(int64_t);
+}
+
 static int choose_setup(struct plan *plan, struct error *err)
 {
     const struct results_run *before = plan->results ? results_before(plan->results) : NULL;
@@ -368,6 +378,7 @@ static int choose_setup(struct plan *plan, struct error *err)
         .jobs = plan->chunks,
         .before = before ? before->dtype : "",
         .ring_before = plan->ring_before,
+        .documents = documents_bytes(plan),
         .policies = plan->policies,
     };
     plan->setup = (struct setup){

@@ -63,13 +63,14 @@ int plan_print(const struct plan *plan, FILE *out, struct error *err)
     struct probe_rates rates;
     if (!plan->setup.cuda && probe_rates(&probe, &rates, err) != 0)
         return -1;
-    const double seconds = print_documents(plan, plan->setup.cuda ? NULL : &rates, out);
+    const double mib = 1 << 20, seconds = print_documents(plan, plan->setup.cuda ? NULL : &rates, out);
     char described[PLAN_DESCRIPTION];
     plan_describe(plan, described, sizeof described);
     fprintf(out, "\n%s\n", described);
-    fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank (%.1f MiB a node there)\n",
-            (double)plan->setup.memory.weights / (1 << 20), (double)plan->setup.memory.forward / (1 << 20),
-            (double)device_cpu()->memory_free() / (1 << 20));
+    fprintf(out, "memory: weights %.1f MiB a node, %.1f MiB a rank", (double)plan->setup.memory.weights / mib,
+            (double)plan->setup.memory.forward / mib);
+    fprintf(out, ", %.1f MiB of documents on rank 0 (%.1f MiB a node there)\n", (double)plan->setup.documents / mib,
+            (double)device_cpu()->memory_free() / mib);
     if (plan->setup.cuda) {
         if (print_cuda(plan, out, err) != 0)
             return -1;

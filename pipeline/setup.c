@@ -45,6 +45,7 @@ void setup_engine(const struct setup *setup, const struct setup_machine *machine
         .model = machine->model,
         .dtype = (enum dtype)setup->dtype,
         .scores = setup->scores != 0,
+        .compares = setup->scores != 0 && setup->reference >= 0,
         .streamed = setup->streamed != 0,
         .keys_on_host = setup->keys_on_host != 0,
         .threads = setup->threads,
@@ -90,7 +91,7 @@ static int choose_device(const struct setup_machine *machine, struct error *err)
 static bool fits_host(const struct setup *setup, int ranks_on_node)
 {
     const size_t there = device_cpu()->memory_free();
-    return setup->memory.weights + setup->memory.forward * (size_t)ranks_on_node < there;
+    return setup->memory.weights + setup->memory.forward * (size_t)ranks_on_node + (size_t)setup->documents < there;
 }
 
 static bool fits_device(const struct setup *setup, const struct setup_machine *machine,
@@ -132,10 +133,12 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
                          (double)setup->memory.device / gib, (double)machine->place.gpu_memory / gib,
                          engine->device->model);
     return error_set(err, ERROR_RESOURCE,
-                     "this needs %.1f GiB of weights and %.1f GiB a rank; the %d ranks of this node have %.1f GiB "
+                     "this needs %.1f GiB of weights, %.1f GiB a rank and %.1f GiB of documents; the %d ranks of "
+                     "this node have %.1f GiB "
                      "(more nodes, a shorter --chunk or --context, a --memory-budget would do)",
                      (double)setup->memory.weights / gib, (double)setup->memory.forward / gib,
-                     machine->place.ranks_on_node, (double)device_cpu()->memory_free() / gib);
+                     (double)setup->documents / gib, machine->place.ranks_on_node,
+                     (double)device_cpu()->memory_free() / gib);
 }
 
 /* Measures a ring; *fits: there is memory for it. */
@@ -167,7 +170,7 @@ static int try_rings(struct setup *setup, const struct setup_machine *machine, s
 
 /* What a GPU has no room for stays in the host's memory: rather the matrices, whose way to the GPU is hidden behind
  * computing, than the keys and values of the past, whose way is not; and both where neither alone makes room. */
-static const struct way {
+static const struct {
     bool streamed, keys_on_host;
 } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
 enum { WAYS = sizeof ways / sizeof ways[0] };
@@ -232,6 +235,7 @@ int setup_choose(struct setup *setup, const struct setup_machine *machine, struc
 {
     const struct options *options = machine->options;
     setup->ring = 1;
+    setup->documents = machine->documents;
     setup->threads = options->threads ? (int32_t)options->threads : machine->place.threads;
     if ((setup->cuda = choose_device(machine, err)) < 0)
         return -1;

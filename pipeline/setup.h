@@ -28,6 +28,7 @@ struct setup {
     int32_t n_settings;          /* 0: there is nothing to do */
     int32_t reference;           /* the setting that jobs are compared with, or -1 */
     struct engine_memory memory; /* per node, per rank */
+    int64_t documents;           /* bytes, on rank 0 */
 };
 
 /* What the choice goes by; all pointers borrowed. */
@@ -39,6 +40,7 @@ struct setup_machine {
     int64_t jobs;                 /* that there will be, so that no ring group is left without one */
     const char *before;           /* the arithmetic of the results there are, "f32" or "bf16"; or "" */
     int ring_before;              /* their ring, where as many ranks made them; or 0 */
+    int64_t documents;            /* bytes that rank 0 has of them: tokens, scores */
     struct policy_spec *policies; /* [n_settings][layers], that setup_choose fills in */
 };
 

@@ -31,6 +31,13 @@ void work_clear(struct work *work)
     *work = (struct work){0};
 }
 
+size_t work_bytes(const struct work *work)
+{
+    const size_t of_score = (work->logprob ? sizeof *work->logprob + sizeof *work->top1 : 0) +
+                            (work->reference_logprob ? sizeof *work->reference_logprob : 0);
+    return (size_t)work->n_tokens * sizeof *work->tokens + (size_t)work->score_end * of_score;
+}
+
 static int64_t node_add(struct work *work, const struct node *node, struct error *err)
 {
     if (work->n_nodes == work->capacity) {

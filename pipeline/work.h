@@ -94,6 +94,9 @@ struct work {
 void work_init(struct work *work, int32_t *tokens, int64_t n_tokens);
 void work_clear(struct work *work);
 
+/* Bytes of its tokens and scores. */
+size_t work_bytes(const struct work *work);
+
 /* Choose the strategy, cut the chunks, make the first nodes. A document that cannot be done under these limits is
  * marked failed with the reason; that is not an error. `text`, with the tokens' end offsets, is borrowed for the
  * call. -1: out of memory. */

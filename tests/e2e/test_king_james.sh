@@ -2,7 +2,8 @@
 # A 135M model with a context of 8,192 tokens reads the first 64k tokens of the King James Bible on 2 ranks with the
 # memory that the program takes by itself: it ends, and predicts their end as well as when it reads that alone; and it
 # summarises them whole, with a receipt. With a memory far smaller than the text (24k tokens) it ends, too, and resident
-# bytes stop growing; all within what was planned. On 16k tokens first tokens and a window keep perplexity flat; the same window without them does not.
+# bytes stop growing; all within what was planned. On 16k tokens first tokens and a window keep perplexity flat; the same
+# window without them does not.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/watched.sh"
 
