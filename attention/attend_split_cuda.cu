@@ -6,9 +6,9 @@
 #include "base/gpu.h"
 #include "base/gpu_rows.cuh"
 
-/* A part has PART_TILES tiles of keys at least, or merging costs more than it spares; blocks are made until each
+/* A part has PART_PAGES pages of keys at least, or merging costs more than it spares; blocks are made until each
  * multiprocessor has BLOCKS_PER_SM. */
-enum { WARPS = 4, PART_TILES = 8, MAX_PARTS = 128, BLOCKS_PER_SM = 2 };
+enum { WARPS = 4, PART_PAGES = 8, MAX_PARTS = 128, BLOCKS_PER_SM = 2 };
 
 /* ---- the states of the parts ---- */
 
@@ -62,7 +62,7 @@ static int parts_of(const struct attend_cuda *call, int tile_rows)
     const int multiprocessors = gpu_multiprocessors();
     const int64_t tiles = (call->tokens * call->group + tile_rows - 1) / tile_rows * call->kv_heads;
     const int64_t room = (int64_t)BLOCKS_PER_SM * multiprocessors / tiles;
-    const int64_t most = min((int64_t)MAX_PARTS, call->key_rows / (ATTEND_PAGE * PART_TILES));
+    const int64_t most = min((int64_t)MAX_PARTS, call->key_rows / (ATTEND_PAGE * PART_PAGES));
     return 2 * tiles > multiprocessors ? 1 : (int)max((int64_t)1, min(room, most));
 }
 

@@ -50,7 +50,7 @@ struct bounded *bounded_create(const struct bounded_options *options, struct err
 void bounded_free(struct bounded *bounded);
 void bounded_reset(struct bounded *bounded);
 
-/* The next segment [first, end), in every layer. ERROR_INTERNAL where it is longer than max_segment. */
+/* The next segment [first, end), in every layer. ERROR_INTERNAL where the near part has no room for it. */
 int bounded_begin(struct bounded *bounded, int64_t first, int64_t end, struct error *err);
 
 /* Keys and values [kv_heads][dim] f32 of the token at `position`. Different tokens from different threads at once.

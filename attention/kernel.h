@@ -110,8 +110,8 @@ const struct attn_kernel *attn_kernel_choose(enum dtype dtype, const char *name,
  * else is that of attention/attend_cuda.h. */
 const struct attn_kernel *attn_kernel_cuda(void);
 
-/* The name of the kernel of attention/attend_cuda.h that the card in use has for heads of that dimension; NULL
- * where it has none. */
+/* The name of the kernel of attention/attend_cuda.h that the card in use has for heads of that dimension,
+ * "none" where it has none; NULL in a program that was built without CUDA. */
 const char *attn_kernel_cuda_name(int dim);
 
 /* Whether attention can be computed with so many query heads, kv heads and elements of a head; else ERROR_INPUT. */

@@ -13,8 +13,7 @@ void row_from_f32(enum dtype dtype, const float *in, void *out, int64_t n);
 /* out [n] = in [n] of that dtype. */
 void row_to_f32(enum dtype dtype, const void *in, float *out, int64_t n);
 
-/* A raw key as the model computed it: out [dim] = in [dim] of that dtype + offset [dim], where there is one (NULL).
- */
+/* A raw key as the model computed it: out [dim] = in [dim] of that dtype + offset [dim], unless that is NULL. */
 void key_to_f32(enum dtype dtype, const void *in, const float *offset, float *out, int dim);
 
 /* The offset [dim] of a head's keys in offsets [kv_heads][dim]; NULL where there are none. */

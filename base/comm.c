@@ -268,8 +268,10 @@ int shared_memory_create(const struct comm *node, size_t bytes, struct shared_me
     void *base;
     if (check_room(node, padded, err) != 0)
         return -1;
-    if (comm_agree(node, window_create(node, padded, &out->window, &base, err), err) < 0)
+    if (comm_agree(node, window_create(node, padded, &out->window, &base, err), err) < 0) {
+        out->window = MPI_WIN_NULL; /* some rank may have none, and freeing one is for all of them */
         return error_wrap(err, "%zu bytes for %d ranks of a node", bytes, node->size);
+    }
     /* Mappings begin at pages, so this shift is the same on every rank. */
     out->data = (void *)(((uintptr_t)base + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN);
     if (node->rank == 0)

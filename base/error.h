@@ -3,8 +3,8 @@
  * A function that can fail takes a `struct error *err` as its last parameter and returns 0 or -1 (or a
  * pointer, NULL on failure). On failure it has filled *err with a code and one line that says what was being
  * done, to what (file, place), and why it failed. The caller either handles it, or returns -1 at once; it may
- * put more context in front with error_wrap(). Only main() turns an error into an exit,
- * and comm_abort() where the other ranks would wait. `err` is never NULL.
+ * put more context in front with error_wrap(). Only main() turns an error into an exit, and comm_abort()
+ * where other ranks would wait. `err` is never NULL.
  */
 #ifndef LONGHAUL_BASE_ERROR_H
 #define LONGHAUL_BASE_ERROR_H

@@ -10,12 +10,12 @@ struct keys {
 
 static struct keys count_keys(const struct policy_spec *spec, int64_t n, int64_t segment)
 {
-    const int64_t kept = policy_kept(spec);
+    const int64_t kept = policy_kept(spec), rate = i64_max(1, spec->rate);
     struct keys keys = {0};
     for (int64_t position = 0; position < n; position++) {
         const int64_t first = policy_near_first(spec, position, position / segment * segment);
         const int64_t behind = i64_max(first - spec->sinks, 0);
-        keys.seen += (double)(position + 1 - first + i64_min(kept, first));
+        keys.seen += (double)(position + 1 - first + i64_min(kept, first / rate));
         if (policy_past(spec) == PAST_FAR)
             keys.searched += retrieve_products((double)(spec->far > 0 ? i64_min(spec->far, behind) : behind));
     }

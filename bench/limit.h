@@ -14,7 +14,8 @@ struct limit {
     double searched; /* products in eight bits, of the keys by which far blocks are chosen */
 };
 
-/* For n tokens in segments of so many, the same policy in all layers; every token is scored. */
+/* For n tokens in segments of so many, the same policy in all layers; every token is scored. Not for `landmark` and
+ * `memory:top=N`, where more is counted than is done. */
 struct limit limit_of(const struct model *model, const struct policy_spec *spec, int64_t n, int64_t segment);
 
 double limit_seconds(const struct limit *limit);

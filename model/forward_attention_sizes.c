@@ -238,6 +238,7 @@ int forward_attention_bytes(const struct forward_options *options, struct forwar
     if (status != 0 || ring_memory_bytes(options, out, err) != 0)
         return -1;
     out->host += of_bounded + of_decoder + of_ropes;
-    out->device += options->device->host_visible ? 0 : of_ropes; /* the ring's copies of their tables */
+    if (!options->device->host_visible && out->device > 0)
+        out->device += of_ropes; /* the ring's copies of their tables */
     return 0;
 }

@@ -2,9 +2,8 @@
  * text gets harder to predict the further the model has read.
  *
  * A bucket is 1, 2 or 5 times a power of ten wide, the least of at least BUCKETS_LEAST_WIDTH with which
- * BUCKETS_MOST buckets hold them all: 1,000, 2,000, 5,000, ... positions. Bucket b is of the positions b * width ..
- * (b + 1) * width
- * - 1 of the document; the last one ends with the document.
+ * BUCKETS_MOST buckets hold them all: 1,000, 2,000, 5,000, ... positions. Bucket b is of the positions from
+ * b * width to before (b + 1) * width of the document; the last one ends with the document.
  */
 #ifndef LONGHAUL_PIPELINE_BUCKETS_H
 #define LONGHAUL_PIPELINE_BUCKETS_H

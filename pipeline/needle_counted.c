@@ -108,7 +108,7 @@ static void write_example(struct draft *draft, int64_t n, FILE *out)
 static int64_t example_tokens(const struct draft *draft, int64_t n, struct error *err)
 {
     struct draft trying = *draft;
-    struct writing writing;
+    struct writing writing = {0};
     if (begin_writing(&writing))
         write_example(&trying, n, writing.out);
     return count_written(&writing, draft->material->tokenizer, err);
@@ -172,7 +172,7 @@ static void write_item(int64_t number, int32_t word, bool pairs, FILE *out)
 
 int64_t draft_cwe_single_tokens(const struct needle_material *material, struct error *err)
 {
-    struct writing writing;
+    struct writing writing = {0};
     int64_t number = 0;
     FILE *out = begin_writing(&writing);
     for (int32_t word = 0; word < SINGLE_WORDS && out; word++)

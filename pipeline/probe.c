@@ -151,7 +151,7 @@ static void release(struct probe *p)
 
 int probe_rates(const struct probe_options *options, struct probe_rates *out, struct error *err)
 {
-    struct probe p = {0};
+    struct probe p = {.failed = ATOMIC_FLAG_INIT};
     struct pool *pool = pool_create(options->threads, err);
     int status = pool ? prepare(&p, options, err) : -1;
     if (status == 0) {
