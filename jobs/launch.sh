@@ -67,11 +67,15 @@ choose_launch() {
 
 # USR1 is Slurm's warning before the time limit, TERM an order to stop; to the program both mean: save and end.
 # wait returns early when a signal comes, and then has to be called again for the program's own exit code.
+# The traps are there before the program is.
 wait_for_program() {
-    local child=$1 interrupted result
+    local child='' interrupted='' result
     warned=
-    trap 'warned=yes interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' USR1
-    trap 'interrupted=yes; kill -USR1 "$child" 2>/dev/null || true' TERM INT
+    trap 'warned=yes interrupted=yes; kill -USR1 $child 2>/dev/null || true' USR1
+    trap 'interrupted=yes; kill -USR1 $child 2>/dev/null || true' TERM INT
+    "$@" &
+    child=$!
+    [ -z "$interrupted" ] || kill -USR1 "$child" 2>/dev/null || true # it came before there was a child
     status=0
     while :; do
         interrupted=
@@ -99,8 +103,7 @@ run_program() {
     choose_launch
     before=$(finished)
     echo "$(date '+%F %T') job $job, start $((${SLURM_RESTART_COUNT:-0} + 1)): ${launch[*]} $*"
-    "${launch[@]}" "$@" &
-    wait_for_program $!
+    wait_for_program "${launch[@]}" "$@"
     echo "$(date '+%F %T') exit code $status"
     if [ "$status" -eq 75 ] && [ -n "$warned" ] && [ -n "$in_slurm" ]; then
         if [ "$(finished)" = "$before" ]; then

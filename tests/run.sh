@@ -48,7 +48,7 @@ for label in unit mpi e2e fault reference fuzz; do
     report=$PWD/build/tests-$label.xml
     rm -f "$report"
     ended=0
-    ctest --test-dir build -L "^$label$" --no-tests=ignore --output-on-failure --parallel "$(nproc)" \
+    ctest --test-dir build -L "^$label$" --no-tests=error --output-on-failure --parallel "$(nproc)" \
         --output-junit "$report" </dev/null || ended=$?
     [ -f "$report" ] || { failed=$((failed + 1)); continue; }
     failures=$(attribute failures "$report")

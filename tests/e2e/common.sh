@@ -43,6 +43,16 @@ answers() {
     "$longhaul" export "$1" --format jsonl | python3 "$source/tests/e2e/answers.py"
 }
 
+# as_documented OUT: h5py finds in the results what docs/formats.md promises, where some Python has it.
+as_documented() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        exit_code "$python" "$source/tests/reference/results.py" "$1" --quiet
+        [ "$code" -eq 77 ] || break
+    done
+    [ "$code" -eq 0 ] || [ "$code" -eq 77 ] || fail "$1: the file is not as documented"
+}
+
 # model_file FILE: prints its path (the environment's, or in the checkout's models/); fails when it is not there.
 model_file() {
     local path=$source/models/$1

@@ -13,6 +13,7 @@ said() {
 said none >"$work/none"
 grep -q " $(nproc) threads a rank" "$work/none" || fail "not all CPUs: $(cat "$work/none")"
 ! grep -q "may use" "$work/none" || fail "a warning of nothing: $(cat "$work/none")"
-said hwthread >"$work/bound" || skip "mpirun does not bind here: $(cat "$work/bound")"
+mpirun "${options[@]}" -n 1 --bind-to hwthread true >"$work/why" 2>&1 || skip "mpirun does not bind here: $(cat "$work/why")"
+said hwthread >"$work/bound" || fail "bound: $(cat "$work/bound")"
 grep -q " 1 threads a rank" "$work/bound" || fail "not its own CPU: $(cat "$work/bound")"
 grep -q "may use 1 of its $(nproc) CPUs: mpirun --bind-to none" "$work/bound" || fail "no warning: $(cat "$work/bound")"

@@ -102,6 +102,7 @@ memory_of() {
 score_gemma=(score "$work/short.txt" -m "$tiny/gemma3-q8.gguf" --segment 100 --device cuda)
 ask_gemma=(summarize "${score_gemma[@]:1}" --max-new 8)
 read -r needed _ <<<"$(gpu_mib "${score_gemma[@]}")"
+[ -n "$needed" ] || [ "${GPU:-}" != simt ] || fail "the plan says nothing of an emulated GPU's memory"
 [ -n "$needed" ] || exit 0
 
 # With a GPU each the ring goes by NCCL: the same bits. Where NCCL cannot make even its first hop, the ring goes through

@@ -36,8 +36,10 @@ export_to "$work/pipe"
 wait "$reader"
 same "$work/read" "a pipe"
 [ -p "$work/pipe" ] || fail "the pipe was replaced"
-export_to /dev/null
-[ -c /dev/null ] || fail "/dev/null was replaced"
+null=/dev/null # for root, who could replace it, another one
+mknod "$work/null" c 1 3 2>/dev/null && null=$work/null
+export_to "$null"
+[ -c "$null" ] || fail "$null was replaced"
 export_to /dev/stdout | cmp - "$work/wanted" || fail "/dev/stdout, a pipe"
 { echo "head" && export_to /dev/stdout; } >"$work/behind"
 { echo "head" && cat "$work/wanted"; } | cmp - "$work/behind" || fail "/dev/stdout, a file that has a line"

@@ -33,6 +33,7 @@ stays_as_large bounded
 watched sinks score "$work/16k.txt" --policy sinks:window=764
 watched no-sinks score "$work/16k.txt" --policy window:window=768
 holds "$(perplexity no-sinks) > 1.5 * $(perplexity sinks)"
+[ "$(buckets sinks | wc -l)" -ge 10 ] || fail "no perplexity by position"
 paste <(buckets sinks) <(buckets no-sinks) | tail -n +2 | while read -r with without; do
     holds "$without > 1.2 * $with"
 done

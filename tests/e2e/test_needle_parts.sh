@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # jobs/needle.sh takes over what array tasks have done, also where one of them was killed before its first trial; says
-# what is there and what not; and leaves a
-# folder alone that another run has.
+# what is there and what not; and leaves a folder alone that another run has.
 . "$(dirname "$0")/common.sh"
 
 cd "$work"
@@ -26,15 +25,13 @@ mkdir out/part-512
 head -n 1 out/part-256/trials.jsonl | head -c 100 >out/part-512/cut   # killed while it wrote its first trial
 
 # Another run has the folder: nothing is taken from it.
-flock out/.lock sleep 60 &
-holder=$!
-sleep 0.5
-exit_code needle locked.log
+exec 9>out/.lock
+flock 9
+exit_code needle locked.log 9>&-
 [ "$code" -eq 2 ] || { cat locked.log; fail "a folder in use: exit code $code, wanted 2"; }
 says locked.log "is in use by another run"
 [ ! -e out/trials.jsonl ] || fail "a folder in use was written to"
-pkill -P "$holder"
-wait "$holder" || true
+exec 9>&-
 
 for part in "" "$(cat out/part-512/cut)"; do
     printf '%s' "$part" >out/part-512/trials.jsonl

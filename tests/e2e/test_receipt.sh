@@ -18,9 +18,7 @@ compare() {
     "$longhaul" export "$work/$name" --format jsonl |
         python3 -c 'import json, sys; print(json.dumps(json.loads(sys.stdin.readline())["longhaul"]["receipt"]))' \
             >"$work/$name.json" || fail "$name: no receipt in the export"
-    local code=0
-    python3 "$source/tests/reference/results.py" "$work/$name" --quiet || code=$?
-    [ $code = 0 ] || [ $code = 77 ] || fail "$name: the file is not as documented"
+    as_documented "$work/$name"
 }
 
 # holds NAME EXPRESSION: of the receipt r.
@@ -55,15 +53,14 @@ holds hitters '90000 < r["bytes"] <= 102400 + 64 * 512'
 
 # summary NAME OPTIONS...: of 12,119 tokens, by a model that was trained to 8,192; its receipt as one JSON object.
 summary() {
-    local name=$1 code=0
+    local name=$1
     shift
     on_ranks 2 summarize "$texts/legal_long.txt" -m "$tiny/llama-tied-f32.gguf" -o "$work/$name" --dtype f32 \
         --threads 1 --max-new 2 "$@" >/dev/null 2>"$work/$name.err" || fail "$name: $(cat "$work/$name.err")"
     "$longhaul" export "$work/$name" --format jsonl |
         python3 -c 'import json, sys; print(json.dumps(json.loads(sys.stdin.readline())["longhaul"]["receipt"]))' \
             >"$work/$name.json" || fail "$name: no receipt in the export"
-    python3 "$source/tests/reference/results.py" "$work/$name" --quiet || code=$?
-    [ $code = 0 ] || [ $code = 77 ] || fail "$name: the file is not as documented"
+    as_documented "$work/$name"
 }
 
 # What a long window costs shows where something has left it, and nowhere before.

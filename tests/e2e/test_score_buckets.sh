@@ -7,13 +7,11 @@ for _ in 1 2 3; do cat "$texts"/*.txt; done >"$work/long.txt"
     >"$work/said" 2>/dev/null || fail "score"
 [ "$(grep -c '^  positions' "$work/said")" -gt 3 ] || fail "no buckets in: $(cat "$work/said")"
 "$longhaul" export "$work/out" --format md >"$work/out.md"
-grep -q '^| 0 - 4095 |' "$work/out.md" || fail "no table in the Markdown"
+grep -q '^| 0 - 4999 |' "$work/out.md" || fail "no table in the Markdown"
 "$longhaul" export "$work/out" --format jsonl |
     python3 -c 'import json, sys; assert len(json.loads(sys.stdin.readline())["longhaul"]["score"]["buckets"]) > 3' ||
     fail "no buckets in the JSON"
-code=0
-python3 "$source/tests/reference/results.py" "$work/out" --quiet || code=$?
-[ $code = 0 ] || [ $code = 77 ] || fail "the file is not as documented"
+as_documented "$work/out"
 
 # A table that cannot be printed is no success; what it tells is kept all the same.
 exit_code "$longhaul" score "$texts/mixed.txt" -m "$tiny/llama-untied-f16.gguf" -o "$work/full" >/dev/full 2>"$work/stderr"

@@ -10,6 +10,7 @@
 #include "attention/far_record.h"
 #include "io/gguf.h"
 #include "model/forward_state.h"
+#include "tests/worse.h"
 
 enum { TOKENS = 180, DECODED = 60, SEGMENT = 128, VOCABULARY = 384 };
 
@@ -155,7 +156,7 @@ static float largest_difference(const float *logits, const float *others)
 {
     float worst = 0;
     for (int i = 0; i < VOCABULARY; i++)
-        worst = fmaxf(worst, fabsf(logits[i] - others[i]));
+        worst = (float)worse((double)worst, fabs((double)(logits[i] - others[i])));
     return worst;
 }
 

@@ -5,6 +5,7 @@
 
 #include "attention/ring.h"
 #include "tests/mpi/dense.h"
+#include "tests/worse.h"
 
 enum { LAYERS = 2, LAYER = 1, MAX_TOKENS = 8192, MAX_KV = 4 * ATTN_MAX_DIM };
 
@@ -230,7 +231,7 @@ static void check_segment(const struct bed *bed, int64_t every)
             dense(shape, keys, bed->memory->positions[bed->memory->length - bed->block + t], head, expected);
             for (int way = 0; way < N_WAYS; way++)
                 for (int e = 0; e < shape->dim; e++)
-                    worst[way] = fmax(worst[way], fabs(output(bed, way, t, head * shape->dim + e) - expected[e]));
+                    worst[way] = worse(worst[way], fabs(output(bed, way, t, head * shape->dim + e) - expected[e]));
         }
         free(keys);
     }
@@ -352,7 +353,7 @@ static void all_ways_say_the_same(void **state)
     for (int way = 1; way < N_WAYS; way++)
         for (int64_t t = 0; t < bed.block; t++)
             for (int e = 0; e < trial.shape.heads * trial.shape.dim; e++)
-                worst = fmax(worst, fabs(output(&bed, way, t, e) - output(&bed, 0, t, e)));
+                worst = worse(worst, fabs(output(&bed, way, t, e) - output(&bed, 0, t, e)));
     if (!(worst <= 1e-6))
         fail_msg("rank %d: ways differ by %g", world.rank, worst);
     bed_free(&bed);

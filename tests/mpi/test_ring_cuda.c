@@ -6,6 +6,7 @@
 #include "attention/ring.h"
 #include "attention/rows.h"
 #include "tests/mpi/dense.h"
+#include "tests/worse.h"
 
 enum { LAYERS = 2, LAYER = 1, MAX_TOKENS = 512, NO_GPU = 77 };
 
@@ -219,7 +220,7 @@ static void check(const struct bed *bed)
             const int64_t first = first_seen(bed, position);
             dense(bed->shape, position, head, all + first, position + 1 - first, expected);
             for (int e = 0; e < bed->shape->dim; e++)
-                worst = fmax(worst, fabs((double)bf16_to_f32(out[e]) - expected[e]));
+                worst = worse(worst, fabs((double)bf16_to_f32(out[e]) - expected[e]));
         }
     }
     if (!(worst <= bed->shape->tolerance))
@@ -322,9 +323,9 @@ static void check_one(struct bed *bed)
             continue;
         }
         if (shape->common == 0)
-            worst = fmax(worst, fabs((double)lse[head] - log_sum));
+            worst = worse(worst, fabs((double)lse[head] - log_sum));
         for (int e = 0; e < dim; e++)
-            worst = fmax(worst, fabs((double)o[head * dim + e] - expected[e]));
+            worst = worse(worst, fabs((double)o[head * dim + e] - expected[e]));
     }
     if (!(worst <= tolerance_of_one(shape)))
         fail_msg("rank %d: one token differs from dense by %g", world.rank, worst);

@@ -6,6 +6,7 @@
 
 #include "base/gpu.h"
 #include "base/num.h"
+#include "tests/worse.h"
 
 enum { KV_HEADS = 2, TILE = 64, SPARE_TILES = 3, WINDOW = 70, MAX_DIM = 256 };
 
@@ -281,12 +282,6 @@ static double dense_row(const struct problem *p, int64_t row, double *o)
     for (int64_t d = 0; d < dim; d++)
         o[d] = sum > 0 ? o[d] / sum : 0;
     return high + log2(sum);
-}
-
-/* The larger one; what is not a number is larger than all. */
-static double worse(double a, double b)
-{
-    return isnan(a) || isnan(b) ? NAN : fmax(a, b);
 }
 
 static void compare(const struct problem *p, struct attend_errors *out)

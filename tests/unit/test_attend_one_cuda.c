@@ -13,6 +13,7 @@
 #include "attention/kernel.h"
 #include "base/num.h"
 #include "tests/unit/on_gpu.h"
+#include "tests/worse.h"
 
 enum { KV_HEADS = 2, MOST_GROUP = 20, MOST_KEYS = 70000, SPARE = 3, SEED = 20261126 };
 
@@ -181,9 +182,9 @@ static void check(const struct problem *p)
     gpu_fetch(lse, bed.call.lse, (size_t)bed.call.heads * sizeof *lse);
     for (int head = 0; head < bed.call.heads; head++) {
         const double log_sum = dense_head(&bed, head, expected);
-        worst = fmax(worst, p->n > 0 ? fabs((double)lse[head] - log_sum) : !isinf(lse[head]));
+        worst = worse(worst, p->n > 0 ? fabs((double)lse[head] - log_sum) : !isinf(lse[head]));
         for (int e = 0; e < p->dim; e++)
-            worst = fmax(worst, fabs((double)out[head * p->dim + e] - expected[e]));
+            worst = worse(worst, fabs((double)out[head * p->dim + e] - expected[e]));
     }
     if (!(worst <= 2e-5))
         fail_msg("dim %d of which %d turn, group %d, %d keys: off by %g", p->dim, p->dims, p->group, (int)p->n,

@@ -165,8 +165,8 @@ static void a_query_is_turned_by_the_angles_of_its_elements(void **state)
         for (int row = 0; row < ROWS; row++)
             for (int e = 0; e < DIM; e++) {
                 float x = q[row * 2 * DIM + e], perp = q[row * 2 * DIM + DIM + e];
-                assert_float_equal(out[row * 2 * DIM + e], x * cosines[e] + perp * sines[e], 1e-6);
-                assert_float_equal(out[row * 2 * DIM + DIM + e], x * sines[e] - perp * cosines[e], 1e-6);
+                assert_true(fabsf(out[row * 2 * DIM + e] - (x * cosines[e] + perp * sines[e])) <= 1e-6f);
+                assert_true(fabsf(out[row * 2 * DIM + DIM + e] - (x * sines[e] - perp * cosines[e])) <= 1e-6f);
             }
     }
 }

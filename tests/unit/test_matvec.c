@@ -14,6 +14,7 @@
 #include "base/tensor.h"
 #include "model/matvec.h"
 #include "tests/unit/random_rows.h"
+#include "tests/worse.h"
 
 enum { MAX_N = 4096, ROWS = 7, SEED = 20240607 };
 
@@ -54,7 +55,7 @@ static double check_case(const struct row_case *c, uint32_t *state)
         for (int64_t i = 0; i < c->n; i++)
             x[i] = (float)random_next(state) * 0x1p-22f - 2;
         double error = row_error(c, row, x);
-        worst = fmax(worst, error);
+        worst = worse(worst, error);
         if (!(error <= TOLERANCE))
             fail_msg("seed %d: %s, %s, n %lld: relative error %g", SEED, c->kernel->name, tensor_type_name(c->type),
                      (long long)c->n, error);
@@ -79,7 +80,7 @@ static void every_variant_equals_fp64_for_every_type_and_length(void **state)
                 struct row_case c = {kernels[k], (enum tensor_type)type, 0};
                 c.n = blocks[i] * tensor_block_elements(c.type);
                 if (c.n <= MAX_N)
-                    worst = fmax(worst, check_case(&c, &random));
+                    worst = worse(worst, check_case(&c, &random));
             }
         }
         print_message("seed %d: %s: largest relative error %.2g\n", SEED, kernels[k]->name, worst);

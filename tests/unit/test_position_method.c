@@ -69,11 +69,11 @@ static void check_reference(const struct reference *reference)
     if (position_method_check(&reference->method, reference->base.dims, &err) != 0)
         fail_msg("%s", err.text);
     const double factor = position_method_attention_factor(&reference->method);
-    if (fabs(factor / reference->attention_factor - 1) > 1e-6)
+    if (!(fabs(factor / reference->attention_factor - 1) <= 1e-6))
         fail_msg("%s: attention factor %g, wanted %g", name, factor, reference->attention_factor);
     position_method_thetas(&reference->method, &reference->base, reference->length, thetas);
     for (int i = 0; i < reference->base.dims / 2; i++)
-        if (fabs(thetas[i] / reference->thetas[i] - 1) > 1e-7)
+        if (!(fabs(thetas[i] / reference->thetas[i] - 1) <= 1e-7))
             fail_msg("%s, %d dims, base %g, factor %g, length %lld: theta %d is %.9g, wanted %.9g (off by %.2g)",
                      name, reference->base.dims, reference->base.base, reference->method.factor,
                      (long long)reference->length, i, thetas[i], reference->thetas[i],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # summarize again skips what is done; killed at any time, it completes when run again, with the same text.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../e2e/common.sh"
 
 model=$tiny/llama-tied-f32.gguf
 mkdir "$work/corpus"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ranks of a node share the weights through /dev/shm, of which containers have little: where it has no room for them
 # the run ends with one line and code 5, in place of waiting for ever.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/../e2e/common.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "mounting a small folder needs root"
 mkdir "$work/small"
