@@ -35,7 +35,7 @@ static struct largest find_largest(const struct bounded_options *o)
 
 /* Bytes of what the layers share, part by part. */
 struct parts {
-    size_t records, rest, one, means, scores;
+    size_t fetched, stage, rest, one, means, scores;
 };
 
 static struct parts find_parts(const struct bounded_options *o)
@@ -44,7 +44,8 @@ static struct parts find_parts(const struct bounded_options *o)
     const struct blocks_shape shape = {o->heads, o->kv_heads, o->dim, o->kernel->dtype, 0};
     const size_t tile = (size_t)o->kv_heads * o->kernel->tile_bytes(o->dim);
     return (struct parts){
-        .records = (size_t)(bounded_groups_most(o) * most.top) * blocks_record_bytes(&shape),
+        .fetched = (size_t)(bounded_groups_most_own(o) * most.top) * blocks_record_bytes(&shape),
+        .stage = (size_t)(bounded_groups_most(o) * most.top) * blocks_record_bytes(&shape),
         .rest = (size_t)i64_ceil_div(most.rest, ATTN_KEY_TILE) * tile,
         .one = (size_t)most.top * blocks_record_bytes(&shape),
         .means = (size_t)(bounded_groups_most(o) * o->heads * o->dim) * sizeof(float),
@@ -55,7 +56,7 @@ static struct parts find_parts(const struct bounded_options *o)
 size_t bounded_blocks_bytes(const struct bounded_options *o)
 {
     const struct parts p = find_parts(o);
-    size_t total = 2 * p.records + p.rest + p.one + p.means + p.scores;
+    size_t total = p.fetched + p.stage + p.rest + p.one + p.means + p.scores;
     if (find_largest(o).layers == 0)
         return 0;
     for (int i = 0; i < o->layers; i++) {
@@ -91,8 +92,8 @@ int bounded_blocks_create(struct bounded *b, struct error *err)
     if (most.layers == 0)
         return 0;
     s->rest_tiles = i64_ceil_div(most.rest, ATTN_KEY_TILE);
-    if (create_tables(b, err) != 0 || !(s->fetched = o->device->alloc(parts.records, "chosen blocks", err)) ||
-        !(s->stage = o->device->alloc(parts.records, "blocks on their way", err)) ||
+    if (create_tables(b, err) != 0 || !(s->fetched = o->device->alloc(parts.fetched, "chosen blocks", err)) ||
+        !(s->stage = o->device->alloc(parts.stage, "blocks on their way", err)) ||
         !(s->packed_rest = o->device->alloc(parts.rest, "packed tokens before the window", err)) ||
         !(s->one = o->device->alloc(parts.one, "one token's blocks", err)))
         return -1;

@@ -50,10 +50,16 @@ static struct retrieve_options retrieve_options(const struct bounded_options *o)
     };
 }
 
-/* Of all that the groups of a segment can choose; what is on its way takes twice that. */
-static size_t records_bytes(const struct bounded_options *o)
+/* Of all that so many groups can choose. */
+static size_t records_bytes(const struct bounded_options *o, int64_t groups)
 {
-    return (size_t)(bounded_groups_most(o) * o->kv_heads * find_largest(o).top) * far_record_bytes(o->dim);
+    return (size_t)(groups * o->kv_heads * find_largest(o).top) * far_record_bytes(o->dim);
+}
+
+/* On their way are those that others want, and those that this rank does. */
+static size_t stage_bytes(const struct bounded_options *o)
+{
+    return 2 * records_bytes(o, bounded_groups_most(o));
 }
 
 /* Rows of a kv head that a rank attends to in decode, at most. */
@@ -70,7 +76,7 @@ int bounded_far_bytes(const struct bounded_options *o, size_t *out, struct error
     const struct retrieve_options options = retrieve_options(o);
     if (retrieve_bytes(&options, out, err) != 0)
         return -1;
-    *out += 3 * records_bytes(o);
+    *out += stage_bytes(o) + records_bytes(o, bounded_groups_most_own(o));
     for (int i = 0; i < o->layers; i++) {
         const struct far_shape shape = far_shape(o, &o->specs[i]);
         size_t bytes;
@@ -113,8 +119,9 @@ int bounded_far_create(struct bounded *b, struct error *err)
     if (!far->groups || !far->counts || !far->chosen || !far->wants)
         return error_set(err, ERROR_RESOURCE, "no memory for the choices of %lld groups", (long long)groups);
     if (!(far->retrieve = retrieve_create(&options, err)) ||
-        !(far->records = o->device->alloc(records_bytes(o), "chosen far blocks", err)) ||
-        !(far->stage = o->device->alloc(2 * records_bytes(o), "far blocks on their way", err)))
+        !(far->records =
+              o->device->alloc(records_bytes(o, bounded_groups_most_own(o)), "chosen far blocks", err)) ||
+        !(far->stage = o->device->alloc(stage_bytes(o), "far blocks on their way", err)))
         return -1;
     for (int i = 0; i < o->layers; i++)
         if (policy_past(&b->layers[i].spec) == PAST_FAR && create_layer(b, &b->layers[i], err) != 0)

@@ -18,14 +18,22 @@ static int64_t most_rows(const struct bounded_options *o)
     return most;
 }
 
+/* Ranks' stretches meet where groups do (zigzag.c): only the segment's own ends break one. */
 int64_t bounded_groups_most(const struct bounded_options *o)
 {
-    return o->max_segment / POLICY_GROUP + 2 + 2 * o->group->size;
+    return o->max_segment / POLICY_GROUP + 2;
+}
+
+/* Each of the four borders of a rank's two stretches is moved by half a grain at most. */
+int64_t bounded_groups_most_own(const struct bounded_options *o)
+{
+    const int64_t tokens = 2 * i64_ceil_div(o->max_segment, 2 * (int64_t)o->group->size) + 2 * ZIGZAG_GRAIN;
+    return i64_min(bounded_groups_most(o), tokens / POLICY_GROUP + 2);
 }
 
 static size_t runs_bytes(const struct bounded_options *o, int64_t rows)
 {
-    const int64_t tiles = bounded_groups_most(o) * o->kv_heads * i64_ceil_div(rows, ATTN_KEY_TILE);
+    const int64_t tiles = bounded_groups_most_own(o) * o->kv_heads * i64_ceil_div(rows, ATTN_KEY_TILE);
     return (size_t)tiles * o->kernel->tile_bytes(o->dim);
 }
 

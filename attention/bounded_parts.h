@@ -164,8 +164,9 @@ int bounded_gather_kept(struct bounded *bounded, struct bounded_layer *layer, st
 
 /* ---- groups of queries that choose together (bounded_groups.c) ---- */
 
-/* Most groups of all ranks in a segment; 0: no layer chooses. */
+/* Most groups of a segment, of all ranks together and of one. */
 int64_t bounded_groups_most(const struct bounded_options *options);
+int64_t bounded_groups_most_own(const struct bounded_options *options);
 size_t bounded_groups_bytes(const struct bounded_options *options);
 int bounded_groups_create(struct bounded *bounded, struct error *err);
 void bounded_groups_free(struct bounded *bounded);

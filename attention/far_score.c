@@ -24,7 +24,7 @@ float far_lanes_put(int8_t *lanes, int row, const float *q, int dim)
     int32_t sum = 0;
     for (int e = 0; e < dim && q; e++)
         most = fmaxf(most, fabsf(q[e]));
-    const float by = most > 0 ? FAR_QUERY_LEVELS / most : 0;
+    const float by = most > FAR_LEAST ? FAR_QUERY_LEVELS / most : 0;
     for (int e = 0; e < dim; e++) {
         const int8_t level = q ? (int8_t)rintf(q[e] * by) : 0;
         lanes[(e / 4 * FAR_LANES + row) * 4 + e % 4] = level;

@@ -18,6 +18,9 @@
 
 enum { FAR_LANES = 16, FAR_TILES = 6, FAR_QUERY_LEVELS = 63 };
 
+/* A row with nothing larger is one of zeros: what is less has no finite reciprocal. */
+static const float FAR_LEAST = 1e-30F;
+
 /* A lane tile of queries: FAR_LANES rows in eight bits. Element e of row l lies at [e / 4][l][e % 4]; behind them
  * lie [FAR_LANES] int32, -128 times the sum of each row: where its products with keys, which are 128 too large,
  * begin.

@@ -9,8 +9,8 @@
  * their places in the local context, so the query at p sees each at distance p - near_first. There the local
  * context is one whole context window and nothing before it: that is window=0 with segments of its length, 2,048.
  *
- * For models trained that way, in the few layers that were (6, 12 and 18 of LongLLaMA 3B), which --layers names;
- * the others have no memory: `window`. */
+ * For models trained that way, in the few layers that were (8, 16 and 24 of LongLLaMA-Code 7B), which --layers
+ * names; the others have no memory: `window`. */
 #include "attention/keep.h"
 #include "attention/nearest.h"
 #include "attention/policy.h"

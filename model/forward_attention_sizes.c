@@ -131,6 +131,13 @@ struct bounded_options forward_attention_bounded_options(const struct forward_op
     };
 }
 
+/* That a policy can choose among; INT64_MAX where it chooses nothing. */
+static int64_t most_blocks(const struct forward_options *options, const struct policy_spec *spec)
+{
+    const int64_t block = policy_block_tokens(spec);
+    return block > 0 ? i64_max(1, i64_ceil_div(options->max_tokens, block)) : INT64_MAX;
+}
+
 struct policy_spec *forward_attention_bounded_specs(const struct forward_options *options, struct error *err)
 {
     const int layers = options->model->shape.layers;
@@ -146,6 +153,7 @@ struct policy_spec *forward_attention_bounded_specs(const struct forward_options
     for (int i = 0; i < layers; i++) {
         specs[i].slots = i64_min(specs[i].slots, options->max_tokens);
         specs[i].window = i64_min(specs[i].window, options->max_tokens + 1);
+        specs[i].top = i64_min(specs[i].top, most_blocks(options, &specs[i]));
     }
     return specs;
 }

@@ -81,8 +81,9 @@ int budget_apply(const struct options *options, const struct model *model, struc
     if (*tokens != bound->fallback)
         return error_set(err, ERROR_USAGE, "--memory-budget and %s= of --policy %s say the same: give one of them",
                          bound->name, policy->name);
-    *tokens =
-        unit == TOKENS ? amount : whole_blocks(spec, (int64_t)((double)amount / token_bytes(options, model, spec)));
+    if (unit != TOKENS)
+        amount = (int64_t)((double)amount / token_bytes(options, model, spec));
+    *tokens = whole_blocks(spec, amount);
     least = i64_max(bound->least, spec->top * policy_block_tokens(spec));
     if (*tokens < least || *tokens > bound->most)
         return error_set(err, ERROR_USAGE,
