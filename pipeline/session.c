@@ -255,8 +255,7 @@ static void log_end(const struct session *s)
     log_info("peak memory %.1f MiB", (double)usage.ru_maxrss / 1024);
     if (s->world.rank == 0 && s->engine)
         log_info("planned: %.1f MiB of packed weights (shared by a node's ranks), %.1f MiB a rank and %.1f MiB of "
-                 "documents "
-                 "on rank 0, beside the %.1f MiB of the mapped model file",
+                 "documents on rank 0, beside the %.1f MiB of the mapped model file",
                  (double)s->setup.memory.weights / (1 << 20), (double)s->setup.memory.forward / (1 << 20),
                  (double)s->setup.documents / (1 << 20), (double)s->opened.model_bytes / (1 << 20));
     if (s->world.rank == 0 && s->engine && s->setup.cuda)

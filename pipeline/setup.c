@@ -132,13 +132,12 @@ static int refuse(const struct setup *setup, const struct setup_machine *machine
                          "shorter --context or --segment, a --memory-budget would do)",
                          (double)setup->memory.device / gib, (double)machine->place.gpu_memory / gib,
                          engine->device->model);
-    return error_set(err, ERROR_RESOURCE,
-                     "this needs %.1f GiB of weights, %.1f GiB a rank and %.1f GiB of documents; the %d ranks of "
-                     "this node have %.1f GiB "
-                     "(more nodes, a shorter --chunk or --context, a --memory-budget would do)",
-                     (double)setup->memory.weights / gib, (double)setup->memory.forward / gib,
-                     (double)setup->documents / gib, machine->place.ranks_on_node,
-                     (double)device_cpu()->memory_free() / gib);
+    return error_set(
+        err, ERROR_RESOURCE,
+        "this needs %.1f GiB of weights, %.1f GiB a rank and %.1f GiB of documents; the %d ranks of "
+        "this node have %.1f GiB (more nodes, a shorter --chunk or --context, a --memory-budget would do)",
+        (double)setup->memory.weights / gib, (double)setup->memory.forward / gib, (double)setup->documents / gib,
+        machine->place.ranks_on_node, (double)device_cpu()->memory_free() / gib);
 }
 
 /* Measures a ring; *fits: there is memory for it. */
@@ -197,8 +196,8 @@ static int choose_way(struct setup *setup, const struct setup_machine *machine, 
             return -1;
         if (*fits)
             return 0;
-        if (fits_device(setup, machine, engine))
-            refused = way < refused ? way : refused;
+        if (way < refused && fits_device(setup, machine, engine))
+            refused = way;
     }
     return refused < n - 1 ? try_way(setup, machine, engine, refused, ring, fits, err) : 0;
 }

@@ -53,29 +53,33 @@ static void layers_are_described_together_whatever_lies_between_their_fields(voi
     assert_string_equal(out, "window:window=8 x2, full x1");
 }
 
+/* Of two layers, trained with windows of 8 tokens. */
+static const struct model *windowed(void)
+{
+    static const struct arch arch = {.name = "toy"};
+    static struct layer layers[2];
+    static struct model model;
+    model = (struct model){.arch = &arch, .shape = {.layers = 2, .window = 8}, .layers = layers};
+    return &model;
+}
+
 static void a_models_own_windows_are_not_lossy_whatever_lies_between_their_fields(void **state)
 {
     (void)state;
-    const struct arch arch = {.name = "toy"};
-    struct layer layers[2] = {0};
-    const struct model model = {.arch = &arch, .shape = {.layers = 2, .window = 8}, .layers = layers};
     const struct policy_spec own[] = {filled(7, "window:window=8"), filled(9, "window:window=8")};
     const struct policy_spec other[] = {own[0], filled(9, "window:window=7")};
-    assert_false(layers_lossy(own, &model));
-    assert_true(layers_lossy(other, &model));
-    assert_true(layers_untouched(own, &model));
-    assert_false(layers_untouched(other, &model));
+    assert_false(layers_lossy(own, windowed()));
+    assert_true(layers_lossy(other, windowed()));
+    assert_true(layers_untouched(own, windowed()));
+    assert_false(layers_untouched(other, windowed()));
 }
 
 static void windows_that_are_lifted_cost_nothing_and_are_not_the_models_own(void **state)
 {
     (void)state;
-    const struct arch arch = {.name = "toy"};
-    struct layer layers[2] = {0};
-    const struct model model = {.arch = &arch, .shape = {.layers = 2, .window = 8}, .layers = layers};
     const struct policy_spec lifted[] = {filled(7, "window:window=8"), filled(9, "full")};
-    assert_false(layers_lossy(lifted, &model));
-    assert_false(layers_untouched(lifted, &model));
+    assert_false(layers_lossy(lifted, windowed()));
+    assert_false(layers_untouched(lifted, windowed()));
 }
 
 /* Of 10,000 tokens in segments of 1,000, under a general policy of a model of one layer. */
