@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "bench/limit.h"
-#include "bench/peak.h"
 #include "io/gguf.h"
 
 enum { SEGMENT = 2048 };
@@ -13,8 +12,8 @@ enum { SEGMENT = 2048 };
 static void print(const struct model *model, const struct policy_spec *spec, int64_t n, int threads)
 {
     const struct limit limit = limit_of(model, spec, n, SEGMENT);
-    printf("peaks of a core: %.0f GFLOP/s, %.0f G multiply-adds/s in eight bits\n", peak_of_fastest(),
-           peak_of_bytes());
+    printf("peaks of a core: %.0f GFLOP/s, %.0f G multiply-adds/s in eight bits\n", limit.peak,
+           limit.peak_of_bytes);
     printf("%" PRId64 " tokens on %d threads: %.0f s; linear layers and head %.0f, keys seen %.0f, search %.0f\n",
            n, threads, limit_seconds(&limit) / threads, limit.linear / threads, limit.attended / threads,
            limit.searched / threads);

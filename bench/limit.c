@@ -27,11 +27,14 @@ struct limit limit_of(const struct model *model, const struct policy_spec *spec,
     const struct model_shape *s = &model->shape;
     const struct keys keys = count_keys(spec, n, segment);
     const double weights = (double)model_linear_weights(model) + (double)s->width * s->vocab;
-    const double of_a_key = (double)s->layers * s->heads * s->dim, peak = 1e9 * peak_of_fastest();
+    const double of_a_key = (double)s->layers * s->heads * s->dim;
+    const double peak = peak_of_fastest(), of_bytes = peak_of_bytes();
     return (struct limit){
-        .linear = 2 * weights * (double)n / peak,
-        .attended = 4 * of_a_key * keys.seen / peak,
-        .searched = keys.searched > 0 ? of_a_key * keys.searched / (1e9 * peak_of_bytes()) : 0,
+        .linear = 2 * weights * (double)n / (1e9 * peak),
+        .attended = 4 * of_a_key * keys.seen / (1e9 * peak),
+        .searched = keys.searched > 0 ? of_a_key * keys.searched / (1e9 * of_bytes) : 0,
+        .peak = peak,
+        .peak_of_bytes = of_bytes,
     };
 }
 

@@ -7,11 +7,12 @@
 #include "attention/policy.h"
 #include "model/model.h"
 
-/* Seconds of one core. */
+/* Seconds of one core, and the peaks that they were counted at. */
 struct limit {
-    double linear;   /* linear layers and the head, of every token */
-    double attended; /* products of queries and keys, weights and values, of the keys that are seen */
-    double searched; /* products in eight bits, of the keys by which far blocks are chosen */
+    double linear;              /* linear layers and the head, of every token */
+    double attended;            /* products of queries and keys, weights and values, of the keys that are seen */
+    double searched;            /* products in eight bits, of the keys by which far blocks are chosen */
+    double peak, peak_of_bytes; /* G operations/s, G multiply-adds/s */
 };
 
 /* For n tokens in segments of so many, the same policy in all layers; every token is scored. Not for `landmark` and
